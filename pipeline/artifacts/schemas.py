@@ -1,0 +1,33 @@
+"""The canonical tables (architecture.md: Tables and shards)."""
+
+import pyarrow as pa
+
+_STRINGS = pa.list_(pa.string())
+
+IMAGES = pa.schema([("image_id", pa.string()), ("bytes", pa.binary()), ("width", pa.int32()), ("height", pa.int32())])
+PAIRS = pa.schema([
+    ("pair_id", pa.string()), ("image_id", pa.string()), ("caption", pa.string()),
+    ("caption_kind", pa.string()), ("phrases", _STRINGS),
+])
+TRIPLETS = pa.schema([
+    ("triplet_id", pa.string()), ("reference_id", pa.string()), ("target_id", pa.string()),
+    ("instruction", pa.string()), ("target_description", pa.string()),
+])
+QUERIES = pa.schema([
+    ("query_id", pa.string()), ("reference_id", pa.string()), ("modifications", _STRINGS),
+    ("target_ids", _STRINGS), ("subset_ids", _STRINGS), ("category", pa.string()), ("shared_concept", pa.string()),
+])
+RANKINGS = pa.schema([
+    ("query_id", pa.string()), ("method", pa.string()), ("ranked_ids", _STRINGS), ("scores", pa.list_(pa.float32())),
+    ("subset_ranked_ids", _STRINGS),
+])
+
+
+def embeddings(dim: int, dtype: pa.DataType = pa.float32()) -> pa.Schema:
+    """`id` and a fixed-size vector of `dim` numbers."""
+    return pa.schema([("id", pa.string()), ("vector", pa.list_(dtype, dim))])
+
+
+def conditions(dim: int, dtype: pa.DataType = pa.float16()) -> pa.Schema:
+    """`id` and ragged token states, flattened: tokens x `dim` numbers."""
+    return pa.schema([("id", pa.string()), ("tokens", pa.int32()), ("states", pa.list_(dtype))], metadata={"dim": str(dim)})

