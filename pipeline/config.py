@@ -62,7 +62,10 @@ class EncoderParams:
     batch_size: int = 64
     dim: int = 0
     """0: the encoder's own width; else the leading dimensions, renormalised."""
-    embed_prompt: str = ""
+    embed_template: str = "<|im_start|>user\n{image}{text}<|im_end|><|endoftext|>"
+    """The instruction-augmented input whose last token's state is the embedding."""
+    chat_template: str = "<|im_start|>user\n{image}{text}<|im_end|>\n<|im_start|>assistant\n"
+    """What a generated answer continues."""
     caption_prompt: str = "Describe the image."
     target_prompt: str = (
         "Change the image into a new one according to the requirement of the editing prompt "
@@ -190,6 +193,8 @@ class DiffCompParams(OptimiserParams):
     rho: float = 0.7
     tau_mask: float = 0.1
     alpha_base: float = 0.8
+    alpha_form: str = "sigmoid"
+    """sigmoid of the standardised discrepancy | clip of the raw one (method-diffcomp: lesson 2)."""
     lam: float = 0.4
     """lambda: weight of the local composition."""
     w_align: float = 1.0
@@ -202,12 +207,51 @@ class DiffCompParams(OptimiserParams):
             "text": ("caption", "phrase", "mixed"), "grouping": ("grid", "kmeans"),
             "masking": ("phrase", "random", "crop", "cam"),
             "mask_model": ("straight_through", "hard", "sigmoid", "gumbel"),
-            "granularity": ("noun", "phrase", "sentence"),
+            "granularity": ("noun", "phrase", "sentence"), "alpha_form": ("sigmoid", "clip"),
         }
         for name, allowed in choices.items():
             _require(getattr(self, name) in allowed, f"diffcomp.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         for name in ("rho", "alpha_base", "lam"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
+
+
+@dataclass
+class SmallMllmParams(OptimiserParams):
+    """The embedded f_M: a small Qwen2.5-VL trained here (stage `backbones`)."""
+
+    vocabulary: int = 4096
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    ffn: int = 768
+    vision_width: int = 256
+    vision_layers: int = 6
+    vision_heads: int = 4
+    vision_ffn: int = 768
+    patch_size: int = 8
+    instruction_dropout: float = 0.15
+    """Share of instruction tokens replaced at random, so that wordings never seen still work."""
+
+
+@dataclass
+class SmallClipParams(OptimiserParams):
+    """The embedded dual encoder that DiffComp starts from (stage `backbones`)."""
+
+    embed_dim: int = 256
+    image_size: int = 64
+    patch_size: int = 8
+    vision_width: int = 256
+    vision_layers: int = 8
+    text_width: int = 256
+    text_layers: int = 6
+    text_heads: int = 4
+    context_length: int = 32
+
+
+@dataclass
+class BackbonesParams:
+    mllm: SmallMllmParams = field(default_factory=SmallMllmParams)
+    clip: SmallClipParams = field(default_factory=SmallClipParams)
 
 
 @dataclass
@@ -250,6 +294,7 @@ class Params:
     seed: int = 0
     runtime: RuntimeParams = field(default_factory=RuntimeParams)
     data: DataParams = field(default_factory=DataParams)
+    backbones: BackbonesParams = field(default_factory=BackbonesParams)
     encoder: EncoderParams = field(default_factory=EncoderParams)
     text_encoder: TextEncoderParams = field(default_factory=TextEncoderParams)
     captions: CaptionParams = field(default_factory=CaptionParams)

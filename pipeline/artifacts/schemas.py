@@ -12,6 +12,7 @@ PAIRS = pa.schema([
 TRIPLETS = pa.schema([
     ("triplet_id", pa.string()), ("reference_id", pa.string()), ("target_id", pa.string()),
     ("instruction", pa.string()), ("target_description", pa.string()),
+    ("shared_concept", pa.string()),
 ])
 QUERIES = pa.schema([
     ("query_id", pa.string()), ("reference_id", pa.string()), ("modifications", _STRINGS),

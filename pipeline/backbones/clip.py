@@ -1,0 +1,90 @@
+"""Training of the small CLIP that DiffComp starts from.
+
+Symmetric InfoNCE between a character's pictures by two teams and its text. The picture-to-picture
+term is what makes the encoder see past a team's style.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from pipeline.backbones.augment import augment, mix_styles
+from pipeline.backbones.corpus import Corpus
+from pipeline.backbones.mllm import draw_kinds, partial_texts
+from pipeline.config import SmallClipParams
+from pipeline.encoders.clip import ClipEncoder, ClipSizes, new_clip
+
+IMAGE_TO_IMAGE = 0.5
+
+
+def clip_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The MLLM's vocabulary with the end token appended to every text, as CLIP's pooling needs."""
+    copy = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>")
+    end = ("<|im_end|>", copy.convert_tokens_to_ids("<|im_end|>"))
+    copy.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
+    return copy
+
+
+def build_clip(params: SmallClipParams, tokenizer: PreTrainedTokenizerFast) -> ClipEncoder:
+    """A randomly initialised encoder of the configured sizes."""
+    sizes = ClipSizes(
+        vocab_size=len(tokenizer), eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id, image_size=params.image_size,
+        patch_size=params.patch_size, vision_width=params.vision_width, vision_layers=params.vision_layers, text_width=params.text_width,
+        text_layers=params.text_layers, text_heads=params.text_heads, context=params.context_length, embed_dim=params.embed_dim,
+    )
+    return ClipEncoder(new_clip(vars(sizes)), tokenizer, sizes.model_cfg())
+
+
+class ClipTrainee(nn.Module):
+    """The encoder and its contrastive loss, as one module for the training loop."""
+
+    def __init__(self, encoder: ClipEncoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, first: Tensor, second: Tensor, token_ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """first, second: normalised pictures [B, 3, H, W] of the same characters; token_ids [B, T]."""
+        images = self.encoder.encode_image(torch.cat((first, second)))
+        one, two = images.float().chunk(2)  # [B, D]
+        text = self.encoder.encode_text(token_ids).float()
+        scale = self.encoder.logit_scale.clamp(max=4.6).exp()
+        to_text = 0.5 * (_contrast(scale * one @ text.T) + _contrast(scale * two @ text.T))
+        to_image = _contrast(scale * one @ two.T)
+        return to_text + IMAGE_TO_IMAGE * to_image, {"image_text": to_text.detach(), "image_image": to_image.detach()}
+
+
+def _contrast(logits: Tensor) -> Tensor:
+    labels = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels))
+
+
+class ClipTask:
+    """The corpus as the training loop's task; its examples are characters."""
+
+    def __init__(self, encoder: ClipEncoder, corpus: Corpus, device: torch.device):
+        self.model = ClipTrainee(encoder.to(device))
+        self.characters = len(corpus.short)
+        self.token_ids = encoder.tokenize(corpus.short + corpus.long + partial_texts(corpus)).to(device)
+        self.images = corpus.images.to(device)
+        self.pictures = torch.tensor([[rows[0], rows[-1]] for rows in corpus.pictures], device=device)  # [C, 2]
+
+    def __len__(self) -> int:
+        return self.characters
+
+    def loss(self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device) -> tuple[Tensor, dict[str, Any]]:
+        generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        indices = indices.to(device)
+        kinds = draw_kinds((len(indices),), generator)
+        pair = self.images[self.pictures[indices]].float() / 255  # [B, 2, 3, H, W]
+        with torch.autocast(device.type, enabled=False):
+            first, second = (
+                self.model.encoder.normalise(augment(mix_styles(a, b, 0.15, generator), generator))
+                for a, b in ((pair[:, 0], pair[:, 1]), (pair[:, 1], pair[:, 0]))
+            )
+        return model(first, second, self.token_ids[indices + self.characters * kinds])

@@ -1,0 +1,134 @@
+"""DAC: difference-aware composition (algorithm 1, lines 11-12; figure 2; figure 5 shows 1 - alpha_j).
+
+A reconstruction: the equations (14)-(16) that the supplement cites are not available. Where the
+image disagrees with the text, the text weighs more.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.encoders.dual import unit
+
+PARALLEL = 1e-3
+"""Below this 1 - cos, slerp's weights come from their power series."""
+ANTIPODAL = 1e-4
+"""Below this 1 + cos, no great circle is singled out and one is chosen."""
+
+
+def slerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+    """Move from `start` to `end` along the great circle by `weight` of the angle.
+
+    Unit vectors [..., D] (D >= 2) that broadcast, weights [...] -> unit vectors [..., D]. Values and
+    gradients are finite everywhere: for parallel vectors by a power series, for antipodal ones by
+    first turning `end` slightly towards the axis that `start` uses least.
+    """
+    start, end = torch.broadcast_tensors(start, end)
+    weight = torch.as_tensor(weight, dtype=start.dtype, device=start.device)[..., None]
+    cos = (start * end).sum(-1, keepdim=True)
+    end = torch.where(cos < ANTIPODAL - 1, _turned(start, end), end)
+    cos = (start * end).sum(-1, keepdim=True)
+    return unit(_sine_ratio(1 - weight, cos) * start + _sine_ratio(weight, cos) * end)
+
+
+def _turned(start: Tensor, end: Tensor) -> Tensor:
+    """`end`, turned by more than the antipodal cap's width, so that the result lies outside of the cap."""
+    axis = F.one_hot(start.detach().abs().argmin(-1), start.shape[-1]).to(start)
+    axis = unit(axis - (axis * start.detach()).sum(-1, keepdim=True) * start.detach())
+    return unit(end + 2 * math.sqrt(2 * ANTIPODAL) * axis)
+
+
+def _sine_ratio(weight: Tensor, cos: Tensor) -> Tensor:
+    """sin(t w) / sin(w) as a smooth function of cos(w): t 2F1(1 - t, 1 + t; 3/2; (1 - cos w) / 2)."""
+    near = 1 - cos < PARALLEL
+    angle = torch.where(near, torch.zeros_like(cos), cos).acos()  # a harmless angle where the series is used
+    x, square = (1 - cos) / 2, weight * weight
+    first = (1 - square) / 1.5 * x
+    second = first * (4 - square) / (2 * 2.5) * x
+    third = second * (9 - square) / (3 * 3.5) * x
+    return torch.where(near, weight * (1 + first + second + third), (weight * angle).sin() / angle.sin())
+
+
+def linear(start: Tensor, end: Tensor, weight: float) -> Tensor:
+    """normalise((1 - weight) start + weight end): the baseline's single global interpolation (table 8, row 1)."""
+    return unit((1 - weight) * start + weight * end)
+
+
+def discrepancy(image: Tensor, text: Tensor) -> Tensor:
+    """d = 1 - cos: [..., D] and [..., D] that broadcast, L2-normalised -> [...]."""
+    return 1 - (image * text).sum(-1)
+
+
+class Composition(nn.Module):
+    """f_comp from an image's global and local features and a text's feature.
+
+    alpha_form: sigmoid (default) takes alpha_j = sigmoid(logit(alpha_base) + kappa * standardised d_j),
+    standardised within the image, because raw differences hardly move alpha; clip is
+    clip(alpha_base + kappa * (d_j - mean_j d_j), 0, 1). kappa is learned as its logarithm.
+    The single global discrepancy d_g has no siblings in its image, so it is compared with a running
+    mean and variance over training images; before any training, alpha_g = alpha_base.
+    dac = False: one global linear interpolation. Raises ValueError for an unknown form.
+    """
+
+    MOMENTUM = 0.05
+
+    def __init__(self, dac: bool = True, alpha_base: float = 0.8, lam: float = 0.4, alpha_form: str = "sigmoid", kappa: float = 1.0):
+        super().__init__()
+        if alpha_form not in ("sigmoid", "clip"):
+            raise ValueError(f"alpha_form {alpha_form!r} is neither sigmoid nor clip")
+        self.dac, self.alpha_base, self.lam, self.alpha_form = dac, alpha_base, lam, alpha_form
+        self.log_kappa = nn.Parameter(torch.tensor(math.log(kappa)), requires_grad=dac)
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
+        self.register_buffer("global_mean", torch.zeros(()))
+        self.register_buffer("global_var", torch.ones(()))
+
+    @property
+    def needs_local(self) -> bool:
+        """Whether super-patch features reach f_comp at all."""
+        return self.dac and self.lam > 0
+
+    def local_weights(self, super_patches: Tensor, text: Tensor) -> Tensor:
+        """alpha_j [B, N_s] from [B, N_s, D] and [B, D]."""
+        difference = discrepancy(super_patches, text[:, None])  # [B, Ns]
+        mean = difference.mean(1, keepdim=True)
+        return self._weights(difference - mean, (difference - mean).square().mean(1, keepdim=True))
+
+    def global_weight(self, image: Tensor, text: Tensor) -> Tensor:
+        """alpha_g [B] from [B, D] and [B, D]. In training mode the running statistics take the batch in."""
+        difference = discrepancy(image, text)  # [B]
+        if self.training:
+            self._observe(difference.detach())
+        # images_seen stays a tensor: reading it as a number would wait for the device
+        centred = (difference - self.global_mean) * (self.images_seen > 0)
+        return self._weights(centred, self.global_var)
+
+    def forward(self, image: Tensor, super_patches: Tensor | None, text: Tensor) -> Tensor:
+        """f_Id [B, D], f_j^d [B, N_s, D] (None where `needs_local` is false), f_T [B, D] -> f_comp [B, D]."""
+        if not self.dac:
+            return linear(image, text, self.alpha_base)
+        whole = slerp(image, text, self.global_weight(image, text))
+        if not self.needs_local:
+            return whole
+        if super_patches is None:
+            raise ValueError("the local composition needs super-patch features")
+        parts = slerp(super_patches, text[:, None], self.local_weights(super_patches, text))  # g_j [B, Ns, D]
+        return unit((1 - self.lam) * whole + self.lam * unit(parts.mean(1)))
+
+    def _weights(self, centred: Tensor, variance: Tensor) -> Tensor:
+        kappa = self.log_kappa.exp()
+        if self.alpha_form == "clip":
+            return (self.alpha_base + kappa * centred).clamp(0, 1)
+        base = torch.tensor(self.alpha_base, dtype=centred.dtype, device=centred.device).logit()
+        return (base + kappa * centred * (variance + 1e-6).rsqrt()).sigmoid()
+
+    @torch.no_grad()
+    def _observe(self, difference: Tensor) -> None:
+        mean, variance = difference.mean(), difference.var(unbiased=False)
+        momentum = torch.where(self.images_seen > 0, self.MOMENTUM, 1.0)
+        self.global_mean.lerp_(mean.to(self.global_mean), momentum.to(self.global_mean))
+        self.global_var.lerp_(variance.to(self.global_var), momentum.to(self.global_var))
+        self.images_seen += len(difference)

@@ -1,0 +1,55 @@
+"""DiffComp's loss terms (algorithm 1, line 13; equation 17 of the main paper, reconstructed)."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_SCALE = 100.0
+"""CLIP's bound on the inverse temperature."""
+
+
+def info_nce(queries: Tensor, keys: Tensor, scale: Tensor | float, labels: Tensor | None = None, gather: bool = True) -> Tensor:
+    """Symmetric InfoNCE between rows that belong together: [B, D] and [B, D], L2-normalised -> scalar.
+
+    labels [B]: other rows with the same label are no negatives (two artists' drawings of one concept
+    carry one caption); they are left out of both softmaxes. gather: where a process group is up, the
+    batch is that of all processes, with gradients flowing back to each.
+    """
+    if gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        queries, keys = gather_rows(queries), gather_rows(keys)
+        labels = None if labels is None else gather_rows(labels)
+    with torch.autocast(queries.device.type, enabled=False):
+        logits = scale * unhalved(queries) @ unhalved(keys).T  # [B, B]
+    own = torch.arange(len(logits), device=logits.device)
+    if labels is not None:
+        twins = (labels[:, None] == labels[None]) & (own[:, None] != own[None])
+        logits = logits.masked_fill(twins, float("-inf"))
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def ratio_loss(mask: Tensor, rho: float) -> Tensor:
+    """(mean_j m_j - rho)^2, averaged over images: [B, N_s] -> scalar."""
+    return (mask.mean(1) - rho).square().mean()
+
+
+def inverse_temperature(logit_scale: Tensor) -> Tensor:
+    """exp(logit_scale), at most 100."""
+    return logit_scale.exp().clamp(max=MAX_SCALE)
+
+
+def unhalved(vectors: Tensor) -> Tensor:
+    return vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Every process's rows, in rank order; all must hold equally many. Differentiable for floats."""
+    if rows.is_floating_point():
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(rows.contiguous()))
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""f_M (the multimodal LLM), E_text, and the CLIP and BLIP backbones."""

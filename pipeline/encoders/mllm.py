@@ -1,0 +1,73 @@
+"""f_M behind one interface: fused embeddings and generated text from images and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from pipeline.config import EncoderParams
+
+
+@dataclass(frozen=True)
+class MllmInput:
+    """What f_M sees: an image, a text, or both."""
+
+    text: str = ""
+    image: Image.Image | None = None
+
+
+class Mllm(Protocol):
+    """A multimodal LLM. Both calls keep the order of their inputs."""
+
+    dim: int
+
+    def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
+        """z(x): the last token's final hidden state, L2-normalised. -> float32 [N, dim]"""
+
+    def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:
+        """The `sequences` likeliest continuations (beam search; greedy for one) of every input, best first."""
+
+
+def open_mllm(params: EncoderParams, device: str = "auto") -> Mllm:
+    """The backend that `encoder.backend` names."""
+    if params.backend == "vllm":
+        from pipeline.encoders.vllm_mllm import VllmMllm
+
+        return VllmMllm(params)
+    from pipeline.encoders.transformers_mllm import TransformersMllm
+
+    return TransformersMllm(params, device)
+
+
+def identity(params: EncoderParams, **more: Any) -> dict[str, Any]:
+    """What makes embeddings comparable: model, revision, templates, dimension. The backend is not in it."""
+    names = ("path", "revision", "dtype", "dim", "embed_template")
+    return {"encoder": {name: getattr(params, name) for name in names}, **more}
+
+
+def caption_input(params: EncoderParams, image: Image.Image) -> MllmInput:
+    return MllmInput(params.caption_prompt, image)
+
+
+def target_input(params: EncoderParams, reference: Image.Image, modification: str, shared_concept: str) -> MllmInput:
+    """Section 6.3's unified instruction: describe the reference after the edit."""
+    return MllmInput(params.target_prompt.format(modification=modification, shared_concept=shared_concept), reference)
+
+
+def leading(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """Keep the leading `dim` dimensions (0: all) and renormalise. vectors [N, D] -> [N, dim or D]"""
+    if not dim:
+        return vectors
+    if dim > vectors.shape[1]:
+        raise ValueError(f"encoder.dim {dim} exceeds the encoder's {vectors.shape[1]} dimensions")
+    kept = vectors[:, :dim]
+    return kept / np.linalg.norm(kept, axis=1, keepdims=True)
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,72 @@
+"""The diffusion process: noising, the loss, and the solver, around `diffusers`' schedulers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor
+
+from pipeline.config import DiffusionParams
+
+
+class Diffusion:
+    """Gaussian diffusion of embeddings of dimension d (Eq. 2).
+
+    A unit-norm z has a standard deviation of 1 / sqrt(d) in each dimension, so unit noise would
+    drown it: with `scale_by_sqrt_dim`, sqrt(d) z is what diffuses. Timesteps count from 0 here,
+    from 1 in the paper.
+    """
+
+    def __init__(self, params: DiffusionParams, dim: int):
+        if params.train_steps < 1 or dim < 1:
+            raise ValueError(f"diffusion: {params.train_steps} steps over dimension {dim}; both must be at least 1")
+        if not 0.0 < params.beta_start <= params.beta_end < 1.0:
+            raise ValueError(f"diffusion: betas from {params.beta_start} to {params.beta_end} must rise within (0, 1)")
+        self.params, self.dim = params, dim
+        self.scale = math.sqrt(dim) if params.scale_by_sqrt_dim else 1.0
+        self._schedule = {
+            "num_train_timesteps": params.train_steps, "beta_start": params.beta_start,
+            "beta_end": params.beta_end, "beta_schedule": params.beta_schedule, "prediction_type": "epsilon",
+        }
+        self._scheduler = DDPMScheduler(**self._schedule)
+
+    @property
+    def train_steps(self) -> int:
+        """N."""
+        return self.params.train_steps
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """alpha-bar, [N]."""
+        return self._scheduler.alphas_cumprod
+
+    def draw(self, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Timesteps [rows] and noise [rows, d], drawn on the CPU from `generator`."""
+        step = torch.randint(self.train_steps, (rows,), generator=generator)
+        return step, torch.randn(rows, self.dim, generator=generator)
+
+    def noise(self, clean: Tensor, step: Tensor, noise: Tensor) -> Tensor:
+        """z_n (Eq. 2) from embeddings clean [B, d], step [B] and noise [B, d]; float32 [B, d]."""
+        return self._scheduler.add_noise(clean.float() * self.scale, noise.float(), step)
+
+    def unscale(self, sample: Tensor) -> Tensor:
+        """Undo the scaling of `noise`."""
+        return sample / self.scale
+
+    def loss(self, predicted: Tensor, noise: Tensor) -> Tensor:
+        """Eq. 3 and Eq. 5, as a mean over the dimensions and the batch: both [B, d], a scalar back."""
+        return F.mse_loss(predicted.float(), noise.float())
+
+    def solver(self, steps: int) -> DPMSolverMultistepScheduler:
+        """A fresh DPM-Solver++ of second order with its `steps` timesteps set.
+
+        Raises ValueError when steps is not between 1 and the training steps.
+        """
+        if not 1 <= steps <= self.train_steps:
+            raise ValueError(f"sampler: {steps} solver steps are not between 1 and the {self.train_steps} training steps")
+        solver = DPMSolverMultistepScheduler(**self._schedule, algorithm_type="dpmsolver++", solver_order=2)
+        solver.set_timesteps(steps)
+        return solver

@@ -1,0 +1,167 @@
+"""The parts of the prior: embedders, attentions, and a block's body."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class TextContext(NamedTuple):
+    """Texts at the prior's width. Rows without a text come first in a batch and share `null`."""
+
+    null: Tensor | None
+    """[1, N, D]: the null condition, where some row needs it."""
+    text: Tensor | None
+    """[B', T, D]: the texts of the last B' rows of the batch."""
+    mask: Tensor | None
+    """[B', 1, 1, T] bool: True at a token, False at padding. None: no padding."""
+
+
+class KeysValues(NamedTuple):
+    """One cross-attention's keys and values of a `TextContext`; independent of the timestep."""
+
+    null: tuple[Tensor, Tensor] | None
+    """Each [1, H, N, C]."""
+    text: tuple[Tensor, Tensor] | None
+    """Each [B', H, T, C]."""
+    mask: Tensor | None
+    """[B', 1, 1, T]"""
+
+
+def sincos_positions(grid: int, width: int) -> Tensor:
+    """Sine and cosine positions of a square grid, [grid * grid, width]: a half for each axis (Eq. 11)."""
+    frequencies = 10_000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))  # [D/4]
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # [G, D/4]
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # [G, D/2]
+    rows = axis[:, None, :].expand(grid, grid, -1)
+    columns = axis[None, :, :].expand(grid, grid, -1)
+    return torch.cat([rows, columns], dim=-1).reshape(grid * grid, width).float()  # [G*G, D]
+
+
+def timestep_frequencies(step: Tensor, count: int) -> Tensor:
+    """Sine and cosine features of timesteps [B], in float32: [B, count]."""
+    half = count // 2
+    frequencies = torch.exp(-math.log(10_000.0) / half * torch.arange(half, dtype=torch.float32, device=step.device))  # [F/2]
+    angles = step.float()[:, None] * frequencies  # [B, F/2]
+    return torch.cat([angles.cos(), angles.sin()], dim=1)  # [B, F]
+
+
+def modulate(hidden: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """AdaLN (Eq. 12): normalise hidden [B, M, D], then scale by 1 + scale and shift, both [B or 1, 1, D]."""
+    return F.layer_norm(hidden, hidden.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+def split_heads(features: Tensor, heads: int) -> Tensor:
+    """[B, M, H*C] -> [B, H, M, C]."""
+    return rearrange(features, "b m (h c) -> b h m c", h=heads)
+
+
+def join_heads(features: Tensor) -> Tensor:
+    """[B, H, M, C] -> [B, M, H*C]."""
+    return rearrange(features, "b h m c -> b m (h c)")
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over all tokens (MHSA of Eq. 13).
+
+    `scaled_dot_product_attention` keeps the logits and the softmax in float32 under bfloat16 too:
+    its kernels accumulate there whatever the inputs' type, which is the full precision the paper asks for.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [B, M, D] -> [B, M, D]."""
+        query, key, value = (split_heads(layer(tokens), self.heads) for layer in (self.query, self.key, self.value))  # [B, H, M, C]
+        return self.out(join_heads(F.scaled_dot_product_attention(query, key, value)))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from the tokens to the text (MHCA of Eq. 14)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def keys_values(self, context: TextContext) -> KeysValues:
+        """What `forward` needs of the texts; compute it once a query when sampling."""
+        null, text = (
+            None if states is None else tuple(split_heads(layer(states), self.heads) for layer in (self.key, self.value))
+            for states in (context.null, context.text)
+        )
+        return KeysValues(null, text, context.mask)
+
+    def forward(self, tokens: Tensor, text: KeysValues) -> Tensor:
+        """tokens [B, M, D] -> [B, M, D]; the first B - B' rows attend to the null condition."""
+        query = split_heads(self.query(tokens), self.heads)  # [B, H, M, C]
+        with_text = 0 if text.text is None else len(text.text[0])
+        without, within = query.split([len(query) - with_text, with_text])  # [B - B', H, M, C], [B', H, M, C]
+        attended = []
+        if text.null is not None:
+            key, value = (part.expand(len(without), -1, -1, -1) for part in text.null)  # [B - B', H, N, C], no copy
+            attended.append(F.scaled_dot_product_attention(without, key, value))
+        if text.text is not None:
+            attended.append(F.scaled_dot_product_attention(within, *text.text, attn_mask=text.mask))
+        joined = attended[0] if len(attended) == 1 else torch.cat(attended)  # [B, H, M, C]
+        return self.out(join_heads(joined))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between (FFN of Eq. 15)."""
+
+    def __init__(self, width: int, ratio: int):
+        super().__init__()
+        self.inner = nn.Linear(width, ratio * width)
+        self.outer = nn.Linear(ratio * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [B, M, D] -> [B, M, D]."""
+        return self.outer(F.gelu(self.inner(tokens), approximate="tanh"))
+
+
+class BlockBody(nn.Module):
+    """A block without its AdaLN: what the Control-Adapter copies."""
+
+    def __init__(self, width: int, heads: int, ffn_ratio: int):
+        super().__init__()
+        self.self_attention = SelfAttention(width, heads)
+        self.cross_attention = CrossAttention(width, heads)
+        self.feed_forward = FeedForward(width, ffn_ratio)
+
+    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues) -> Tensor:
+        """Eq. 13 to 15. hidden [B, M, D]; modulation [B or 1, 9, D]: shift, scale, gate of each sub-layer."""
+        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = modulation.split(1, dim=1)  # each [B or 1, 1, D]
+        hidden = hidden + gate1 * self.self_attention(modulate(hidden, shift1, scale1))
+        hidden = hidden + gate2 * self.cross_attention(modulate(hidden, shift2, scale2), text)
+        return hidden + gate3 * self.feed_forward(modulate(hidden, shift3, scale3))
+
+
+class Block(nn.Module):
+    """A DiT block: its own AdaLN outputs, and its body."""
+
+    def __init__(self, width: int, heads: int, ffn_ratio: int):
+        super().__init__()
+        self.ada_ln = nn.Linear(width, 9 * width)
+        self.body = BlockBody(width, heads, ffn_ratio)
+
+    def modulation(self, time: Tensor) -> Tensor:
+        """Activated time embedding [B, D] -> shift, scale, gate of three sub-layers [B, 9, D]."""
+        return self.ada_ln(time).unflatten(1, (9, -1))
+
+    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues) -> Tensor:
+        return self.body(hidden, modulation, text)

@@ -1,0 +1,176 @@
+"""Sampling target embeddings: DPM-Solver++ with classifier-free guidance and control (Algorithm 4)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.fusion_diff.conditions import check_vectors
+from pipeline.fusion_diff.control import ControlAdapter, controlled, denoise_controlled
+from pipeline.fusion_diff.diffusion import Diffusion
+from pipeline.fusion_diff.layers import KeysValues
+from pipeline.fusion_diff.prior import Modulation, Prior
+
+Denoiser = Callable[[Tensor, int, int], Tensor]
+"""(z_n [B, d], index of the solver step, timestep n) -> eps [B, d]."""
+
+
+def query_noise(ids: Sequence[str], hypotheses: int, dim: int, seed: int) -> Tensor:
+    """Starting noise [Q, K, d]: a function of the seed, the query's id and the hypothesis alone."""
+    noise = torch.empty(len(ids), hypotheses, dim)
+    for row, query_id in enumerate(ids):
+        for hypothesis in range(hypotheses):
+            digest = hashlib.sha256(f"{seed}/{hypothesis}/{query_id}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            noise[row, hypothesis] = torch.randn(dim, generator=generator)
+    return noise
+
+
+def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance (Eq. 4): (1 + gamma) eps_cond - gamma eps_uncond."""
+    return (1.0 + guidance_scale) * conditional - guidance_scale * unconditional
+
+
+def solve(denoise: Denoiser, noise: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
+    """Integrate from noise [B, d] to a clean sample [B, d], still scaled, in `steps` calls of `denoise`."""
+    solver = diffusion.solver(steps)
+    sample = noise
+    for index, step in enumerate(solver.timesteps):  # on the CPU: nothing here waits for an accelerator
+        sample = solver.step(denoise(sample, index, int(step)), step, sample, return_dict=False)[0]
+    return sample
+
+
+class Sampler:
+    """Draws target embeddings from the prior, steered by the Control-Adapter where there is one.
+
+    The AdaLN outputs of the solver's timesteps are computed once, here; the texts' keys and values
+    once a query. Both branches of the guidance share a batch. The modules are put in evaluation
+    mode and used in the type and on the device they have (cast them to bfloat16 to sample in it).
+    `compile` compiles the denoiser, anew for every shape. Without an adapter, or with a
+    control_scale (delta) of zero, the prior samples alone.
+    Raises ValueError when steps, scales or sizes cannot be used.
+    """
+
+    def __init__(
+        self, prior: Prior, adapter: ControlAdapter | None, diffusion: Diffusion,
+        solver_steps: int = 14, guidance_scale: float = 2.5, control_scale: float = 1.0, compile: bool = False,
+    ):
+        if diffusion.dim != prior.sizes.dim:
+            raise ValueError(f"sampler: the diffusion has dimension {diffusion.dim}, the prior {prior.sizes.dim}")
+        if adapter is not None and adapter.sizes != prior.sizes:
+            raise ValueError(f"sampler: the adapter was built for {adapter.sizes}, the prior has {prior.sizes}")
+        if guidance_scale < 0.0:
+            raise ValueError(f"sampler: guidance_scale {guidance_scale} is negative")
+        self.prior = prior.eval()
+        self.adapter = None if adapter is None or control_scale == 0.0 else adapter.eval()
+        self.diffusion, self.solver_steps = diffusion, solver_steps
+        self.guidance_scale, self.control_scale = guidance_scale, control_scale
+        self.device = prior.positions.device
+        self._denoise = torch.compile(self._guided, dynamic=False) if compile else self._guided
+        with torch.no_grad():
+            schedule = prior.modulation(diffusion.solver(solver_steps).timesteps.to(self.device))
+        self._modulations = [schedule.row(index) for index in range(solver_steps)]
+
+    @torch.no_grad()
+    def sample(
+        self, ids: Sequence[str], text_states: Tensor, text_mask: Tensor, control: Tensor | None = None,
+        hypotheses: int = 1, seed: int = 0, cached: bool = True,
+    ) -> Tensor:
+        """K L2-normalised target embeddings for each of Q queries: [Q, K, d] float32, on the modules' device.
+
+        ids: one for each query; with `seed` they decide the noise, so that neither batch size nor
+        order matters. text_states [Q, T, text_dim] and text_mask [Q, T] bool: the target
+        descriptions. control: z_r,delta [Q, d], needed when there is an adapter and ignored otherwise.
+        cached=False computes everything anew at every step: the slow path that the fast one is
+        checked against. Raises ValueError naming the query whose input cannot be used.
+        """
+        states, mask, control = self._check(ids, text_states, text_mask, control, hypotheses)
+        noise = query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1).to(self.device)  # [Q*K, d]
+        make = self._cached_denoiser if cached else self._plain_denoiser
+        clean = solve(make(states, mask, control, hypotheses), noise, self.diffusion, self.solver_steps)  # [Q*K, d]
+        return F.normalize(self.diffusion.unscale(clean), dim=-1).unflatten(0, (len(ids), hypotheses))
+
+    def _check(
+        self, ids: Sequence[str], text_states: Tensor, text_mask: Tensor, control: Tensor | None, hypotheses: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The inputs on the device, the control scaled as embeddings are."""
+        if hypotheses < 1:
+            raise ValueError(f"sampler: {hypotheses} hypotheses, at least 1 is needed")
+        if text_states.ndim != 3 or text_mask.shape != text_states.shape[:2] or len(text_states) != len(ids):
+            raise ValueError(
+                f"sampler: {len(ids)} ids, text states {tuple(text_states.shape)} and mask {tuple(text_mask.shape)} do not belong together"
+            )
+        states = torch.where(text_mask[..., None], text_states, 0)  # padding may hold anything
+        for wrong, message in (
+            (~text_mask.any(dim=1), "no text tokens"),
+            (~torch.isfinite(states).flatten(1).all(dim=1), "a text state that is not finite"),
+        ):
+            if wrong.any():
+                raise ValueError(f"sampler: query {ids[int(wrong.nonzero()[0])]} has {message}")
+        if self.adapter is None:
+            return states.to(self.device), text_mask.to(self.device), None
+        if control is None:
+            raise ValueError("sampler: an adapter needs control vectors z_r,delta")
+        if len(control) != len(ids):
+            raise ValueError(f"sampler: {len(control)} control vectors for {len(ids)} queries")
+        control = check_vectors(control, self.diffusion.dim, "sampler: control", ids)
+        return states.to(self.device), text_mask.to(self.device), control.to(self.device).float() * self.diffusion.scale
+
+    def _cached_denoiser(self, states: Tensor, mask: Tensor, control: Tensor | None, hypotheses: int) -> Denoiser:
+        queries = len(states)
+        guided = self.guidance_scale > 0.0
+        context = self.prior.text_context(states, mask, rows=2 * queries if guided else queries)
+        text = _repeat(self.prior.text_keys_values(context), hypotheses)
+        adapter_text, shift = None, None
+        if self.adapter is not None:
+            adapter_text = _repeat(self.adapter.text_keys_values(context._replace(null=None)), hypotheses)
+            shift = self.adapter.shift(control).repeat_interleave(hypotheses, dim=0)  # [Q*K, 1, D]
+        return lambda noisy, index, step: self._denoise(noisy, self._modulations[index], text, adapter_text, shift)
+
+    def _guided(
+        self, noisy: Tensor, modulation: Modulation, text: list[KeysValues], adapter_text: list[KeysValues] | None, shift: Tensor | None
+    ) -> Tensor:
+        """Eq. 4 for noisy [B, d]: the unconditional rows, without text and control, come first."""
+        guided = self.guidance_scale > 0.0
+        rows = torch.cat([noisy, noisy]) if guided else noisy
+        if self.adapter is None:
+            predicted = self.prior.denoise(rows, modulation, text)
+        else:
+            predicted = denoise_controlled(self.prior, self.adapter, rows, modulation, text, adapter_text, shift, self.control_scale)
+        if not guided:
+            return predicted
+        unconditional, conditional = predicted.chunk(2)  # each [B, d]
+        return guide(conditional, unconditional, self.guidance_scale)
+
+    def _plain_denoiser(self, states: Tensor, mask: Tensor, control: Tensor | None, hypotheses: int) -> Denoiser:
+        states, mask = states.repeat_interleave(hypotheses, 0), mask.repeat_interleave(hypotheses, 0)
+        control = None if control is None else control.repeat_interleave(hypotheses, 0)
+
+        def denoise(noisy: Tensor, index: int, step: int) -> Tensor:
+            steps = torch.full((len(noisy),), step, device=noisy.device)  # [B]
+            if self.adapter is None:
+                conditional = self.prior(noisy, steps, states, mask)
+            else:
+                conditional = controlled(self.prior, self.adapter, noisy, steps, states, mask, control, self.control_scale)
+            if self.guidance_scale == 0.0:
+                return conditional
+            return guide(conditional, self.prior(noisy, steps), self.guidance_scale)
+
+        return denoise
+
+
+def _repeat(text: list[KeysValues], times: int) -> list[KeysValues]:
+    """Every text `times` times in a row, for as many hypotheses; the shared null needs no copies."""
+    if times == 1:
+        return text
+    return [
+        part._replace(
+            text=None if part.text is None else tuple(states.repeat_interleave(times, dim=0) for states in part.text),
+            mask=None if part.mask is None else part.mask.repeat_interleave(times, dim=0),
+        )
+        for part in text
+    ]

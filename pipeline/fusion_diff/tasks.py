@@ -1,0 +1,108 @@
+"""What the training loop asks of Stage 1 and Stage 2: a model and the loss of some examples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.fusion_diff.conditions import TextConditions, check_vectors
+from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior
+from pipeline.fusion_diff.diffusion import Diffusion
+from pipeline.fusion_diff.prior import Prior
+
+
+class PriorTask:
+    """Stage 1 (Algorithm 2): denoise z_0 given its text, which is dropped with probability p_cfg.
+
+    z0: [N, d], `text`: N texts. Raises ValueError when they do not fit the prior or each other,
+    naming the row of a vector that is not finite. text_multiple: see `TextConditions.batch`.
+    """
+
+    def __init__(self, prior: Prior, diffusion: Diffusion, z0: Tensor, text: TextConditions, p_cfg: float, text_multiple: int = 1):
+        _check(prior, diffusion, len(z0), text, p_cfg)
+        self.model: nn.Module = prior
+        self.diffusion, self.text, self.p_cfg, self.text_multiple = diffusion, text, p_cfg, text_multiple
+        self.z0 = check_vectors(z0, prior.sizes.dim, "z_0")
+
+    def __len__(self) -> int:
+        return len(self.z0)
+
+    def loss(
+        self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 3 over the examples at indices [B]; every random number comes from `generator`."""
+        indices, texts = drop_texts(indices, self.p_cfg, generator)
+        step, noise = self.diffusion.draw(len(indices), generator)
+        step, noise, clean = (_move(value, device) for value in (step, noise, self.z0[indices]))
+        states, mask = self.text.batch(texts, device, self.text_multiple)  # [B', T, text_dim], [B', T]
+        predicted = model(self.diffusion.noise(clean, step, noise), step, states, mask)  # [B, d]
+        loss = self.diffusion.loss(predicted, noise)
+        return loss, {"mse": loss.detach()}
+
+
+class ControlTask:
+    """Stage 2 (Algorithm 3): denoise z_t given the edit text and z_r,delta; only the adapter learns.
+
+    control: z_r,delta [N, d]; z_t: [N, d]; `text`: N encoded edit texts. p_cfg drops the text and
+    keeps the control, which is scaled as the embeddings that diffuse are. Freezes `prior`. Raises ValueError as `PriorTask` does.
+    """
+
+    def __init__(
+        self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Tensor, z_t: Tensor, text: TextConditions,
+        p_cfg: float = 0.0, text_multiple: int = 1,
+    ):
+        _check(prior, diffusion, len(z_t), text, p_cfg)
+        if len(control) != len(z_t):
+            raise ValueError(f"training: {len(control)} rows of z_r,delta for {len(z_t)} of z_t")
+        self.model: nn.Module = ControlledPrior(prior, adapter)
+        self.diffusion, self.text, self.p_cfg, self.text_multiple = diffusion, text, p_cfg, text_multiple
+        self.control = check_vectors(control, prior.sizes.dim, "z_r,delta")
+        self.z_t = check_vectors(z_t, prior.sizes.dim, "z_t")
+
+    def __len__(self) -> int:
+        return len(self.z_t)
+
+    def loss(
+        self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 5 over the examples at indices [B]; every random number comes from `generator`."""
+        indices, texts = drop_texts(indices, self.p_cfg, generator)
+        step, noise = self.diffusion.draw(len(indices), generator)
+        step, noise, clean, control = (
+            _move(value, device) for value in (step, noise, self.z_t[indices], self.control[indices])
+        )
+        states, mask = self.text.batch(texts, device, self.text_multiple)  # [B', T, text_dim], [B', T]
+        noisy = self.diffusion.noise(clean, step, noise)  # [B, d]
+        predicted = model(noisy, step, states, mask, control.float() * self.diffusion.scale)  # [B, d]
+        loss = self.diffusion.loss(predicted, noise)
+        return loss, {"mse": loss.detach()}
+
+
+def drop_texts(indices: Tensor, p_cfg: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Drop each text with probability p_cfg.
+
+    Returns the indices [B] with those that lose their text first, as the prior wants them, and the
+    B' that keep it.
+    """
+    indices = indices.cpu()
+    dropped = torch.rand(len(indices), generator=generator) < p_cfg  # [B]
+    return torch.cat([indices[dropped], indices[~dropped]]), indices[~dropped]
+
+
+def _check(prior: Prior, diffusion: Diffusion, rows: int, text: TextConditions, p_cfg: float) -> None:
+    sizes = prior.sizes
+    if diffusion.dim != sizes.dim:
+        raise ValueError(f"training: the diffusion has dimension {diffusion.dim}, the prior {sizes.dim}")
+    if len(text) != rows:
+        raise ValueError(f"training: {len(text)} texts for {rows} embeddings")
+    if text.dim != sizes.text_dim or text.longest > sizes.text_tokens:
+        raise ValueError(
+            f"training: texts of dimension {text.dim} with up to {text.longest} tokens, "
+            f"the prior takes {sizes.text_dim} and at most {sizes.text_tokens}"
+        )
+    if not 0.0 <= p_cfg <= 1.0:
+        raise ValueError(f"training: p_cfg {p_cfg} is not between 0 and 1")
+
+
+def _move(value: Tensor, device: torch.device | str) -> Tensor:
+    return value.to(device, non_blocking=True)

@@ -1,0 +1,126 @@
+"""From ranked lists to everything under `reports/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import ArtifactError, ShardSet, write_atomically, write_json
+from pipeline.report import plots
+from pipeline.report.figures import SHOWN, query_strip
+from pipeline.report.metrics import Answers, benchmark_metrics, claimed_orders, method_intervals, recall_curves
+from pipeline.report.names import CLAIMED_ORDERS
+from pipeline.report.page import TOP, Page, render_page
+from pipeline.report.pictures import load_pictures
+from pipeline.report.samples import featured, figure_queries, sample_queries
+from pipeline.report.tables import markdown, protocol_tables, recall_table
+
+FIGURE_ROWS = 6
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where one benchmark's queries and answers are."""
+
+    name: str
+    """Its key in `metrics.json`."""
+    queries: Path
+    rankings: Path
+    """A folder with one shard set of rankings a method."""
+    images: Path | None = None
+    """Its pictures (a shard set of `schemas.IMAGES`); needed of the first benchmark only."""
+    genecis_queries: Path | None = None
+    """Queries whose `subset_ids` are their own small galleries and whose categories are tasks."""
+    genecis_rankings: Path | None = None
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """What a report is made from. The first benchmark is the one that the page shows in full."""
+
+    benchmarks: Sequence[Benchmark]
+    out: Path
+    profile: str
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters that differ from the profile's: dotted name -> (the profile's value, the value)."""
+    losses: Mapping[str, Path] = field(default_factory=dict)
+    """Model -> its training log, a CSV with at least `step` and `loss`."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """Query id -> the target description that was inferred for it."""
+    seed: int = 0
+    bootstrap: int = 1000
+    sample_queries: int = 6
+    orders: Sequence[tuple[str, str]] = CLAIMED_ORDERS
+
+
+def changed_parameters(values: Mapping[str, Any], profile: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted name -> (the profile's value, the value) of every parameter that differs."""
+    changed = {}
+    for key in sorted(values.keys() | profile.keys()):
+        before, now = profile.get(key), values.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            changed |= changed_parameters(now, before, f"{prefix}{key}.")
+        elif before != now:
+            changed[f"{prefix}{key}"] = (before, now)
+    return changed
+
+
+def build_report(inputs: ReportInputs) -> None:
+    """Write `metrics.json`, `plots/`, `tables/`, `figures/` and `index.html` into `inputs.out`.
+
+    Raises ArtifactError naming the benchmark, query, picture or log that is missing or wrong.
+    """
+    if not inputs.benchmarks or inputs.benchmarks[0].images is None:
+        raise ArtifactError("a report needs a benchmark with pictures")
+    out, first = Path(inputs.out), inputs.benchmarks[0]
+    read = {benchmark.name: _read(benchmark) for benchmark in inputs.benchmarks}
+    metrics = {name: benchmark_metrics(*answers) for name, answers in read.items()}
+    answers = read[first.name][0]
+    orders = claimed_orders(answers, inputs.orders, inputs.bootstrap, inputs.seed)
+    curves = recall_curves(answers)
+    logs = {name: plots.read_log(path) for name, path in sorted(inputs.losses.items())}
+    tables = [recall_table(metrics[first.name], method_intervals(answers, inputs.bootstrap, inputs.seed)), *protocol_tables(metrics[first.name])]
+
+    samples = sample_queries(answers, inputs.sample_queries, inputs.seed)
+    strip = figure_queries(answers, FIGURE_ROWS, inputs.seed)
+    pictures = load_pictures(first.images, _shown(answers, samples, TOP, list(answers.by_method)) | _shown(answers, strip, SHOWN, featured(answers)))
+
+    write_json(out / "metrics.json", {**metrics, "orders": orders})
+    plots.write_recall_csv(out / "plots" / "recall.csv", curves)
+    for name, log in logs.items():
+        plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
+    _write(out / "tables" / "results.md", markdown(tables).encode())
+    _write(out / "figures" / "queries.png", query_strip(answers, strip, featured(answers), pictures))
+    _write(out / "figures" / "recall.png", plots.recall_chart(curves, "print"))
+    page = Page(
+        profile=inputs.profile, changed=inputs.changed, benchmark=first.name, answers=answers, gallery_size=ShardSet.open(first.images, verify=False).rows,
+        metrics=metrics[first.name], tables=tables, orders=orders, curves=curves, logs=logs, samples=samples, pictures=pictures,
+        descriptions=inputs.descriptions,
+        further={benchmark.name: recall_table(metrics[benchmark.name]) for benchmark in inputs.benchmarks[1:]},
+    )
+    _write(out / "index.html", render_page(page).encode())
+
+
+def _read(benchmark: Benchmark) -> tuple[Answers, Answers | None]:
+    answers = Answers.read(benchmark.queries, benchmark.rankings)
+    if benchmark.genecis_queries is None or benchmark.genecis_rankings is None:
+        return answers, None
+    return answers, Answers.read(benchmark.genecis_queries, benchmark.genecis_rankings)
+
+
+def _shown(answers: Answers, rows: list[int], top: int, methods: list[str]) -> set[str]:
+    """The pictures that these queries' references, targets and first answers need."""
+    wanted = set()
+    for row in rows:
+        query = answers.queries[row]
+        wanted |= {query.reference_id, *query.target_ids[:top]}
+        for method in methods:
+            wanted |= set(answers.ranked(method)[row][:top])
+    return wanted
+
+
+def _write(path: Path, content: bytes) -> None:
+    with write_atomically(path) as aside:
+        aside.write_bytes(content)

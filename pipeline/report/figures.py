@@ -1,0 +1,78 @@
+"""The strip of sample queries that the README shows."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.report.metrics import Answers
+from pipeline.report.names import describe
+
+PICTURE, GAP, MARGIN, TEXT_WIDTH = 72, 8, 20, 250
+SHOWN = 5
+INK, FAINT, TARGET, BACKGROUND = "#1d1f23", "#6b7078", "#1a9c4b", "#ffffff"
+SCALE = 2
+"""Drawn at twice its nominal size, for sharp text."""
+
+
+def query_strip(answers: Answers, rows: list[int], methods: list[str], pictures: dict[str, Image.Image]) -> bytes:
+    """Reference, text, and each method's first five answers, targets framed in green, as PNG."""
+    block = SHOWN * (PICTURE + GAP)
+    width = MARGIN * 2 + PICTURE + GAP * 2 + TEXT_WIDTH + len(methods) * (block + GAP * 2)
+    height = MARGIN * 2 + 26 + len(rows) * (PICTURE + GAP * 2)
+    canvas = Image.new("RGB", (width * SCALE, height * SCALE), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    left = MARGIN + PICTURE + GAP * 2 + TEXT_WIDTH
+    _text(draw, (MARGIN, MARGIN), "Reference", FAINT, 12)
+    _text(draw, (MARGIN + PICTURE + GAP * 2, MARGIN), "Modification", FAINT, 12)
+    for number, method in enumerate(methods):
+        _text(draw, (left + number * (block + GAP * 2), MARGIN), f"{describe(method).label}: first {SHOWN}", FAINT, 12)
+    for line, row in enumerate(rows):
+        query, top = answers.queries[row], MARGIN + 26 + line * (PICTURE + GAP * 2)
+        _picture(canvas, draw, pictures[query.reference_id], (MARGIN, top), False)
+        text = _wrapped(draw, query.text, TEXT_WIDTH - GAP * 2, 14, 3)
+        _text(draw, (MARGIN + PICTURE + GAP * 2, top + PICTURE // 2 - 9 * len(text)), "\n".join(text), INK, 14)
+        for number, method in enumerate(methods):
+            for rank, name in enumerate(answers.ranked(method)[row][:SHOWN]):
+                corner = (left + number * (block + GAP * 2) + rank * (PICTURE + GAP), top)
+                _picture(canvas, draw, pictures[name], corner, name in query.target_ids)
+    buffer = io.BytesIO()
+    canvas.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _picture(canvas: Image.Image, draw: ImageDraw.ImageDraw, picture: Image.Image, corner: tuple[int, int], target: bool) -> None:
+    left, top = (value * SCALE for value in corner)
+    side, inner = PICTURE * SCALE, (PICTURE - 12) * SCALE
+    outline, stroke = (TARGET, 3 * SCALE) if target else ("#e2e4e8", SCALE)
+    draw.rounded_rectangle((left, top, left + side - 1, top + side - 1), radius=8 * SCALE, outline=outline, width=stroke)
+    factor = inner / max(picture.size)
+    small = picture.resize((max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.LANCZOS)
+    canvas.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2), small)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib carries: the same glyphs on every machine."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size * SCALE)
+
+
+def _text(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, colour: str, size: int) -> None:
+    draw.multiline_text((corner[0] * SCALE, corner[1] * SCALE), text, fill=colour, font=_font(size), spacing=4 * SCALE)
+
+
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int, size: int, lines: int) -> list[str]:
+    """At most `lines` lines no wider than `width`, the last with an ellipsis where words are left over."""
+    font, result = _font(size), [""]
+    for word in text.split():
+        longer = f"{result[-1]} {word}".strip()
+        if draw.textlength(longer, font=font) <= width * SCALE or not result[-1]:
+            result[-1] = longer
+        elif len(result) < lines:
+            result.append(word)
+        else:
+            result[-1] += " …"
+            break
+    return result

@@ -1,0 +1,113 @@
+"""Every protocol over every method's ranked lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import ArtifactError
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.report.names import ordered
+from pipeline.retrieval import protocols
+from pipeline.retrieval.bootstrap import Interval, mean_interval, paired_difference
+from pipeline.retrieval.queries import Query, read_queries
+from pipeline.retrieval.rankings import Ranking, read_rankings
+
+CURVE_KS = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50)
+INTERVAL_K = 10
+PROTOCOLS = ("cirr", "circo", "genecis")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A set of queries and every method's ranked lists, in the queries' order."""
+
+    queries: list[Query]
+    by_method: dict[str, list[Ranking]]
+
+    @classmethod
+    def read(cls, queries: Path, rankings: Path) -> Answers:
+        """`rankings` holds one shard set a method. Raises ArtifactError when one leaves out a query."""
+        rows = read_queries(queries)
+        if not rows:
+            raise ArtifactError(f"{queries}: no queries")
+        by_method: dict[str, list[Ranking]] = {}
+        for folder in sorted(path.parent for path in Path(rankings).glob(f"*/{MANIFEST}")):
+            answers = read_rankings(folder)
+            if answers.method in by_method:
+                raise ArtifactError(f"{folder}: method {answers.method!r} is there twice")
+            by_method[answers.method] = answers.aligned(rows)
+        if not by_method:
+            raise ArtifactError(f"{rankings}: no rankings")
+        return cls(rows, {method: by_method[method] for method in ordered(by_method)})
+
+    @property
+    def kinds(self) -> list[str]:
+        """Each query's category."""
+        return [query.category or "all" for query in self.queries]
+
+    @property
+    def targets(self) -> list[tuple[str, ...]]:
+        return [query.target_ids for query in self.queries]
+
+    def ranked(self, method: str) -> list[tuple[str, ...]]:
+        return [ranking.ranked_ids for ranking in self.by_method[method]]
+
+    def subset_ranked(self, method: str) -> list[tuple[str, ...]]:
+        return [ranking.subset_ranked_ids for ranking in self.by_method[method]]
+
+    def hits(self, method: str, k: int = INTERVAL_K) -> np.ndarray:
+        return protocols.hits(self.ranked(method), self.targets, k)
+
+
+def benchmark_metrics(main: Answers, genecis: Answers | None = None) -> dict[str, dict[str, Any]]:
+    """Method -> query kind, `mean`, `cirr`, `circo` and `genecis` -> metric -> percent, two decimals."""
+    for kind in main.kinds:
+        if kind in PROTOCOLS:
+            raise ArtifactError(f"a query kind cannot be called {kind!r}")
+    references = [query.reference_id for query in main.queries]
+    subsets = all(query.subset_ids for query in main.queries)
+    result: dict[str, dict[str, Any]] = {}
+    for method in main.by_method:
+        ranked = main.ranked(method)
+        result[method] = protocols.recall_by_category(ranked, main.targets, main.kinds)
+        result[method]["cirr"] = protocols.cirr(ranked, main.targets, references, main.subset_ranked(method) if subsets else None)
+        result[method]["circo"] = protocols.circo(ranked, main.targets)
+        if genecis is not None and method in genecis.by_method:
+            result[method]["genecis"] = protocols.genecis(genecis.subset_ranked(method), genecis.targets, genecis.kinds)
+    return rounded(result)
+
+
+def recall_curves(main: Answers) -> dict[str, dict[int, float]]:
+    """Method -> K -> mean over kinds of R@K."""
+    curves = {}
+    for method in main.by_method:
+        scores = protocols.recall_by_category(main.ranked(method), main.targets, main.kinds, CURVE_KS)[protocols.MEAN]
+        curves[method] = {k: round(scores[f"R@{k}"], 2) for k in CURVE_KS}
+    return curves
+
+
+def method_intervals(main: Answers, samples: int, seed: int) -> dict[str, Interval]:
+    """Method -> mean over kinds of R@10 with its 95% interval over queries."""
+    return {method: mean_interval(main.hits(method), main.kinds, samples, seed) for method in main.by_method}
+
+
+def claimed_orders(main: Answers, orders: Iterable[tuple[str, str]], samples: int, seed: int) -> dict[str, dict[str, float]]:
+    """`<upper>_above_<lower>` -> difference in mean R@10 and its 95% interval, for the orders whose methods are there."""
+    result = {}
+    for upper, lower in orders:
+        if upper in main.by_method and lower in main.by_method:
+            interval = paired_difference(main.hits(upper), main.hits(lower), main.kinds, samples, seed)
+            result[f"{upper}_above_{lower}"] = rounded({"difference": interval.estimate, "low": interval.low, "high": interval.high})
+    return result
+
+
+def rounded(value: Any) -> Any:
+    """The same nest with every number at two decimals (and no negative zero)."""
+    if isinstance(value, dict):
+        return {key: rounded(entry) for key, entry in value.items()}
+    return round(value, 2) + 0.0

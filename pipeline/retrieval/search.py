@@ -1,0 +1,27 @@
+"""From query vectors to ranked lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.retrieval.index import Index
+from pipeline.retrieval.queries import Query
+from pipeline.retrieval.rankings import Ranking
+
+
+def rank_queries(index: Index, queries: Sequence[Query], vectors: np.ndarray, top_k: int, fuse: str = "mean") -> list[Ranking]:
+    """Search the gallery and rank each query's subset, the reference removed from both.
+
+    `vectors` is [Q, d], or [Q, H, d] for H hypotheses a query (see `Index.search`).
+    """
+    if len(vectors) != len(queries):
+        raise ValueError(f"{len(vectors)} vectors for {len(queries)} queries")
+    ids, scores = index.search(vectors, top_k, exclude=[query.reference_id for query in queries], fuse=fuse)
+    rankings = []
+    for query, vector, ranked, ranked_scores in zip(queries, vectors, ids, scores, strict=True):
+        subset = [name for name in query.subset_ids if name != query.reference_id]
+        subset_ranked, _ = index.rank(vector, subset, fuse)
+        rankings.append(Ranking(query.query_id, tuple(ranked), tuple(ranked_scores), tuple(subset_ranked)))
+    return rankings

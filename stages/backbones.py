@@ -1,0 +1,60 @@
+"""backbones: trains the small MLLM and the small CLIP of the embedded default (frozen: their weights are shipped)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from pipeline.artifacts import write_atomically
+from pipeline.backbones.clip import ClipTask, build_clip, clip_tokenizer
+from pipeline.backbones.corpus import load_corpus
+from pipeline.backbones.mllm import MllmTask
+from pipeline.config import Params, as_dict, load_params
+from pipeline.encoders.qwen import build_model, make_processor, save_model, train_tokenizer
+from pipeline.training import train
+from pipeline.training.loop import log_csv, make_accelerator
+
+FOLDER = Path("models/backbones")
+
+
+def main(only: Annotated[str, typer.Option(help="Train just this one: mllm or clip.")] = "", folder: Path = FOLDER) -> None:
+    params = load_params()
+    corpus = load_corpus("data/pairs", "data/triplets/all")
+    prompts = [params.encoder.target_prompt, params.encoder.caption_prompt, params.encoder.chat_template] * 100
+    tokenizer = train_tokenizer(corpus.texts() + prompts, params.backbones.mllm.vocabulary)
+    for name, trainer in (("mllm", train_mllm), ("clip", train_clip)):
+        if only in ("", name):
+            trainer(params, corpus, tokenizer, folder / name)
+
+
+def train_mllm(params: Params, corpus, tokenizer, folder: Path) -> None:
+    torch.manual_seed(params.seed)
+    sizes = params.backbones.mllm
+    device = make_accelerator(sizes, params.runtime.device).device
+    model = build_model(sizes, tokenizer).to(device)
+    task = MllmTask(model, tokenizer, corpus, sizes, params.encoder, device)
+    log = train(task, sizes, seed=params.seed, folder=f"{folder}.run", identity=as_dict(sizes), device=params.runtime.device, title="mllm")
+    with write_atomically(folder) as aside:
+        save_model(aside, model, make_processor(tokenizer, sizes, params.data.image_size))
+        (aside / "training.csv").write_text(log_csv(log))
+    shutil.rmtree(f"{folder}.run", ignore_errors=True)
+
+
+def train_clip(params: Params, corpus, tokenizer, folder: Path) -> None:
+    torch.manual_seed(params.seed)
+    sizes = params.backbones.clip
+    device = make_accelerator(sizes, params.runtime.device).device
+    encoder = build_clip(sizes, clip_tokenizer(tokenizer))
+    task = ClipTask(encoder, corpus, device)
+    log = train(task, sizes, seed=params.seed, folder=f"{folder}.run", identity=as_dict(sizes), device=params.runtime.device, title="clip")
+    encoder.half().save(folder)
+    (folder / "training.csv").write_text(log_csv(log))
+    shutil.rmtree(f"{folder}.run", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

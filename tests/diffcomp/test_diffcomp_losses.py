@@ -1,0 +1,93 @@
+"""InfoNCE against a hand-written numpy version, twins left out, and a batch split over processes."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.diffcomp.losses import info_nce, inverse_temperature
+
+
+def units(*shape, seed=0):
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def by_hand(a, b, scale, labels):
+    logits = scale * a @ b.T
+    total = 0.0
+    for row in range(len(a)):
+        others = [column for column in range(len(a)) if column == row or labels[column] != labels[row]]
+        total -= logits[row, row] - np.log(np.exp(logits[row, others]).sum())
+        total -= logits[row, row] - np.log(np.exp(logits[others, row]).sum())
+    return total / (2 * len(a))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3, 4], [0, 1, 0, 2, 2], [7, 7, 7, 7, 7]])
+def test_info_nce_by_hand(labels):
+    a, b = units(5, 8), units(5, 8, seed=1)
+    expected = by_hand(a.double().numpy(), b.double().numpy(), 9.0, labels)
+    assert info_nce(a, b, 9.0, torch.tensor(labels)).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_distinct_labels_are_no_labels():
+    a, b = units(5, 8), units(5, 8, seed=1)
+    torch.testing.assert_close(info_nce(a, b, 9.0), info_nce(a, b, 9.0, torch.arange(5)))
+
+
+def test_autocast_keeps_the_logits_whole():
+    a, b = units(5, 8), units(5, 8, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = info_nce(a, b, 100.0)
+    assert torch.equal(inside, info_nce(a, b, 100.0))
+
+
+def test_temperature_is_bounded():
+    assert inverse_temperature(torch.tensor(9.0)).item() == 100.0
+
+
+PROCESS = """
+import json, sys
+import torch
+import torch.distributed as dist
+from pipeline.diffcomp.losses import info_nce
+
+rank, port = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+a, b, labels = (torch.tensor(values)[3 * rank : 3 * rank + 3] for values in json.load(sys.stdin))
+a.requires_grad_()
+loss = info_nce(a, b, 9.0, labels)
+loss.backward()
+print(json.dumps([loss.item(), (a.grad / 2).tolist()]))  # the mean that data-parallel training takes
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_make_one_batch():
+    a, b, labels = units(6, 8), units(6, 8, seed=1), torch.tensor([0, 1, 2, 0, 3, 4])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(rank), str(port)], cwd=Path(__file__).parents[2], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.stdin.write(json.dumps([a.tolist(), b.tolist(), labels.tolist()]))
+        process.stdin.close()
+    outputs = [json.loads(process.stdout.read()) for process in processes]
+    assert [process.wait() for process in processes] == [0, 0]
+
+    loss = info_nce(a.requires_grad_(), b, 9.0, labels)
+    loss.backward()
+    for rank, (value, gradient) in enumerate(outputs):
+        assert value == pytest.approx(loss.item(), abs=1e-6)
+        torch.testing.assert_close(torch.tensor(gradient), a.grad[3 * rank : 3 * rank + 3], atol=1e-6, rtol=1e-4)

@@ -1,0 +1,102 @@
+"""The training task: batches, composition texts, missing phrases, and that a few steps learn."""
+
+import logging
+
+import pytest
+import torch
+
+from pipeline.config import DiffCompParams
+from pipeline.diffcomp import DiffComp, DiffCompTask
+
+CAPTIONS = ["a red ball", "a cat with a hat", "a dog", "a dog", "a blue hat", "a red dog with a ball"]
+PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["a red dog", "a ball"]]
+
+
+@pytest.fixture
+def make_task(make_encoder, pictures):
+    def make(phrases=PHRASES, mask_phrases=None, **values):
+        model = DiffComp(make_encoder(), DiffCompParams(**{"image_layers": 3, "text_layers": 2, "alpha_base": 0.4, **values}))
+        return DiffCompTask(model, pictures, CAPTIONS, phrases, mask_phrases)
+
+    return make
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def texts(task, rows):
+    table = list(task._table)
+    return [table[row] for row in rows.tolist()]
+
+
+def test_composition_texts(make_task):
+    everyone, drawn = torch.arange(6), {}
+    for kind in ("caption", "phrase", "mixed"):
+        task = make_task(text=kind)
+        drawn[kind] = [texts(task, task._composition_rows(everyone, seeded(n))) for n in range(40)]
+    assert all(batch == CAPTIONS for batch in drawn["caption"])
+    for sample in range(6):
+        choices = set(PHRASES[sample] or [CAPTIONS[sample]])
+        assert {batch[sample] for batch in drawn["phrase"]} == choices
+        assert {batch[sample] for batch in drawn["mixed"]} == choices | {CAPTIONS[sample]}
+    captions = sum(batch[1] == CAPTIONS[1] for batch in drawn["mixed"])
+    assert 10 < captions < 30
+
+
+def test_a_missing_phrase_becomes_the_caption_and_is_counted_once(make_task, caplog):
+    with caplog.at_level(logging.INFO):
+        task = make_task(phrases=[[] for _ in PHRASES], mask_phrases=PHRASES)
+    assert [record.getMessage() for record in caplog.records] == [
+        "6 of 6 captions have no phrases: the whole caption stands in",
+        "1 of 6 captions have no masking phrases: the whole caption stands in",
+    ]
+    assert texts(task, task.phrase_rows) == CAPTIONS
+
+
+def test_slices_are_the_samples_own(make_task):
+    task = make_task()
+    rows, offsets = task._slices(task.guide_rows, task.guide_starts, torch.tensor([5, 2, 1]))
+    assert texts(task, rows) == ["a red dog", "a ball", "a dog", "a cat", "a hat"]
+    assert offsets.tolist() == [0, 2, 3, 5]
+
+
+def test_granularity(make_task):
+    task = make_task(granularity="sentence")
+    assert texts(task, task.guide_rows) == CAPTIONS
+    with pytest.raises(ValueError, match="noun"):
+        make_task(granularity="noun")
+    nouns = [["ball"], ["cat", "hat"], ["dog"], ["dog"], ["hat"], ["dog", "ball"]]
+    task = make_task(granularity="noun", mask_phrases=nouns)
+    assert texts(task, task.guide_rows) == [noun for own in nouns for noun in own]
+
+
+def test_the_loss_repeats_and_says_its_terms(make_task):
+    task = make_task()
+    assert len(task) == 6
+    (loss, logs), (again, _) = (task.loss(task.model, torch.tensor([0, 3, 5]), seeded(), "cpu") for _ in range(2))
+    assert loss.requires_grad and logs["comp"].requires_grad is False
+    assert {"comp", "align", "ratio", "masked_share"} <= logs.keys()
+    torch.testing.assert_close(loss, again, atol=0.2, rtol=0.2)  # DAC's running statistics moved in between
+
+
+@pytest.mark.parametrize("values", [{}, {"css": False, "psm": False, "dac": False}], ids=str)
+def test_a_few_steps_learn(make_task, values):
+    task = make_task(**values)
+    optimiser = torch.optim.AdamW([p for p in task.model.parameters() if p.requires_grad], 1e-3)
+    generator, losses = seeded(), []
+    for _ in range(15):
+        loss, _ = task.loss(task.model, torch.arange(6), generator, "cpu")
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
+
+
+def test_what_does_not_fit_is_refused(make_task, pictures):
+    model = make_task().model
+    with pytest.raises(ValueError, match=r"float32 .* \(3, 32, 32\)"):
+        DiffCompTask(model, pictures.float(), CAPTIONS, PHRASES)
+    with pytest.raises(ValueError, match="6 images, 5 captions"):
+        DiffCompTask(model, pictures, CAPTIONS[:5], PHRASES)

@@ -1,0 +1,54 @@
+import math
+
+import pytest
+import torch
+
+from pipeline.config import DiffusionParams
+from pipeline.fusion_diff import Diffusion
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_equation_2_by_hand(scaled):
+    diffusion = Diffusion(DiffusionParams(scale_by_sqrt_dim=scaled), 16)
+    betas = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)
+    alpha_bar = torch.cumprod(1 - betas, 0)
+    clean, noise, step = torch.randn(4, 16), torch.randn(4, 16), torch.tensor([0, 1, 500, 999])
+    scale = 4.0 if scaled else 1.0
+    expected = alpha_bar[step].sqrt()[:, None] * scale * clean + (1 - alpha_bar[step]).sqrt()[:, None] * noise
+    torch.testing.assert_close(diffusion.noise(clean, step, noise).double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(diffusion.unscale(scale * clean), clean)
+
+
+def test_scaled_unit_vectors_have_unit_variance():
+    diffusion = Diffusion(DiffusionParams(), 1024)
+    clean = torch.nn.functional.normalize(torch.randn(64, 1024), dim=1)
+    first = diffusion.noise(clean, torch.zeros(64, dtype=torch.long), torch.zeros(64, 1024))
+    assert first.std().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_loss_is_the_mean_squared_error(diffusion):
+    predicted, noise = torch.randn(3, 24), torch.randn(3, 24)
+    assert diffusion.loss(predicted, noise).item() == pytest.approx(((predicted - noise) ** 2).sum(1).mean().item() / 24, rel=1e-5)
+
+
+def test_draws_depend_on_the_generator_alone(diffusion):
+    first, second = (diffusion.draw(2000, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert first[0].min() >= 0 and first[0].max() <= 999 and abs(first[0].float().mean() - 499.5) < 30
+
+
+def test_impossible_numbers_are_refused():
+    with pytest.raises(ValueError, match="betas from 0.5 to 0.1"):
+        Diffusion(DiffusionParams(beta_start=0.5, beta_end=0.1), 4)
+    with pytest.raises(ValueError, match="0 steps"):
+        Diffusion(DiffusionParams(train_steps=0), 4)
+    for steps in (0, 1001):
+        with pytest.raises(ValueError, match=f"{steps} solver steps"):
+            Diffusion(DiffusionParams(), 4).solver(steps)
+
+
+def test_the_solver_is_the_papers():
+    solver = Diffusion(DiffusionParams(), 4).solver(14)
+    assert solver.config.algorithm_type == "dpmsolver++" and solver.config.solver_order == 2
+    assert len(solver.timesteps) == 14 and solver.timesteps[0] == 999
+    assert math.isclose(solver.config.beta_end, 2e-2)

@@ -1,0 +1,118 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.fusion_diff import ControlAdapter, ControlTask, Prior, PriorTask, TextConditions
+from pipeline.fusion_diff.tasks import drop_texts
+
+N = 12
+
+
+@pytest.fixture
+def texts(sizes):
+    return TextConditions.from_list([torch.randn(1 + i % 5, sizes.text_dim) for i in range(N)])
+
+
+@pytest.fixture
+def vectors(sizes):
+    return F.normalize(torch.randn(N, sizes.dim), dim=1)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(params=["prior", "control"])
+def task(request, prior, adapter, diffusion, vectors, texts):
+    if request.param == "prior":
+        return PriorTask(prior, diffusion, vectors, texts, p_cfg=0.3)
+    return ControlTask(prior, adapter, diffusion, vectors, vectors.flip(0), texts, p_cfg=0.3)
+
+
+def test_the_loss_depends_on_the_generator_alone(task):
+    indices = torch.arange(8)
+    losses = [task.loss(task.model, indices, generator(seed), "cpu")[0].item() for seed in (1, 1, 2)]
+    torch.manual_seed(99)
+    assert task.loss(task.model, indices, generator(1), "cpu")[0].item() == losses[0] == losses[1] != losses[2]
+    assert len(task) == N
+
+
+def test_only_trained_parameters_get_gradients(task):
+    loss, metrics = task.loss(task.model.train(), torch.arange(8), generator(), "cpu")
+    loss.backward()
+    for parameter in task.model.parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad
+    assert metrics["mse"].item() == loss.item() and not metrics["mse"].requires_grad
+
+
+def test_equation_3_by_hand(prior, diffusion, vectors, texts):
+    task = PriorTask(prior, diffusion, vectors, texts, p_cfg=0.4)
+    indices = torch.tensor([5, 1, 7, 7, 0, 2])
+    loss, _ = task.loss(prior, indices, generator(4), "cpu")
+    same = generator(4)
+    dropped = torch.rand(6, generator=same) < 0.4
+    order = torch.cat([indices[dropped], indices[~dropped]])
+    step, noise = diffusion.draw(6, same)
+    assert 0 < dropped.sum() < 6
+    errors = []
+    for row, index in enumerate(order):
+        states = texts.batch(index[None])[0] if row >= dropped.sum() else prior.null_text[None]
+        noisy = diffusion.noise(vectors[index][None], step[row : row + 1], noise[row : row + 1])
+        errors.append((prior(noisy, step[row : row + 1], states) - noise[row]).square().mean())
+    assert loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
+
+
+def test_texts_are_dropped_at_the_given_rate():
+    indices = torch.arange(5000)
+    order, kept = drop_texts(indices, 0.1, generator())
+    assert abs(1 - len(kept) / 5000 - 0.1) < 0.02
+    assert torch.equal(order.sort().values, indices) and torch.equal(order[-len(kept) :], kept)
+    for p_cfg, count in ((0.0, 5000), (1.0, 0)):
+        assert len(drop_texts(indices, p_cfg, generator())[1]) == count
+
+
+@pytest.mark.parametrize("p_cfg", [0.0, 1.0])
+def test_all_or_none_dropped(prior, diffusion, vectors, texts, p_cfg):
+    loss, _ = PriorTask(prior.train(), diffusion, vectors, texts, p_cfg).loss(prior, torch.arange(4), generator(), "cpu")
+    loss.backward()
+    assert torch.isfinite(loss) and prior.null_text.grad is not None
+
+
+def test_a_few_steps_of_both_stages_learn(sizes, diffusion, vectors, texts):
+    prior = Prior(sizes)
+    for stage in (1, 2):
+        if stage == 1:
+            task = PriorTask(prior, diffusion, vectors, texts, 0.1)
+        else:
+            task = ControlTask(prior, ControlAdapter(prior), diffusion, vectors, vectors, texts)
+        trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=3e-3)
+        indices = torch.arange(N).repeat(8)
+        losses = []
+        for step in range(60):
+            loss, _ = task.loss(task.model, indices, generator(step), "cpu")
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_what_does_not_fit_is_refused(prior, adapter, diffusion, vectors, texts):
+    bad = vectors.clone()
+    bad[3, 2] = float("nan")
+    with pytest.raises(ValueError, match="z_0: row 3 has a number that is not finite"):
+        PriorTask(prior, diffusion, bad, texts, 0.1)
+    with pytest.raises(ValueError, match="z_r,delta: row 3"):
+        ControlTask(prior, adapter, diffusion, bad, vectors, texts)
+    with pytest.raises(ValueError, match=r"z_t: vectors are \(12, 23\)"):
+        ControlTask(prior, adapter, diffusion, vectors, vectors[:, 1:], texts)
+    with pytest.raises(ValueError, match="12 texts for 11 embeddings"):
+        PriorTask(prior, diffusion, vectors[1:], texts, 0.1)
+    with pytest.raises(ValueError, match="11 rows of z_r,delta for 12 of z_t"):
+        ControlTask(prior, adapter, diffusion, vectors[1:], vectors, texts)
+    long = TextConditions.from_list([torch.randn(7, 12)] * N)
+    with pytest.raises(ValueError, match="up to 7 tokens, the prior takes 12 and at most 6"):
+        PriorTask(prior, diffusion, vectors, long, 0.1)
+    with pytest.raises(ValueError, match="p_cfg 1.5"):
+        PriorTask(prior, diffusion, vectors, texts, 1.5)
