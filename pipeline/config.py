@@ -73,8 +73,12 @@ class EncoderParams:
         "Objectively describe the new image after editing."
     )
     max_new_tokens: int = 48
+    max_rejected_share: float = 0.0
+    """Share of rows that may fail to decode before the job does; 0: the first one ends it."""
 
     def __post_init__(self) -> None:
+        _require(0.0 <= self.max_rejected_share < 1.0, f"encoder.max_rejected_share: {self.max_rejected_share} is not in [0, 1)")
+        _require(self.batch_size > 0, f"encoder.batch_size: {self.batch_size} is not positive")
         _require(self.backend in ("transformers", "vllm"), f"encoder.backend: {self.backend!r} is neither transformers nor vllm")
         _require(self.dtype in ("float32", "bfloat16"), f"encoder.dtype: {self.dtype!r} is neither float32 nor bfloat16")
 
@@ -229,6 +233,8 @@ class SmallMllmParams(OptimiserParams):
     vision_heads: int = 4
     vision_ffn: int = 768
     patch_size: int = 8
+    drop_path: float = 0.0
+    """Stochastic depth of the vision tower."""
     instruction_dropout: float = 0.15
     """Share of instruction tokens replaced at random, so that wordings never seen still work."""
 
@@ -271,6 +277,8 @@ class RetrieveParams:
     guidance_scale: float = 2.5
     control_scale: float = 1.0
     hypotheses: int = 1
+    descriptions: int = 1
+    """D: the likeliest target descriptions of a query; each conditions hypotheses / D of its hypotheses. 1: the paper."""
     fuse: str = "mean"
     """How several hypotheses' scores become one: mean | max."""
     batch_size: int = 256
@@ -279,6 +287,13 @@ class RetrieveParams:
     """Weight of the text in the training-free slerp row, chosen on the validation split."""
     image_text: float = 0.5
     """Weight of the text in the training-free image + text row."""
+
+    def __post_init__(self) -> None:
+        _require(self.fuse in ("mean", "max"), f"retrieve.fuse: {self.fuse!r} is neither mean nor max")
+        _require(
+            self.descriptions > 0 and self.hypotheses > 0 and self.hypotheses % self.descriptions == 0,
+            f"retrieve.hypotheses {self.hypotheses} is not a positive multiple of retrieve.descriptions {self.descriptions}",
+        )
 
 
 @dataclass
@@ -301,19 +316,39 @@ class Params:
     prior: PriorParams = field(default_factory=PriorParams)
     control: ControlParams = field(default_factory=ControlParams)
     diffcomp: DiffCompParams = field(default_factory=DiffCompParams)
+    diffcomp_variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Every DiffComp that is trained: method name -> what it changes of `diffcomp`."""
     index: IndexParams = field(default_factory=IndexParams)
     retrieve: RetrieveParams = field(default_factory=RetrieveParams)
     report: ReportParams = field(default_factory=ReportParams)
 
+    def __post_init__(self) -> None:
+        self.variants()
+
+    def variants(self) -> dict[str, DiffCompParams]:
+        """The whole parameters of every trained DiffComp. Raises ParameterError naming a wrong override."""
+        return {name: _with_overrides(self.diffcomp, values, f"diffcomp_variants.{name}") for name, values in self.diffcomp_variants.items()}
+
+
+def _with_overrides(section: Any, values: dict[str, Any], origin: str) -> Any:
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(section), values))
+    except OmegaConfBaseException as error:
+        raise ParameterError(f"parameter '{origin}.{error.full_key or error.key or '?'}': {str(error).splitlines()[0]}") from None
+    except ParameterError as error:
+        raise ParameterError(f"{origin}: {error}") from None
+
 
 def params_from_dict(values: dict[str, Any], origin: str = "params") -> Params:
     """Check `values` against the schema. Raises ParameterError naming the parameter."""
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Params), OmegaConf.create(values))
-        return OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        name = error.full_key or error.key or "?"
-        raise ParameterError(f"{origin}: parameter {name!r}: {str(error).splitlines()[0]}") from None
+    merged = OmegaConf.structured(Params)
+    for section, value in values.items():
+        try:
+            merged = OmegaConf.merge(merged, {section: value})
+        except OmegaConfBaseException as error:
+            name = error.full_key or error.key or section
+            raise ParameterError(f"{origin}: parameter {name!r}: {str(error).splitlines()[0]}") from None
+    return OmegaConf.to_object(merged)
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.app.errors import run_stage
 from pipeline.artifacts import write_table
 from pipeline.config import ParameterError, as_dict, load_params
 from pipeline.sources.emoji import build_tables
@@ -28,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -28,15 +28,20 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     _remove(aside)
     try:
         yield aside
-        if path.is_dir() and aside.is_dir():
-            _remove(path)  # a folder cannot be renamed over another one
-        os.replace(aside, path)
+        if path.is_dir() and aside.is_dir():  # a folder cannot be renamed over another one
+            old = path.with_name(f".{path.name}.old")
+            _remove(old)
+            os.replace(path, old)  # never half-removed under its own name
+            os.replace(aside, path)
+            _remove(old)
+        else:
+            os.replace(aside, path)
     finally:
         _remove(aside)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -51,6 +56,11 @@ def write_json(path: str | Path, value: Any) -> None:
     """Sorted keys and a final newline: equal values are equal bytes."""
     with write_atomically(path) as aside:
         aside.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def as_stored(value: Any) -> Any:
+    """`value` as it comes back from JSON (a tuple as a list), to compare with what a file says."""
+    return json.loads(json.dumps(value))
 
 
 def read_json(path: str | Path) -> Any:

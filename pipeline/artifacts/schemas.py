@@ -22,6 +22,7 @@ RANKINGS = pa.schema([
     ("query_id", pa.string()), ("method", pa.string()), ("ranked_ids", _STRINGS), ("scores", pa.list_(pa.float32())),
     ("subset_ranked_ids", _STRINGS),
 ])
+DESCRIPTIONS = pa.schema([("query_id", pa.string()), ("descriptions", _STRINGS)])
 
 
 def embeddings(dim: int, dtype: pa.DataType = pa.float32()) -> pa.Schema:

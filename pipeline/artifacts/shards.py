@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.artifacts.files import ArtifactError, read_json, sha256_file, write_atomically, write_json
+from pipeline.artifacts.files import ArtifactError, as_stored, read_json, sha256_file, write_atomically, write_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -21,6 +22,16 @@ class Shard:
     name: str
     rows: int
     sha256: str
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Shard:
+        """Raises TypeError or ValueError for an entry that is not a shard, or names a file elsewhere."""
+        shard = cls(**entry)
+        if not (isinstance(shard.name, str) and isinstance(shard.rows, int) and isinstance(shard.sha256, str)):
+            raise TypeError(f"{entry} is not a shard")
+        if shard.name != Path(shard.name).name:
+            raise ValueError(f"shard {shard.name!r} is not a file of this folder")
+        return shard
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,10 @@ class Manifest:
         }
 
 
+def _shard_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
 class ShardWriter:
     """Writes rows as shards of `rows_per_shard`, each atomically, and the manifest last.
 
@@ -52,12 +67,16 @@ class ShardWriter:
     JOURNAL = ".journal.json"
 
     def __init__(self, folder: str | Path, schema: pa.Schema, identity: dict[str, Any], rows_per_shard: int = 10_000, resume: bool = False):
+        if rows_per_shard < 1:
+            raise ValueError(f"rows_per_shard {rows_per_shard} is not positive")
         self.folder = Path(folder)
-        self.schema, self.identity, self.rows_per_shard = schema, identity, rows_per_shard
+        self.schema, self.identity, self.rows_per_shard = schema, as_stored(identity), rows_per_shard
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = self._finished_shards() if resume else []
         keep = {shard.name for shard in self._shards}
         for path in self.folder.iterdir():
+            if path.is_dir():
+                raise ArtifactError(f"{path}: a folder among the files of a shard set")
             if path.name not in keep and path.name != self.JOURNAL:
                 path.unlink()
         self._buffer: list[pa.Table] = []
@@ -78,24 +97,29 @@ class ShardWriter:
         write_json(self.folder / self.JOURNAL, self._journal())
 
     def _finished_shards(self) -> list[Shard]:
+        """The full shards that are there and whole, up to the first that is not."""
         for name in (self.JOURNAL, MANIFEST):
             try:
                 journal = read_json(self.folder / name)
-            except ArtifactError:
+                same = journal["identity"] == self.identity and journal["schema"] == str(self.schema)
+                shards = [Shard.from_json(entry) for entry in journal["shards"]]
+            except (ArtifactError, KeyError, TypeError, ValueError):
                 continue
-            same = all(journal.get(key) == value for key, value in (("identity", self.identity), ("schema", str(self.schema))))
-            shards = [Shard(**entry) for entry in journal.get("shards", [])]
-            full = [shard for shard in shards if shard.rows == self.rows_per_shard]
-            if same and all((self.folder / s.name).is_file() and sha256_file(self.folder / s.name) == s.sha256 for s in full):
-                return full
+            finished = itertools.takewhile(lambda numbered: self._is_finished(*numbered), enumerate(shards)) if same else ()
+            return [shard for _, shard in finished]
         return []
+
+    def _is_finished(self, number: int, shard: Shard) -> bool:
+        path = self.folder / shard.name
+        named = shard.name == _shard_name(number) and shard.rows == self.rows_per_shard
+        return named and path.is_file() and sha256_file(path) == shard.sha256
 
     def write(self, rows: pa.Table | pa.RecordBatch) -> None:
         """Append rows; whole shards are flushed to disk as they fill."""
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if not table.schema.equals(self.schema):
             raise ArtifactError(f"{self.folder}: rows have schema\n{table.schema}\nbut the shard set has\n{self.schema}")
-        self._buffer.append(table)
+        self._buffer.append(table.replace_schema_metadata(self.schema.metadata))
         while sum(part.num_rows for part in self._buffer) >= self.rows_per_shard:
             pending = pa.concat_tables(self._buffer)
             self._flush(pending.slice(0, self.rows_per_shard))
@@ -103,7 +127,7 @@ class ShardWriter:
             self._buffer = [rest] if rest.num_rows else []
 
     def _flush(self, table: pa.Table) -> None:
-        name = f"part-{len(self._shards):05d}.parquet"
+        name = _shard_name(len(self._shards))
         with write_atomically(self.folder / name) as aside:
             pq.write_table(table.combine_chunks(), aside, compression="zstd")
         self._shards.append(Shard(name, table.num_rows, sha256_file(self.folder / name)))
@@ -120,7 +144,9 @@ class ShardWriter:
         return manifest
 
 
-def write_table(folder: str | Path, rows: pa.Table | Iterable[pa.RecordBatch], identity: dict[str, Any], rows_per_shard: int = 10_000) -> Manifest:
+def write_table(
+    folder: str | Path, rows: pa.Table | Iterable[pa.RecordBatch], identity: dict[str, Any], rows_per_shard: int = 10_000
+) -> Manifest:
     """Write a whole shard set atomically: the folder appears only when it is complete.
 
     Raises ArtifactError when `rows` is an empty iterable (its schema is unknown).
@@ -152,20 +178,20 @@ class ShardSet:
         folder = Path(folder)
         content = read_json(folder / MANIFEST)
         try:
-            shards = tuple(Shard(**entry) for entry in content["shards"])
-            manifest = Manifest(content["identity"], shards, content["schema"])
             version = content["schema_version"]
-        except (KeyError, TypeError) as error:
+            shards = tuple(Shard.from_json(entry) for entry in content["shards"])
+            manifest = Manifest(dict(content["identity"]), shards, content["schema"])
+        except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder / MANIFEST}: not a shard-set manifest ({error})") from None
         if version != SCHEMA_VERSION:
             raise ArtifactError(f"{folder / MANIFEST}: schema version {version}, this reader knows {SCHEMA_VERSION}")
-        for key, expected in (identity or {}).items():
+        for key, expected in as_stored(identity or {}).items():
             found = manifest.identity.get(key)
             if found != expected:
                 raise ArtifactError(f"{folder}: made with {key} = {found!r}, but {expected!r} is asked for")
         for shard in shards:
             path = folder / shard.name
-            if path.parent != folder or not path.is_file():
+            if not path.is_file():
                 raise ArtifactError(f"{path}: shard named by the manifest is missing")
             if verify and sha256_file(path) != shard.sha256:
                 raise ArtifactError(f"{path}: content does not match the manifest's SHA-256")
@@ -182,7 +208,10 @@ class ShardSet:
     def shards(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """One table a shard, in order."""
         for shard in self.manifest.shards:
-            table = pq.read_table(self.folder / shard.name, columns=columns)
+            try:
+                table = pq.read_table(self.folder / shard.name, columns=columns)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise ArtifactError(f"{self.folder / shard.name}: not readable as Parquet ({error})") from None
             if table.num_rows != shard.rows:
                 raise ArtifactError(f"{self.folder / shard.name}: {table.num_rows} rows, the manifest says {shard.rows}")
             yield table

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipeline.artifacts.files import ArtifactError, read_json, write_atomically, write_json
+from pipeline.artifacts.files import ArtifactError, as_stored, read_json, write_atomically, write_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -29,7 +29,7 @@ def load_weights(folder: str | Path, module: torch.nn.Module, expected: dict[str
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
-    for key, value in (expected or {}).items():
+    for key, value in as_stored(expected or {}).items():
         if config.get(key) != value:
             raise ArtifactError(f"{folder}: trained with {key} = {config.get(key)!r}, but {value!r} is asked for")
     try:
@@ -40,7 +40,8 @@ def load_weights(folder: str | Path, module: torch.nn.Module, expected: dict[str
     for name in sorted(own.keys() | state.keys()):
         if name not in state or name not in own:
             raise ArtifactError(f"{folder / WEIGHTS}: tensor {name!r} is {'missing' if name not in state else 'unexpected'}")
-        if own[name].shape != state[name].shape:
-            raise ArtifactError(f"{folder / WEIGHTS}: tensor {name!r} is {tuple(state[name].shape)}, the model wants {tuple(own[name].shape)}")
+        found, wanted = tuple(state[name].shape), tuple(own[name].shape)
+        if found != wanted:
+            raise ArtifactError(f"{folder / WEIGHTS}: tensor {name!r} is {found}, the model wants {wanted}")
     module.load_state_dict(state)
     return config

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.backbones.augment import augment, mix_styles
 from pipeline.backbones.corpus import Corpus
-from pipeline.backbones.mllm import draw_kinds, partial_texts
+from pipeline.backbones.mllm import draw_kinds, texts_by_kind
 from pipeline.config import SmallClipParams
 from pipeline.encoders.clip import ClipEncoder, ClipSizes, new_clip
 
@@ -70,9 +70,9 @@ class ClipTask:
     def __init__(self, encoder: ClipEncoder, corpus: Corpus, device: torch.device):
         self.model = ClipTrainee(encoder.to(device))
         self.characters = len(corpus.short)
-        self.token_ids = encoder.tokenize(corpus.short + corpus.long + partial_texts(corpus)).to(device)
+        self.token_ids = encoder.tokenize(texts_by_kind(corpus)).to(device)
         self.images = corpus.images.to(device)
-        self.pictures = torch.tensor([[rows[0], rows[-1]] for rows in corpus.pictures], device=device)  # [C, 2]
+        self.pictures = torch.tensor(corpus.pictures, device=device)  # [C, 2]
 
     def __len__(self) -> int:
         return self.characters
@@ -82,9 +82,10 @@ class ClipTask:
         indices = indices.to(device)
         kinds = draw_kinds((len(indices),), generator)
         pair = self.images[self.pictures[indices]].float() / 255  # [B, 2, 3, H, W]
+        encoder = self.model.encoder
         with torch.autocast(device.type, enabled=False):
             first, second = (
-                self.model.encoder.normalise(augment(mix_styles(a, b, 0.15, generator), generator))
+                (augment(mix_styles(a, b, 0.25, generator), generator) - encoder.mean) / encoder.std
                 for a, b in ((pair[:, 0], pair[:, 1]), (pair[:, 1], pair[:, 0]))
             )
         return model(first, second, self.token_ids[indices + self.characters * kinds])

@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from pipeline.backbones.augment import augment, mix_styles
-from pipeline.backbones.corpus import Corpus
+from pipeline.backbones.corpus import PARTIAL, Corpus
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.qwen import MERGE, SPECIAL_TOKENS, language_states, visual_tokens
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-PARTIAL = 8
 
 
 @dataclass
@@ -68,10 +67,9 @@ def tokenise(tokenizer: PreTrainedTokenizerFast, prompts: list[str], answers: li
     )
 
 
-def partial_texts(corpus: Corpus) -> list[str]:
-    """PARTIAL variants of every character's text, variant after variant."""
-    per_character = [corpus.partial(character, PARTIAL) for character in range(len(corpus.short))]
-    return [variants[number] for number in range(PARTIAL) for variants in per_character]
+def texts_by_kind(corpus: Corpus) -> list[str]:
+    """All characters' short texts, then the long ones, then PARTIAL times the partial ones; see `draw_kinds`."""
+    return [*corpus.short, *corpus.long, *(variants[number] for number in range(PARTIAL) for variants in corpus.partial)]
 
 
 def draw_kinds(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -84,28 +82,29 @@ def draw_kinds(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 class MllmTrainee(nn.Module):
     """The model, the temperature of its embedding loss, and the loss itself."""
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration):
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, drop_path: float):
         super().__init__()
         self.model = model
+        self.drop_path = drop_path
         self.logit_scale = nn.Parameter(torch.tensor(2.66))
 
     def embed(self, sequences: Sequences, visual: Tensor | None, prefix: int) -> Tensor:
         """L2-normalised state of the last token [B, d]."""
-        states = language_states(self.model, sequences.ids, sequences.mask, visual, prefix)
+        states = language_states(self.model, sequences.ids, visual, prefix)
         last = sequences.mask.sum(1) - 1
         return F.normalize(states[torch.arange(len(last), device=last.device), last].float(), dim=-1)
 
     def answer_loss(self, sequences: Sequences, visual: Tensor, prefix: int) -> Tensor:
         """Mean cross-entropy of the answers' tokens."""
-        states = language_states(self.model, sequences.ids, sequences.mask, visual, prefix)
+        states = language_states(self.model, sequences.ids, visual, prefix)
         position = torch.arange(sequences.ids.shape[1], device=sequences.ids.device)
         wanted = (position[1:] >= sequences.answer.unsqueeze(1)) & (sequences.mask[:, 1:] > 0)
         logits = self.model.lm_head(states[:, :-1][wanted])  # only the answers' states meet the vocabulary
         return F.cross_entropy(logits.float(), sequences.ids[:, 1:][wanted])
 
-    def forward(self, views: dict[str, tuple[Sequences, Tensor | None]], answers: dict[str, tuple[Sequences, Tensor]], images: list[Tensor], prefix: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """images: pixel batches [B, 3, H, W]; a view or an answer names its batch by index."""
-        visual = visual_tokens(self.model, torch.cat(images)).split([len(batch) for batch in images])
+    def forward(self, views: dict[str, tuple[Sequences, Tensor | None]], answers: dict[str, tuple[Sequences, int, Tensor]], images: list[Tensor], prefix: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """images: pixel batches [B, 3, H, W]; a view names its batch by index, an answer also its rows there."""
+        visual = visual_tokens(self.model, torch.cat(images), self.drop_path, generator).split([len(batch) for batch in images])
         embedded = [self.embed(s, None if image is None else visual[image], prefix if image is not None else 0) for s, image in views.values()]
         scale = self.logit_scale.clamp(max=4.6).exp()
         names = list(views)
@@ -115,7 +114,7 @@ class MllmTrainee(nn.Module):
             logits = scale * embedded[a] @ embedded[b].T
             labels = torch.arange(len(logits), device=logits.device)
             contrast = contrast + 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / len(pairs)
-        losses = {name: self.answer_loss(sequences, visual[image], prefix) for name, (sequences, image) in answers.items()}
+        losses = {name: self.answer_loss(sequences, visual[image][rows], prefix) for name, (sequences, image, rows) in answers.items()}
         total = contrast + sum(losses.values())
         return total, {"contrast": contrast.detach(), "scale": scale.detach(), **{name: loss.detach() for name, loss in losses.items()}}
 
@@ -124,7 +123,7 @@ class MllmTask:
     """The corpus as the training loop's task; its examples are characters."""
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, params: SmallMllmParams, encoder: EncoderParams, device: torch.device):
-        self.model = MllmTrainee(model)
+        self.model = MllmTrainee(model, params.drop_path)
         self.params = params
         self.vocabulary = len(tokenizer)
         slots = (corpus.images.shape[-1] // params.patch_size // MERGE) ** 2
@@ -136,7 +135,7 @@ class MllmTask:
             return tokenise(tokenizer, filled, **spans).to(device)
 
         self.characters = len(corpus.short)
-        texts = corpus.short + corpus.long + partial_texts(corpus)
+        texts = texts_by_kind(corpus)
         self.text_alone = sequences(encoder.embed_template, texts, image=False)
         self.fused = sequences(encoder.embed_template, texts, image=True)
         self.image_alone = sequences(encoder.embed_template, [""], image=True)
@@ -149,7 +148,7 @@ class MllmTask:
         counts = torch.tensor([len(of_character) for of_character in corpus.edits])
         self.edit_counts, self.edit_first = counts.to(device), (counts.cumsum(0) - counts).to(device)
         self.images = corpus.images.to(device)
-        self.pictures = torch.tensor([[rows[0], rows[-1]] for rows in corpus.pictures], device=device)  # [C, 2]
+        self.pictures = torch.tensor(corpus.pictures, device=device)  # [C, 2]
         self.mean = torch.tensor(IMAGE_MEAN, device=device).view(3, 1, 1)
         self.std = torch.tensor(IMAGE_STD, device=device).view(3, 1, 1)
 
@@ -159,7 +158,7 @@ class MllmTask:
     def _draw(self, rows: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
         """Augmented, normalised pictures [B, 3, H, W]."""
         first, second = self.images[rows].float() / 255, self.images[other].float() / 255
-        return (augment(mix_styles(first, second, 0.15, generator), generator) - self.mean) / self.std
+        return (augment(mix_styles(first, second, 0.25, generator), generator) - self.mean) / self.std
 
     def loss(self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device) -> tuple[Tensor, dict[str, Any]]:
         seed = int(torch.randint(2**62, (), generator=generator))
@@ -170,18 +169,21 @@ class MllmTask:
         pair = torch.where(swap.unsqueeze(1), pair.flip(1), pair)
         with torch.autocast(device.type, enabled=False):
             images = [self._draw(pair[:, 0], pair[:, 1], generator), self._draw(pair[:, 1], pair[:, 0], generator)]
-        kind = self.characters * draw_kinds((2, len(indices)), generator)
+        # One kind of text for a whole view: texts of like length, hardly any padding.
+        kind = self.characters * draw_kinds((2, 1), generator)
         alone = self.image_alone[torch.zeros_like(indices)]
         views = {
             "image_0": (alone, 0), "image_1": (alone, 1), "text": (self.text_alone[indices + kind[0]], None),
             "fused": (self.fused[indices + kind[1]], 0),
         }
-        edited = self.edit_counts[indices] > 0
-        choice = (torch.rand(len(indices), generator=generator, device=device) * self.edit_counts[indices]).long()
-        edit = self.edits[torch.where(edited, self.edit_first[indices] + choice, 0)]
-        edit.mask = edit.mask * edited.unsqueeze(1) + (~edited).unsqueeze(1) * (torch.arange(edit.mask.shape[1], device=device) < 1)
+        half = torch.arange(len(indices) // 2, device=device)  # the long answers of half of the batch are enough
+        edited = (self.edit_counts[indices] > 0).nonzero().squeeze(1)
+        counts = self.edit_counts[indices[edited]]
+        choice = (torch.rand(len(edited), generator=generator, device=device) * counts).long()
+        edit = self.edits[self.edit_first[indices[edited]] + choice]
         edit.ids = self._drop_words(edit, generator)
-        return model(views, {"caption": (self.captions[indices], 0), "describe": (edit, 1)}, images, self.prefix)
+        answers = {"caption": (self.captions[indices[half]], 0, half), "describe": (edit, 1, edited)}
+        return model(views, answers, images, self.prefix, generator)
 
     def _drop_words(self, edit: Sequences, generator: torch.Generator) -> Tensor:
         """Replace a share of the instruction's tokens by random ones: wordings not seen here must still work."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from pipeline.artifacts import sha256_file
 from pipeline.config import EncoderParams
 
 
@@ -46,7 +50,23 @@ def open_mllm(params: EncoderParams, device: str = "auto") -> Mllm:
 def identity(params: EncoderParams, **more: Any) -> dict[str, Any]:
     """What makes embeddings comparable: model, revision, templates, dimension. The backend is not in it."""
     names = ("path", "revision", "dtype", "dim", "embed_template")
-    return {"encoder": {name: getattr(params, name) for name in names}, **more}
+    named = {name: getattr(params, name) for name in names}
+    return {"encoder": {**named, "weights": fingerprint(params.path)}, **more}
+
+
+@functools.cache
+def fingerprint(folder: str | Path) -> str:
+    """SHA-256 over a local model folder's weights, configuration and tokenizer files; "" for a hub name.
+
+    A path alone does not say what made an embedding: the model there may have been trained anew. A
+    hub name is pinned by its revision. Asked once a process: hashing a large model takes a while.
+    """
+    suffixes = (".json", ".safetensors", ".txt", ".model", ".jinja")
+    files = sorted(path for path in Path(folder).glob("*") if path.suffix in suffixes)
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {sha256_file(path)}\n".encode())
+    return digest.hexdigest() if files else ""
 
 
 def caption_input(params: EncoderParams, image: Image.Image) -> MllmInput:

@@ -102,8 +102,11 @@ def patchify(pixels: Tensor, patch: int) -> Tensor:
     )
 
 
-def visual_tokens(model: Qwen2_5_VLForConditionalGeneration, pixels: Tensor) -> Tensor:
-    """Images [B, 3, H, W], normalised -> language-model tokens [B, patches / 4, width]."""
+def visual_tokens(model: Qwen2_5_VLForConditionalGeneration, pixels: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+    """Images [B, 3, H, W], normalised -> language-model tokens [B, patches / 4, width].
+
+    drop_path: share of images that skip a residual branch (stochastic depth, in training only).
+    """
     visual = model.model.visual
     batch, grid = len(pixels), pixels.shape[-1] // visual.patch_size
     flat = patchify(pixels, visual.patch_size)  # [B, P, C]
@@ -113,12 +116,20 @@ def visual_tokens(model: Qwen2_5_VLForConditionalGeneration, pixels: Tensor) -> 
     cos, sin = _rotary(visual, grid, pixels.device)  # [P, head_dim]
     for block in visual.blocks:
         attention, heads = block.attn, block.attn.num_heads
-        query, key, value = rearrange(attention.qkv(block.norm1(hidden)), "b p (three h d) -> three b h p d", three=3, h=heads)
+        query, key, value = rearrange(attention.qkv(_rms_norm(block.norm1, hidden)), "b p (three h d) -> three b h p d", three=3, h=heads)
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
         mixed = F.scaled_dot_product_attention(query, key, value)  # [B, h, P, d]
-        hidden = hidden + attention.proj(rearrange(mixed, "b h p d -> b p (h d)"))
-        hidden = hidden + block.mlp(block.norm2(hidden))
+        hidden = hidden + _drop_path(attention.proj(rearrange(mixed, "b h p d -> b p (h d)")), drop_path, generator)
+        hidden = hidden + _drop_path(block.mlp(_rms_norm(block.norm2, hidden)), drop_path, generator)
     return visual.merger(hidden.flatten(0, 1)).view(batch, patches // MERGE**2, -1)
+
+
+def _drop_path(branch: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """Zero the branch [B, P, D] of a random share of the batch and scale the rest up."""
+    if not share:
+        return branch
+    kept = torch.rand((len(branch), 1, 1), generator=generator, device=branch.device) >= share
+    return branch * kept / (1.0 - share)
 
 
 def _rotary(visual: torch.nn.Module, grid: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -153,10 +164,10 @@ def position_ids(prefix: int, grid: int, length: int, device: torch.device) -> T
     return torch.cat((before, image, after), dim=1)
 
 
-def language_states(model: Qwen2_5_VLForConditionalGeneration, ids: Tensor, mask: Tensor, visual: Tensor | None, prefix: int) -> Tensor:
-    """Final hidden states [B, T, width] of right-padded sequences.
+def language_states(model: Qwen2_5_VLForConditionalGeneration, ids: Tensor, visual: Tensor | None, prefix: int) -> Tensor:
+    """Final hidden states [B, T, width] of right-padded sequences; those of padding are meaningless.
 
-    ids, mask [B, T]: with `visual` [B, n, width], tokens prefix .. prefix + n are its slots.
+    ids [B, T]: with `visual` [B, n, width], tokens prefix .. prefix + n are its slots.
     """
     embedded = model.model.language_model.embed_tokens(ids)
     grid = 0
@@ -164,6 +175,35 @@ def language_states(model: Qwen2_5_VLForConditionalGeneration, ids: Tensor, mask
         count = visual.shape[1]
         grid = int(count**0.5)
         embedded = torch.cat((embedded[:, :prefix], visual.to(embedded.dtype), embedded[:, prefix + count :]), dim=1)
-    positions = position_ids(prefix, grid, ids.shape[1], ids.device).unsqueeze(1).expand(-1, len(ids), -1)
-    output = model.model.language_model(inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False)
-    return output.last_hidden_state
+    text = model.model.language_model
+    positions = position_ids(prefix, grid, ids.shape[1], ids.device)
+    rope = model.config.text_config.rope_parameters
+    cos, sin = _multimodal_rotary(positions, text.layers[0].self_attn.head_dim, rope["rope_theta"], rope["mrope_section"])
+    hidden = embedded
+    for layer in text.layers:
+        attention = layer.self_attn
+        normed = _rms_norm(layer.input_layernorm, hidden)
+        query, key, value = (
+            rearrange(linear(normed), "b t (h d) -> b h t d", d=attention.head_dim)
+            for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+        # Padding is on the right, so causality alone keeps it out of every real token's sight.
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1])
+        hidden = hidden + attention.o_proj(rearrange(mixed, "b h t d -> b t (h d)"))
+        hidden = hidden + layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
+    return _rms_norm(text.norm, hidden)
+
+
+def _multimodal_rotary(positions: Tensor, head_dim: int, theta: float, sections: list[int]) -> tuple[Tensor, Tensor]:
+    """M-RoPE: each section of the frequencies turns with one of the three position axes. [3, T] -> cos, sin [T, head_dim]"""
+    frequencies = theta ** -(torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
+    axis = torch.repeat_interleave(torch.arange(3), torch.tensor(sections)).to(positions.device)  # [head_dim / 2]
+    angles = positions[axis].T * frequencies  # [T, head_dim / 2]
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def _rms_norm(module: torch.nn.Module, hidden: Tensor) -> Tensor:
+    """The fused kernel with the module's weight; as in `transformers` the product is in the input's precision."""
+    return F.rms_norm(hidden, module.weight.shape, module.weight.to(hidden.dtype), module.variance_epsilon)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.artifacts import ArtifactError, read_json, sha256_file, write_atomically, write_json
+from pipeline.artifacts.files import as_stored
 
 
 class Ema:
@@ -39,11 +40,14 @@ class Checkpoint:
     TENSORS, STATE = "state.safetensors", "state.json"
 
     def __init__(self, folder: Path, identity: dict[str, Any]):
-        self.folder, self.identity, self.step = folder, identity, 0
+        self.folder, self.identity, self.step = folder, as_stored(identity), 0
 
-    def save(self, step: int, log: list[dict[str, float]], parameters: dict[str, nn.Parameter], optimiser: Any, ema: Ema | None) -> None:
+    def save(
+        self, step: int, log: list[dict[str, float]], model: nn.Module, parameters: dict[str, nn.Parameter], optimiser: Any, ema: Ema | None
+    ) -> None:
         tensors = {f"parameter/{name}": parameter.detach() for name, parameter in parameters.items()}
-        for number, (name, parameter) in enumerate(parameters.items()):
+        tensors |= {f"buffer/{name}": buffer for name, buffer in _kept_buffers(model).items()}
+        for name, parameter in parameters.items():
             for key, value in optimiser.state[parameter].items():
                 tensors[f"optimiser/{key}/{name}"] = torch.as_tensor(value).detach()
         if ema:
@@ -55,39 +59,68 @@ class Checkpoint:
             write_json(aside / self.STATE, state | {"sha256": sha256_file(aside / self.TENSORS)})
         self.step = step
 
-    def load(self, parameters: dict[str, nn.Parameter], optimiser: Any, ema: Ema | None) -> tuple[int, list[dict[str, float]]]:
+    def load(
+        self, model: nn.Module, parameters: dict[str, nn.Parameter], optimiser: Any, ema: Ema | None
+    ) -> tuple[int, list[dict[str, float]]]:
         """(next step, log so far); (0, []) when there is no checkpoint of this identity.
 
-        Raises ArtifactError when there is one but its content is damaged.
+        Raises ArtifactError when there is one but it is damaged or does not fit the model.
         """
         if not (self.folder / self.STATE).is_file():
             return 0, []
         state = read_json(self.folder / self.STATE)
-        if state["identity"] != self.identity:
-            return 0, []
         path = self.folder / self.TENSORS
-        if not path.is_file() or sha256_file(path) != state["sha256"]:
-            raise ArtifactError(f"{path}: does not match the SHA-256 in {self.STATE}; remove {self.folder} to start anew")
-        tensors = load_file(path)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(tensors[f"parameter/{name}"])
-                optimiser.state[parameter] = _optimiser_state(tensors, name, parameter)
-        if ema:
-            ema.updates = state["ema_updates"]
-            for name, average in ema.average.items():
-                average.copy_(tensors[f"ema/{name}"])
-        self.step = state["step"]
-        return state["step"], state["log"]
+        try:
+            if state["identity"] != self.identity:
+                return 0, []
+            if not path.is_file() or sha256_file(path) != state["sha256"]:
+                raise ArtifactError(f"{path}: does not match the SHA-256 in {self.STATE}; remove {self.folder} to start anew")
+            self._restore(load_file(path), model, parameters, optimiser, ema)
+            if ema:
+                ema.updates = state["ema_updates"]
+            self.step = state["step"]
+            return state["step"], state["log"]
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ArtifactError(f"{self.folder}: this checkpoint does not fit the model ({error}); remove it to start anew") from None
+
+    @torch.no_grad()
+    def _restore(
+        self, tensors: dict[str, Tensor], model: nn.Module, parameters: dict[str, nn.Parameter], optimiser: Any, ema: Ema | None
+    ) -> None:
+        for name, parameter in parameters.items():
+            _copy(tensors, f"parameter/{name}", parameter)
+            moments = _optimiser_state(tensors, name, parameter)
+            if moments:
+                optimiser.state[parameter] = moments
+        for name, buffer in _kept_buffers(model).items():
+            _copy(tensors, f"buffer/{name}", buffer)
+        for name, average in ema.average.items() if ema else ():
+            _copy(tensors, f"ema/{name}", average)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _copy(tensors: dict[str, Tensor], name: str, target: Tensor) -> None:
+    if tensors[name].shape != target.shape:  # copy_ would broadcast
+        raise RuntimeError(f"{name} is {tuple(tensors[name].shape)}, the model wants {tuple(target.shape)}")
+    target.copy_(tensors[name])
+
+
+def _kept_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that belong to the model's state, such as running statistics."""
+    state = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name in state}
+
+
 def _optimiser_state(tensors: dict[str, Tensor], name: str, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """The moments go where the parameter lives; AdamW's step counter does so only when fused."""
+    """The moments go where the parameter lives; AdamW's step counter does so only when fused.
+
+    Empty for a parameter that no loss has used yet.
+    """
     state = {}
     for key in ("step", "exp_avg", "exp_avg_sq"):
-        value = tensors[f"optimiser/{key}/{name}"]
-        state[key] = value.to(parameter.device) if key != "step" or parameter.device.type == "cuda" else value
+        value = tensors.get(f"optimiser/{key}/{name}")
+        if value is not None:
+            state[key] = value.to(parameter.device) if key != "step" or parameter.device.type == "cuda" else value
     return state

@@ -11,6 +11,7 @@ Repeatability: the order of epoch e and the randomness of step s are functions o
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import time
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -52,13 +54,17 @@ def derived_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+@functools.lru_cache(maxsize=2)  # the epochs that one batch may span
+def _epoch_order(examples: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(examples, generator=torch.Generator().manual_seed(derived_seed(seed, "epoch", epoch)))
+
+
 def batch_indices(examples: int, batch_size: int, step: int, seed: int) -> Tensor:
     """The global batch of `step`: consecutive slices of one shuffled epoch after another [batch_size]."""
     parts, position = [], step * batch_size
     while batch_size:
         epoch, offset = divmod(position, examples)
-        order = torch.randperm(examples, generator=torch.Generator().manual_seed(derived_seed(seed, "epoch", epoch)))
-        part = order[offset : offset + batch_size]
+        part = _epoch_order(examples, seed, epoch)[offset : offset + batch_size]
         parts.append(part)
         position, batch_size = position + len(part), batch_size - len(part)
     return torch.cat(parts)
@@ -88,22 +94,26 @@ def _micro_batches(indices: Tensor, params: OptimiserParams, accelerator: Accele
 
 def make_accelerator(params: OptimiserParams, device: str) -> Accelerator:
     """`device` is the runtime parameter: auto, cpu or cuda."""
+    AcceleratorState._reset_state()  # one process may train several models, each in its own precision
     precision = {"fp32": "no", "bf16": "bf16"}[params.precision]
     return Accelerator(mixed_precision=precision, cpu=device == "cpu" or not torch.cuda.is_available())
 
 
 def train(
-    task: Task, params: OptimiserParams, *, seed: int, folder: str | Path, identity: dict[str, Any], device: str = "auto", title: str = "train"
+    task: Task, params: OptimiserParams, *, seed: int, folder: str | Path, identity: dict[str, Any], device: str = "auto",
+    title: str = "train",
 ) -> list[dict[str, float]]:
     """Train `task.model` in place for `params.steps` optimiser steps and return the log.
 
     folder: where the checkpoint lives while training (removed at the end); an existing checkpoint
         with the same `identity` is continued.
-    identity: what must agree for a checkpoint to be continued (parameters, data).
+    identity: what must agree, beside the seed, for a checkpoint to be continued (parameters, data).
     Raises TrainingError when the loss stops being finite: the last good checkpoint is kept.
     """
     accelerator = make_accelerator(params, device)
     trained = {name: parameter for name, parameter in task.model.named_parameters() if parameter.requires_grad}
+    if not len(task) or not trained:
+        raise TrainingError(f"{title}: nothing to train, with {len(task)} examples and {len(trained)} trainable tensors")
     optimiser = torch.optim.AdamW(
         _decay_groups(trained, params.weight_decay), lr=params.lr, betas=(0.9, params.beta2), eps=params.eps,
         fused=accelerator.device.type == "cuda",
@@ -111,9 +121,12 @@ def train(
     model, optimiser = accelerator.prepare(task.model, optimiser)
     model.train()
     ema = Ema(trained, params.ema_decay) if params.ema_decay else None
-    checkpoint = Checkpoint(Path(folder) / "checkpoint", identity)
-    start, log = checkpoint.load(trained, optimiser, ema)
-    progress = tqdm(range(start, params.steps), initial=start, total=params.steps, desc=title, disable=not accelerator.is_main_process, mininterval=5.0)
+    checkpoint = Checkpoint(Path(folder) / "checkpoint", {"seed": seed, **identity})
+    start, log = checkpoint.load(task.model, trained, optimiser, ema)
+    progress = tqdm(
+        range(start, params.steps), initial=start, total=params.steps, desc=title, mininterval=5.0,
+        disable=not accelerator.is_main_process,
+    )
     began, seen = time.perf_counter(), 0
     for step in progress:
         for group in optimiser.param_groups:
@@ -133,7 +146,7 @@ def train(
             log.append({"step": step, "loss": loss, "lr": learning_rate(params, step), "gradient_norm": float(norm), **metrics})
             progress.set_postfix(loss=f"{loss:.4f}", samples_s=f"{seen / (time.perf_counter() - began):.0f}")
         if (step + 1) % params.checkpoint_every == 0 and step + 1 < params.steps and accelerator.is_main_process:
-            checkpoint.save(step + 1, log, trained, optimiser, ema)
+            checkpoint.save(step + 1, log, task.model, trained, optimiser, ema)
     if ema:
         ema.copy_to(trained)
     if accelerator.is_main_process:
@@ -142,7 +155,9 @@ def train(
     return log
 
 
-def _step(task: Task, model: nn.Module, indices: Tensor, params: OptimiserParams, accelerator: Accelerator, seed: int, step: int) -> tuple[float, dict[str, float]]:
+def _step(
+    task: Task, model: nn.Module, indices: Tensor, params: OptimiserParams, accelerator: Accelerator, seed: int, step: int
+) -> tuple[float, dict[str, float]]:
     """Forward and backward of one global batch; gradients are left in the parameters."""
     micro_batches = _micro_batches(indices, params, accelerator)
     total, metrics = 0.0, {}

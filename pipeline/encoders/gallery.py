@@ -1,0 +1,46 @@
+"""Gallery vectors of a dual encoder: pictures in, a shard set of embeddings out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pipeline.artifacts import ShardWriter, schemas
+from pipeline.encoders.dual import DualEncoder
+from pipeline.encoders.mllm import batches
+from pipeline.encoders.pictures import Pictures
+
+
+@torch.inference_mode()
+def encode_in_batches(encode: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], batch_size: int, title: str) -> np.ndarray:
+    """`encode` over consecutive batches of `items` -> float32 [N, d]."""
+    progress = tqdm(list(batches(items, batch_size)), desc=title, mininterval=5.0)
+    return np.concatenate([encode(batch).float().cpu().numpy() for batch in progress])
+
+
+def encode_pictures(encoder: DualEncoder, pictures: Pictures, image_ids: Sequence[str]) -> Tensor:
+    """f_I [B, D], L2-normalised, on the encoder's device."""
+    return encoder.encode_image(encoder.normalise(pictures.pixels(image_ids, encoder.image_size)))
+
+
+def embed_gallery(encoder: DualEncoder, pictures: Pictures, out: str | Path, identity: dict[str, Any], batch_size: int) -> None:
+    """Every picture's global feature as `schemas.embeddings`, in gallery order.
+
+    A killed run goes on after its last whole shard, if `identity` is still the same.
+    """
+    writer = ShardWriter(out, schemas.embeddings(encoder.dim), identity, resume=True)
+    left = pictures.ids[writer.rows_done :]
+    for image_ids in tqdm(list(batches(left, batch_size)), desc=str(out), mininterval=5.0):
+        with torch.inference_mode():
+            vectors = encode_pictures(encoder, pictures, image_ids).float().cpu().numpy()
+        flat = pa.array(vectors.reshape(-1), pa.float32())
+        columns = [pa.array(image_ids, pa.string()), pa.FixedSizeListArray.from_arrays(flat, encoder.dim)]
+        writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
+    writer.close()

@@ -1,0 +1,56 @@
+"""Pictures of an `images` shard set by id: as PIL for f_M, as pixels for the dual encoders."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.artifacts import ArtifactError, ShardSet
+
+
+class Pictures:
+    """The pictures of one folder, kept encoded and decoded when asked for.
+
+    Raises ArtifactError naming a picture that is not there or cannot be decoded.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        table = ShardSet.open(folder).table(["image_id", "bytes"])
+        self.ids: list[str] = table["image_id"].to_pylist()
+        self._bytes = table["bytes"]
+        self._rows = {image_id: row for row, image_id in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, image_id: str) -> Image.Image:
+        """One picture as RGB."""
+        if image_id not in self._rows:
+            raise ArtifactError(f"{self.folder}: image {image_id!r} is not there")
+        try:
+            return Image.open(io.BytesIO(self._bytes[self._rows[image_id]].as_py())).convert("RGB")
+        except (OSError, SyntaxError, TypeError) as error:
+            raise ArtifactError(f"{self.folder}: image {image_id!r} cannot be decoded ({error})") from None
+
+    def pixels(self, image_ids: Sequence[str], size: int) -> Tensor:
+        """uint8 [N, 3, size, size]: the shorter side is brought to `size`, the middle is kept."""
+        pixels = torch.empty(len(image_ids), 3, size, size, dtype=torch.uint8)
+        for row, image_id in enumerate(image_ids):
+            pixels[row] = torch.from_numpy(np.array(_square(self.image(image_id), size))).permute(2, 0, 1)
+        return pixels
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))

@@ -1,0 +1,100 @@
+"""E_text: the frozen text encoder whose token states condition the prior."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
+
+from pipeline.artifacts import ArtifactError
+from pipeline.config import TextEncoderParams
+from pipeline.encoders.mllm import batches, fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+class TextEncoder:
+    """Token states of a BERT-like encoder or of a T5 encoder, without padding.
+
+    Raises ArtifactError when the weights cannot be loaded, ValueError when their width is not
+    `text_encoder.dim`.
+    """
+
+    def __init__(self, params: TextEncoderParams, device: str = "auto"):
+        self.params = params
+        self.device = torch.device("cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
+        source = {"pretrained_model_name_or_path": locate(params.path), "revision": params.revision or None}
+        try:
+            config = AutoConfig.from_pretrained(**source)
+            self.tokenizer = AutoTokenizer.from_pretrained(**source)
+        except (OSError, ValueError) as error:
+            raise _not_loaded(params, error) from None
+        if config.hidden_size != params.dim:
+            raise ValueError(f"text_encoder.dim {params.dim}: the states of {params.path!r} have {config.hidden_size} dimensions")
+        try:
+            self.model = AutoModelForTextEncoding.from_pretrained(**source, config=config, dtype=torch.float32, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise _not_loaded(params, error) from None
+        self.model.eval().to(self.device)
+        self.truncated = 0
+        """Texts cut to `text_encoder.max_tokens` so far."""
+
+    @property
+    def dim(self) -> int:
+        return self.params.dim
+
+    def encode(self, texts: Sequence[str], batch_size: int = 64) -> list[Tensor]:
+        """The token states of every text: float16 [T_i, dim] on the CPU, T_i <= text_encoder.max_tokens.
+
+        Half precision is what the shards store, so training and inference see the same numbers.
+        One warning counts the texts that were cut.
+        """
+        before = self.truncated
+        states = [state for batch in batches(texts, batch_size) for state in self.encode_batch(batch)]
+        self.warn_truncated(before)
+        return states
+
+    @torch.inference_mode()
+    def encode_batch(self, texts: Sequence[str]) -> list[Tensor]:
+        """As `encode`, the texts as one batch and without the warning."""
+        lengths = [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
+        self.truncated += sum(length > self.params.max_tokens for length in lengths)
+        batch = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.params.max_tokens, return_tensors="pt")
+        batch = batch.to(self.device)
+        states = self.model(**batch).last_hidden_state.half().cpu()  # [B, T, dim]
+        mask = batch["attention_mask"].bool().cpu()  # [B, T]
+        return [state[kept] for state, kept in zip(states, mask, strict=True)]
+
+    def warn_truncated(self, before: int = 0) -> None:
+        """Warn, once, of the texts cut since `truncated` was `before`."""
+        if self.truncated > before:
+            limit = self.params.max_tokens
+            logger.warning("%d texts are longer than text_encoder.max_tokens = %d and were cut", self.truncated - before, limit)
+
+
+def _not_loaded(params: TextEncoderParams, error: Exception) -> ArtifactError:
+    return ArtifactError(f"text_encoder.path {params.path!r}: cannot be loaded ({str(error).splitlines()[0]})")
+
+
+def identity(params: TextEncoderParams) -> dict[str, Any]:
+    """What makes text conditions comparable."""
+    names = ("path", "revision", "dim", "max_tokens")
+    return {"text_encoder": {**{name: getattr(params, name) for name in names}, "weights": fingerprint(locate(params.path))}}
+
+
+def locate(path: str) -> str:
+    """The folder that `text_encoder.path` means: itself, or the one an installed package carries; else a hub name."""
+    if Path(path).is_dir() or not path.isidentifier():
+        return path
+    package = importlib.util.find_spec(path)
+    for root in package.submodule_search_locations or () if package else ():
+        for config in sorted(Path(root).rglob("config.json")):
+            if any(config.parent.glob("*.safetensors")):
+                return str(config.parent)
+    return path

@@ -1,0 +1,87 @@
+"""Trained priors and Control-Adapters on disk, and the tables that they learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.artifacts import ArtifactError, ShardSet, load_weights, read_json, save_weights, sha256_file
+from pipeline.artifacts.weights import CONFIG, WEIGHTS
+from pipeline.config import DiffusionParams, as_dict
+from pipeline.fusion_diff.conditions import TextConditions
+from pipeline.fusion_diff.control import ControlAdapter
+from pipeline.fusion_diff.diffusion import Diffusion
+from pipeline.fusion_diff.prior import Prior, PriorSizes
+
+
+def read_vectors(folder: str | Path) -> tuple[list[str], Tensor, dict[str, Any]]:
+    """Ids, vectors [N, d] float32 and the identity of a shard set of `schemas.embeddings`."""
+    shards = ShardSet.open(folder)
+    table = shards.table(["id", "vector"])
+    dim = table.schema.field("vector").type.list_size
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in table["vector"].chunks]
+    vectors = np.concatenate([np.empty(0, np.float32), *parts]).astype(np.float32).reshape(-1, dim)
+    return table["id"].to_pylist(), torch.from_numpy(vectors), shards.identity
+
+
+def read_conditions(folder: str | Path, ids: list[str]) -> tuple[TextConditions, dict[str, Any]]:
+    """The texts of a shard set of `schemas.conditions` and its identity.
+
+    Raises ArtifactError unless its rows are those of `ids`, in their order.
+    """
+    shards = ShardSet.open(folder)
+    table = shards.table()
+    check_same_ids(folder, table["id"].to_pylist(), ids)
+    return TextConditions.from_table(table), shards.identity
+
+
+def check_same_ids(folder: str | Path, found: list[str], expected: list[str]) -> None:
+    """Raises ArtifactError naming the first row of `folder` whose id is not the expected one."""
+    if len(found) != len(expected):
+        raise ArtifactError(f"{folder}: {len(found)} rows, but {len(expected)} belong to them")
+    for row, (one, other) in enumerate(zip(found, expected, strict=True)):
+        if one != other:
+            raise ArtifactError(f"{folder}: row {row} is {one!r}, but {other!r} belongs there")
+
+
+def save_prior(folder: str | Path, prior: Prior, diffusion: DiffusionParams, identity: dict[str, Any]) -> None:
+    """Weights, sizes and diffusion process; `identity` says whose embeddings and texts the prior learned."""
+    save_weights(folder, prior.state_dict(), {"sizes": vars(prior.sizes), "diffusion": as_dict(diffusion), **identity})
+
+
+def load_prior(folder: str | Path, **expected: Any) -> tuple[Prior, Diffusion]:
+    """A trained prior in evaluation mode. Raises ArtifactError naming the field of `expected` that differs."""
+    config = _read_config(folder, "sizes", "diffusion")
+    sizes = PriorSizes(**config["sizes"])
+    prior = Prior(sizes)
+    load_weights(folder, prior, expected)
+    return prior.eval(), Diffusion(DiffusionParams(**config["diffusion"]), sizes.dim)
+
+
+def save_control(folder: str | Path, adapter: ControlAdapter, prior_folder: str | Path) -> None:
+    """Weights, and the hash of the prior that they belong to."""
+    save_weights(folder, adapter.state_dict(), {"prior": prior_hash(prior_folder)})
+
+
+def load_control(folder: str | Path, prior: Prior, prior_folder: str | Path) -> ControlAdapter:
+    """A trained adapter in evaluation mode. Raises ArtifactError when it was trained beside another prior."""
+    adapter = ControlAdapter(prior)
+    load_weights(folder, adapter, {"prior": prior_hash(prior_folder)})
+    return adapter.eval()
+
+
+def prior_hash(folder: str | Path) -> str:
+    """SHA-256 of a prior's weights."""
+    return sha256_file(Path(folder) / WEIGHTS)
+
+
+def _read_config(folder: str | Path, *keys: str) -> dict[str, Any]:
+    config = read_json(Path(folder) / CONFIG)
+    for key in keys:
+        if key not in config:
+            raise ArtifactError(f"{Path(folder) / CONFIG}: {key!r} is missing")
+    return config

@@ -1,0 +1,52 @@
+"""What every stage sets before it works: threads, determinism, seeds, and no calls to a hub."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import torch
+
+from pipeline.config import RuntimeParams
+
+
+def set_up(runtime: RuntimeParams, seed: int) -> None:
+    """Make a run repeatable: the same inputs, parameters and seed give the same bytes on the same machine type.
+
+    Call it first in a stage's `main`. Weights are files by then, so hubs are off unless the
+    environment already says otherwise (`HF_HUB_OFFLINE=0`).
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
+    torch.set_num_threads(runtime.threads)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    # A GPU lacks deterministic forms of some operators: there a warning names them, on a CPU it is an error.
+    torch.use_deterministic_algorithms(True, warn_only=device(runtime) != "cpu")
+    _quiet_transformers()
+    _set_faiss_threads(runtime.threads)
+
+
+def device(runtime: RuntimeParams) -> str:
+    """The torch device that `runtime.device` means on this machine."""
+    if runtime.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return runtime.device
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _set_faiss_threads(threads: int) -> None:
+    try:
+        import faiss
+    except ImportError:  # only the retrieval stages need it
+        return
+    faiss.omp_set_num_threads(threads)

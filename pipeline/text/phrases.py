@@ -1,0 +1,69 @@
+"""Noun-chunk phrases and nouns of captions, from spaCy's parser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from spacy.tokens import Doc, Span
+
+from pipeline.artifacts import ArtifactError
+from pipeline.config import CaptionParams
+
+_MARGIN = ("DET", "PUNCT", "SPACE")
+
+
+class PhraseParser:
+    """A spaCy pipeline; every distinct text of a call is parsed once.
+
+    Raises ArtifactError naming the package when it is not installed.
+    """
+
+    def __init__(self, model: str, batch_size: int = 256):
+        import spacy  # here, because loading it takes seconds that only this stage should pay
+
+        try:
+            self._nlp = spacy.load(model, exclude=["ner", "lemmatizer"])
+        except OSError:
+            raise ArtifactError(f"captions.spacy_model {model!r}: no such spaCy package is installed") from None
+        self._batch_size = batch_size
+
+    def phrases(self, texts: Sequence[str]) -> list[list[str]]:
+        """Noun chunks without determiners, as written, each once and in order; may be empty."""
+        return self._each(texts, noun_phrases)
+
+    def nouns(self, texts: Sequence[str]) -> list[list[str]]:
+        """Nouns and proper nouns, as written, each once and in order; may be empty."""
+        return self._each(texts, lambda doc: (token.text for token in doc if token.pos_ in ("NOUN", "PROPN")))
+
+    def _each(self, texts: Sequence[str], extract: Callable[[Doc], Iterable[str]]) -> list[list[str]]:
+        distinct = list(dict.fromkeys(texts))
+        docs = self._nlp.pipe(distinct, batch_size=self._batch_size)
+        found = {text: list(dict.fromkeys(extract(doc))) for text, doc in zip(distinct, docs, strict=True)}
+        return [found[text] for text in texts]
+
+
+def noun_phrases(doc: Doc) -> Iterable[str]:
+    """`a green apple` gives `green apple`; a pronoun (`it suggests ...`) names nothing and gives nothing."""
+    for chunk in doc.noun_chunks:
+        phrase = _without_margins(chunk)
+        if phrase and chunk.root.pos_ != "PRON":
+            words = phrase.text
+            if words.count("(") > words.count(")"):  # the parser leaves the closing one outside of the chunk
+                words = words[: words.rindex("(")]
+            if words.split():
+                yield " ".join(words.split())
+
+
+def _without_margins(chunk: Span) -> Span | None:
+    """The chunk without determiners in front and punctuation at either end; None when nothing is left."""
+    start, end = chunk.start, chunk.end
+    while start < end and chunk.doc[start].pos_ in _MARGIN:
+        start += 1
+    while end > start and chunk.doc[end - 1].pos_ in ("PUNCT", "SPACE"):
+        end -= 1
+    return chunk.doc[start:end] if end > start else None
+
+
+def nouns(texts: Sequence[str], params: CaptionParams) -> list[list[str]]:
+    """The nouns of every text, for masking at noun granularity."""
+    return PhraseParser(params.spacy_model).nouns(texts)

@@ -1,0 +1,26 @@
+"""build_index: gallery vectors -> data/index/<benchmark>/<space>."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.app.errors import run_stage
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.config import load_params
+from pipeline.retrieval import build_index
+from pipeline.runtime import set_up
+
+GALLERY, FOLDER = Path("data/gallery"), Path("data/index")
+
+
+def main() -> None:
+    params = load_params()
+    set_up(params.runtime, params.seed)
+    for space in sorted(path.parent for path in GALLERY.glob(f"*/*/{MANIFEST}")):
+        where = space.relative_to(GALLERY)
+        manifest = build_index(space, FOLDER / where, params.index, params.runtime.threads)
+        print(f"{where!s:36s}{manifest['rows']:8d} vectors of {manifest['dim']}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,54 @@
+"""embed_gallery: every benchmark's pictures -> data/gallery/<benchmark>/<space>."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipeline.app.errors import run_stage
+from pipeline.artifacts import ShardSet, sha256_file
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.benchmarks import find_benchmarks
+from pipeline.config import load_params
+from pipeline.diffcomp import load_diffcomp
+from pipeline.diffcomp.files import backbone_identity, variant_identity
+from pipeline.encoders.dual import load_dual_encoder
+from pipeline.encoders.gallery import embed_gallery
+from pipeline.encoders.job import run_embedding_job
+from pipeline.encoders.mllm import identity, open_mllm
+from pipeline.encoders.pictures import Pictures
+from pipeline.encoders.readers import ImageReader
+from pipeline.runtime import device, set_up
+
+FOLDER, DIFFCOMP = Path("data/gallery"), Path("models/diffcomp")
+
+
+def main() -> None:
+    params = load_params()
+    set_up(params.runtime, params.seed)
+    encoder, variants, benchmarks = params.encoder, params.variants(), find_benchmarks()
+    keep = {FOLDER / benchmark.name / space for benchmark in benchmarks for space in ("fused", "clip", *variants)}
+    for stale in set(FOLDER.glob("*/*")) - keep:
+        shutil.rmtree(stale)
+
+    f_m = open_mllm(encoder, params.runtime.device)
+    for benchmark in benchmarks:
+        made_of = identity(encoder, images=sha256_file(benchmark.images / MANIFEST))
+        reader, bound = ImageReader(ShardSet.open(benchmark.images)), encoder.max_rejected_share
+        run_embedding_job(reader, f_m, FOLDER / benchmark.name / "fused", made_of, encoder.batch_size, max_rejected_share=bound)
+
+    base = params.diffcomp
+    clip = load_dual_encoder(base.backbone, base.pretrained)
+    spaces = {"clip": (clip, backbone_identity(base.backbone, base.pretrained))}
+    for name, variant in variants.items():
+        model = load_diffcomp(DIFFCOMP / name, load_dual_encoder(variant.backbone, variant.pretrained))
+        spaces[name] = (model.encoder, variant_identity(DIFFCOMP / name))
+    for space, (dual, made_by) in spaces.items():
+        dual.eval().to(device(params.runtime))
+        for benchmark in benchmarks:
+            made_of = made_by | {"images": sha256_file(benchmark.images / MANIFEST), "batch_size": encoder.batch_size}
+            embed_gallery(dual, Pictures(benchmark.images), FOLDER / benchmark.name / space, made_of, encoder.batch_size)
+
+
+if __name__ == "__main__":
+    run_stage(main)

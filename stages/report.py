@@ -1,0 +1,45 @@
+"""report: ranked lists and training logs -> reports/: metrics, plots, tables, figures and one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.app.errors import run_stage
+from pipeline.artifacts import ShardSet
+from pipeline.benchmarks import BenchmarkFolder, find_benchmarks
+from pipeline.config import as_dict, load_params, load_profile
+from pipeline.report import Benchmark, ReportInputs, build_report, changed_parameters
+from pipeline.runtime import set_up
+
+RETRIEVED, MODELS, FOLDER = Path("data/retrieved"), Path("models"), Path("reports")
+LOG = "training.csv"
+
+
+def main() -> None:
+    params = load_params()
+    set_up(params.runtime, params.seed)
+    benchmarks = [answers_of(folder) for folder in find_benchmarks()]
+    losses = {"prior": MODELS / "prior" / LOG, "control_adapter": MODELS / "control" / LOG}
+    losses |= {name: MODELS / "diffcomp" / name / LOG for name in params.diffcomp_variants}
+    build_report(ReportInputs(
+        benchmarks, FOLDER, params.profile,
+        changed=changed_parameters(as_dict(params), as_dict(load_profile(params.profile))),
+        losses=losses, descriptions=descriptions_of(benchmarks[0].name),
+        seed=params.seed, bootstrap=params.report.bootstrap, sample_queries=params.report.sample_queries,
+    ))
+
+
+def answers_of(folder: BenchmarkFolder) -> Benchmark:
+    out = RETRIEVED / folder.name
+    genecis = folder.path / "genecis" if "genecis" in folder.query_sets else None
+    return Benchmark(folder.name, folder.path / "queries", out / "rankings", folder.images, genecis, genecis and out / "genecis")
+
+
+def descriptions_of(benchmark: str) -> dict[str, str]:
+    """Query id -> the likeliest target description."""
+    rows = ShardSet.open(RETRIEVED / benchmark / "descriptions").table().to_pylist()
+    return {row["query_id"]: row["descriptions"][0] for row in rows}
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,44 @@
+"""retrieve: benchmarks, indexes and models -> data/retrieved/<benchmark>: descriptions and every method's ranked lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.app.errors import run_stage
+from pipeline.artifacts import schemas, write_table
+from pipeline.benchmarks import QUERY_SETS, find_benchmarks
+from pipeline.config import as_dict, load_params
+from pipeline.encoders.pictures import Pictures
+from pipeline.methods import DualEncoderQueries, FusionDiffQueries, open_space
+from pipeline.retrieval import rank_queries, read_queries, write_rankings
+from pipeline.runtime import set_up
+
+INDEX, FOLDER = Path("data/index"), Path("data/retrieved")
+
+
+def main() -> None:
+    params = load_params()
+    set_up(params.runtime, params.seed)
+    fusion_diff, diffcomp = FusionDiffQueries.load(params), DualEncoderQueries.load(params)
+    made_by = {"retrieve": as_dict(params.retrieve), "seed": params.seed}
+    for benchmark in find_benchmarks():
+        pictures, out = Pictures(benchmark.images), FOLDER / benchmark.name
+        for query_set in benchmark.query_sets:
+            queries = read_queries(benchmark.path / query_set)
+            for family in (fusion_diff, diffcomp):
+                for method, query in family.vectors(queries, pictures).items():
+                    index = open_space(INDEX / benchmark.name, family, query.space, params.runtime.threads)
+                    rankings = rank_queries(index, queries, query.vectors, params.retrieve.top_k, params.retrieve.fuse)
+                    identity = made_by | {"space": query.space, "gallery": index.manifest["gallery"]}
+                    write_rankings(out / QUERY_SETS[query_set] / method, method, rankings, identity)
+        rows = [
+            {"query_id": query.query_id, "descriptions": fusion_diff.descriptions[query.query_id]}
+            for query in read_queries(benchmark.path / "queries")
+        ]
+        write_table(out / "descriptions", pa.Table.from_pylist(rows, schema=schemas.DESCRIPTIONS), made_by)
+
+
+if __name__ == "__main__":
+    run_stage(main)

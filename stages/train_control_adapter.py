@@ -1,0 +1,44 @@
+"""train_control_adapter: triplets and the frozen prior -> models/control (Stage 2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import PartialState
+
+from pipeline.app.errors import run_stage
+from pipeline.artifacts import sha256_file
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.config import as_dict, load_params
+from pipeline.fusion_diff import ControlAdapter, ControlTask
+from pipeline.fusion_diff.files import check_same_ids, load_prior, prior_hash, read_conditions, read_vectors, save_control
+from pipeline.runtime import set_up
+from pipeline.training import train
+from pipeline.training.loop import log_csv
+
+FUSED, PRIOR, FOLDER = Path("data/fused"), Path("models/prior"), Path("models/control")
+QUERIES, TARGETS, TEXTS = (FUSED / f"triplets_{name}" for name in ("query", "target", "text"))
+
+
+def main() -> None:
+    params = load_params()
+    set_up(params.runtime, params.seed)
+    ids, fused, _ = read_vectors(QUERIES)  # z_r,delta
+    target_ids, targets, _ = read_vectors(TARGETS)  # z_t
+    check_same_ids(TARGETS, target_ids, ids)
+    text, _ = read_conditions(TEXTS, ids)  # the encoded edit texts
+    prior, diffusion = load_prior(PRIOR)
+    adapter = ControlAdapter(prior)
+    task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg)
+    identity = {
+        "control": as_dict(params.control), "seed": params.seed, "prior": prior_hash(PRIOR),
+        "triplets": [sha256_file(folder / MANIFEST) for folder in (QUERIES, TARGETS, TEXTS)],
+    }
+    log = train(task, params.control, seed=params.seed, folder=FOLDER, identity=identity, device=params.runtime.device, title="control adapter")
+    if PartialState().is_main_process:
+        save_control(FOLDER, adapter, PRIOR)
+        (FOLDER / "training.csv").write_text(log_csv(log))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,60 @@
+"""train_diffcomp: captioned pictures and the CLIP backbone -> models/diffcomp/<variant>."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from pipeline.app.errors import run_stage
+from pipeline.artifacts import ShardSet, sha256_file, write_json
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.config import DiffCompParams, Params, as_dict, load_params
+from pipeline.diffcomp import DiffComp, DiffCompTask, save_diffcomp
+from pipeline.diffcomp.files import IDENTITY, backbone_identity, is_finished
+from pipeline.encoders.dual import load_dual_encoder
+from pipeline.encoders.pictures import Pictures
+from pipeline.runtime import set_up
+from pipeline.text.phrases import nouns
+from pipeline.training import train
+from pipeline.training.loop import log_csv
+
+IMAGES, TEXTS, FOLDER = Path("data/pairs/images"), Path("data/texts"), Path("models/diffcomp")
+
+
+def main() -> None:
+    params = load_params()
+    set_up(params.runtime, params.seed)
+    variants = params.variants()
+    for stale in [path for path in FOLDER.glob("*") if path.name not in variants]:
+        shutil.rmtree(stale)
+    rows = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
+    pictures = Pictures(IMAGES)
+    for name, variant in variants.items():
+        train_variant(FOLDER / name, variant, params, rows, pictures)
+
+
+def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: list[dict], pictures: Pictures) -> None:
+    identity = {
+        "diffcomp": as_dict(variant), "seed": params.seed, "images": sha256_file(IMAGES / MANIFEST), "texts": sha256_file(TEXTS / MANIFEST),
+        **backbone_identity(variant.backbone, variant.pretrained),
+    }
+    if is_finished(folder, identity):
+        return
+    torch.manual_seed(params.seed)  # a variant does not depend on those before it
+    model = DiffComp(load_dual_encoder(variant.backbone, variant.pretrained), variant)
+    captions, phrases = [row["caption"] for row in rows], [row["phrases"] for row in rows]
+    guides = nouns(captions, params.captions) if variant.granularity == "noun" else None
+    pixels = pictures.pixels([row["image_id"] for row in rows], model.encoder.image_size)
+    task = DiffCompTask(model, pixels, captions, phrases, guides)
+    log = train(task, variant, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name)
+    if PartialState().is_main_process:
+        save_diffcomp(folder, model)
+        (folder / "training.csv").write_text(log_csv(log))
+        write_json(folder / IDENTITY, identity)
+
+
+if __name__ == "__main__":
+    run_stage(main)

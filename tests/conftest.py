@@ -1,0 +1,29 @@
+"""What every test shares."""
+
+import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
+
+# isort: split
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+# Examples are drawn the same way every time, and no deadline: the machine may be busy.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=30)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_torch_thread():
+    """Several test processes share the cores, and sums do not depend on their number."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """A folder beside the checkout with material that is not the project's to ship; tests that want it skip without it."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("there is no folder ../shared")
+    return folder

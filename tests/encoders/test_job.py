@@ -1,0 +1,163 @@
+"""The embedding job: order, resuming hash for hash, rejected rows, equal inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.encoders import job as job_module
+from pipeline.encoders.job import EncoderRow, EncodingError, UnreadableRow, decode, run_embedding_job
+from pipeline.encoders.rejected import REJECTED, rejected_images
+from pipeline.fusion_diff.files import read_vectors
+
+
+class Killed(Exception):
+    pass
+
+
+class Counting:
+    """f_M that counts its inputs and dies after so many calls."""
+
+    def __init__(self, mllm, calls: int = 10**9):
+        self.mllm, self.dim, self.calls, self.seen = mllm, mllm.dim, calls, []
+
+    def embed(self, inputs):
+        if not self.calls:
+            raise Killed
+        self.calls -= 1
+        self.seen.append(len(inputs))
+        return self.mllm.embed(inputs)
+
+
+def hashes(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def run(make):
+    return partial(run_rows, make.reader)
+
+
+def run_rows(reader, rows, mllm, folder, **options):
+    return run_embedding_job(reader(rows), mllm, folder, {"of": "test"}, batch_size=3, rows_per_shard=7, **options)
+
+
+def test_vectors_are_those_of_the_encoder_in_the_rows_order(make, tiny_mllm, tmp_path, run):
+    rows = make.rows(17)
+    counting = Counting(tiny_mllm)
+    assert run(rows, counting, tmp_path / "set").rows == 17
+    assert counting.seen == [3, 3, 1, 3, 3, 1, 3], "a shard's end ends a batch"
+    ids, vectors, identity = read_vectors(tmp_path / "set")
+    assert ids == [row.id for row in rows] and identity == {"of": "test", "batch_size": 3}
+    alone = np.concatenate([tiny_mllm.embed([decode(row)]) for row in rows])
+    np.testing.assert_allclose(vectors.numpy(), alone, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("calls", [0, 2, 3, 5])
+def test_a_resumed_run_equals_an_undisturbed_one_hash_for_hash(make, tiny_mllm, tmp_path, calls, run):
+    rows = make.rows(17)
+    rows[2] = rows[7] = rows[8] = dataclasses.replace(rows[2], image=b"no image")
+    run(rows, tiny_mllm, tmp_path / "whole", max_rejected_share=0.5)
+    with pytest.raises(Killed):
+        run(rows, Counting(tiny_mllm, calls), tmp_path / "killed", max_rejected_share=0.5)
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    again = Counting(tiny_mllm)
+    run(rows, again, tmp_path / "killed", max_rejected_share=0.5)
+    assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
+    assert sum(again.seen) == 14 - 7 * (calls >= 3), "a finished shard is not encoded again"
+
+
+def test_a_finished_set_is_not_encoded_again(make, tiny_mllm, tmp_path, run):
+    rows = make.rows(16)
+    run(rows, tiny_mllm, tmp_path)
+    before = hashes(tmp_path)
+    run(rows, Counting(tiny_mllm, 0), tmp_path)
+    assert hashes(tmp_path) == before
+
+
+def test_a_damaged_shard_of_a_finished_set_is_encoded_again(make, run, tiny_mllm, tmp_path):
+    run(make.rows(16), tiny_mllm, tmp_path)
+    before = hashes(tmp_path)
+    shard = tmp_path / "part-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"X")
+    counting = Counting(tiny_mllm)
+    run(make.rows(16), counting, tmp_path)
+    assert hashes(tmp_path) == before and sum(counting.seen) == 9
+
+
+def test_another_identity_starts_anew(make, tiny_mllm, tmp_path, run):
+    run(make.rows(7), tiny_mllm, tmp_path)
+    counting = Counting(tiny_mllm)
+    run_embedding_job(make.reader(make.rows(7)), counting, tmp_path, {"of": "something else"}, batch_size=3, rows_per_shard=7)
+    assert sum(counting.seen) == 7
+
+
+def test_a_bad_row_is_an_error_naming_it(make, tiny_mllm, tmp_path, run):
+    rows = make.rows(6)
+    rows[4] = dataclasses.replace(rows[4], image=make.png(1)[:60])
+    with pytest.raises(EncodingError, match=r"row 'row-4': the image cannot be decoded.*max_rejected_share is 0"):
+        run(rows, tiny_mllm, tmp_path / "set")
+    assert not (tmp_path / "set" / "manifest.json").exists()
+
+
+def test_bad_rows_are_kept_with_their_reasons_up_to_a_share(make, tiny_mllm, tmp_path, run):
+    rows = make.rows(10)
+    rows[3] = dataclasses.replace(rows[3], image=b"")
+    rows[9] = dataclasses.replace(rows[9], image=b"GIF89a nonsense")
+    run(rows, tiny_mllm, tmp_path, max_rejected_share=0.2)
+    kept = [row.id for number, row in enumerate(rows) if number not in (3, 9)]
+    assert ShardSet.open(tmp_path).table()["id"].to_pylist() == kept
+    rejected = pq.read_table(tmp_path / REJECTED).to_pylist()
+    assert [(entry["row"], entry["id"]) for entry in rejected] == [(3, "row-3"), (9, "row-9")]
+    assert "no bytes" in rejected[0]["reason"] and "decoded" in rejected[1]["reason"]
+    assert rejected_images(tmp_path) == {"image-3", "image-9"}
+    with pytest.raises(EncodingError, match="row-9.*2 of 10"):
+        run(rows, tiny_mllm, tmp_path, max_rejected_share=0.1)
+
+
+def test_equal_inputs_of_a_shard_are_encoded_once(make, tiny_mllm, tmp_path, run):
+    rows = [dataclasses.replace(make.rows(2)[n % 2], id=f"row-{n}") for n in range(7)]
+    counting = Counting(tiny_mllm)
+    run(rows, counting, tmp_path)
+    assert counting.seen == [2]
+    _, vectors, _ = read_vectors(tmp_path)
+    assert (vectors[::2] == vectors[0]).all() and (vectors[1::2] == vectors[1]).all() and (vectors[0] != vectors[1]).any()
+
+
+def test_nothing_to_encode_is_an_error(tiny_mllm, tmp_path, run):
+    with pytest.raises(ArtifactError, match="no rows"):
+        run([], tiny_mllm, tmp_path)
+
+
+def test_a_vector_that_is_not_finite_is_an_error_naming_the_row(tmp_path, run):
+    class Broken:
+        dim = 4
+
+        def embed(self, inputs):
+            return np.array([[np.nan if one.text == "bad" else 1.0] * 4 for one in inputs], np.float32)
+
+    rows = [EncoderRow("fine", "good"), EncoderRow("wrong", "bad")]
+    with pytest.raises(EncodingError, match="'wrong'.*not finite"):
+        run(rows, Broken(), tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_every_mode_becomes_rgb(make, mode):
+    assert decode(EncoderRow("one", "", make.png(0, mode=mode))).image.mode == "RGB"
+
+
+def test_a_picture_too_large_is_refused_from_its_header(make, monkeypatch):
+    monkeypatch.setattr(job_module, "MAX_PIXELS", 100)
+    with pytest.raises(UnreadableRow, match="32 x 32 pixels, at most 100"):
+        decode(EncoderRow("one", "", make.png(0)))
+
+
+def test_a_row_of_nothing_is_refused():
+    with pytest.raises(UnreadableRow, match="neither"):
+        decode(EncoderRow("one"))

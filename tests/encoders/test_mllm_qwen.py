@@ -1,0 +1,94 @@
+"""The tiny f_M: our batched passes against transformers' own, templates, tokenizer, identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.artifacts import ArtifactError
+from pipeline.config import EncoderParams
+from pipeline.encoders.mllm import MllmInput, fingerprint, identity, open_mllm
+from pipeline.encoders.qwen import IMAGE_SLOT, SPECIAL_TOKENS, language_states, train_tokenizer, visual_tokens
+
+
+@pytest.fixture
+def images(make):
+    return lambda count: [Image.open(io.BytesIO(make.png(seed))) for seed in range(count)]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("with_image", [True, False])
+def test_batched_passes_equal_the_forward_of_transformers(make, tiny_mllm, with_image, images):
+    model, processor = tiny_mllm.model, tiny_mllm.processor
+    texts = [tiny_mllm.params.embed_template.format(image=IMAGE_SLOT if with_image else "", text=text) for text in make.texts]
+    pictures = images(len(texts)) if with_image else None
+    batch = processor(text=texts, images=pictures, padding=True, padding_side="right", return_tensors="pt")
+    expected = model.model(**batch, use_cache=False).last_hidden_state
+    visual, prefix = None, 0
+    if with_image:
+        settings = processor.image_processor
+        pixels = torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255 for picture in pictures])
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (settings.image_mean, settings.image_std))
+        visual = visual_tokens(model, (pixels - mean) / std)
+        assert visual.shape == (len(texts), (make.image_size // 8 // 2) ** 2, 64)
+        prefix = int((batch["input_ids"][0] == model.config.image_token_id).nonzero()[0])
+    states = language_states(model, batch["input_ids"], visual, prefix)
+    kept = batch["attention_mask"].bool()
+    assert not kept.all(), "the texts differ in length, so there is padding"
+    torch.testing.assert_close(states[kept], expected[kept], atol=1e-4, rtol=1e-4)
+
+
+def test_an_embedding_is_the_last_tokens_unit_state_whatever_the_batch(make, tiny_mllm, images):
+    inputs = [MllmInput(text, image) for text, image in zip(make.texts, images(4), strict=True)]
+    inputs += [MllmInput("", images(1)[0]), MllmInput("text")]
+    together = tiny_mllm.embed(inputs)
+    assert together.shape == (6, tiny_mllm.dim) and together.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(together, np.concatenate([tiny_mllm.embed([one]) for one in inputs]), atol=1e-5)
+    assert np.abs(together[0] - together[4]).max() > 1e-3, "the text matters"
+
+
+def test_leading_dimensions_are_kept_and_renormalised(tiny_params, tiny_mllm):
+    short = open_mllm(dataclasses.replace(tiny_params, dim=16), "cpu")
+    whole, kept = tiny_mllm.embed([MllmInput("a")]), short.embed([MllmInput("a")])
+    assert short.dim == 16 and kept.shape == (1, 16)
+    np.testing.assert_allclose(kept, whole[:, :16] / np.linalg.norm(whole[:, :16]), atol=1e-6)
+
+
+def test_generation_gives_the_asked_number_of_answers_in_order(tiny_mllm, images):
+    inputs = [MllmInput("a red ball", image) for image in images(3)]
+    together = tiny_mllm.generate(inputs, 3)
+    assert together == [tiny_mllm.generate([one], 3)[0] for one in inputs]
+    assert [len(answers) for answers in tiny_mllm.generate(inputs, 3, sequences=2)] == [2, 2, 2]
+
+
+def test_tokenizer_gives_texts_back_and_keeps_special_tokens_whole(make, tiny_mllm):
+    for tokenizer in (train_tokenizer(make.texts * 4, 400), tiny_mllm.processor.tokenizer):
+        for text in [*make.texts, "ça coûte 3 €, naïve 🍏", "  two  spaces\n"]:
+            assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == text
+        for token in SPECIAL_TOKENS:
+            assert len(tokenizer(token)["input_ids"]) == 1
+
+
+def test_identity_follows_the_weights_not_only_the_path(tiny_params, tmp_path):
+    folder = tmp_path / "mllm"
+    shutil.copytree(tiny_params.path, folder)
+    assert fingerprint(str(folder)) == fingerprint(tiny_params.path)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert fingerprint(str(other)) != fingerprint(str(folder))
+    assert fingerprint("Qwen/Qwen2.5-VL-7B-Instruct") == ""
+    assert identity(tiny_params) == identity(dataclasses.replace(tiny_params, backend="vllm"))
+
+
+def test_a_folder_without_a_model_is_an_error_naming_the_parameter(tmp_path):
+    with pytest.raises(ArtifactError, match="encoder.path"):
+        open_mllm(EncoderParams(path=str(tmp_path / "none")), "cpu")

@@ -1,0 +1,85 @@
+"""Readers: pictures joined with captions and triplets, in order and shard by shard."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from pipeline.artifacts import ArtifactError, ShardSet, schemas, write_table
+from pipeline.encoders.job import EncoderRow
+from pipeline.encoders.readers import ImageReader, ImageStore, PairReader, TripletReader, triplet_images
+
+IDS = ["a", "b", "c", "d", "e"]
+
+
+def long_caption(image_id, captions):
+    return EncoderRow(captions["long"]["pair_id"], captions["long"]["caption"])
+
+
+@pytest.fixture
+def images(make, tmp_path) -> ShardSet:
+    return make.images(tmp_path / "images", IDS, rows_per_shard=2)
+
+
+@pytest.fixture
+def triplets(tmp_path) -> ShardSet:
+    rows = [
+        {"triplet_id": f"{reference}{target}", "reference_id": reference, "target_id": target, "instruction": f"to {target}",
+         "target_description": f"this is {target}", "shared_concept": "x"}
+        for reference, target in ("ae", "ea", "bc", "cb")
+    ]
+    write_table(tmp_path / "triplets", pa.Table.from_pylist(rows, schemas.TRIPLETS), {})
+    return ShardSet.open(tmp_path / "triplets")
+
+
+def test_pairs_meet_their_pictures_from_any_row_on(make, images, tmp_path):
+    reader = PairReader(images, make.pairs(tmp_path / "pairs", ["a", "c", "d", "e"]), long_caption)
+    rows = list(reader.rows(0))
+    assert len(reader) == 4
+    assert rows[1] == EncoderRow("c/long", "the long caption of c", make.png(2), "c")
+    for start in range(5):
+        assert list(reader.rows(start)) == rows[start:]
+
+
+def test_skipped_images_have_no_row_with_or_without_pictures(make, images, tmp_path):
+    pairs = make.pairs(tmp_path / "pairs", IDS)
+    for stream in (images, None):
+        reader = PairReader(stream, pairs, long_caption, skip={"b"})
+        assert len(reader) == 4 and [row.image_id for row in reader.rows(0)] == ["a", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("order", [["b", "a"], ["a", "z"]])
+def test_pairs_out_of_order_or_without_a_picture_are_an_error(make, images, tmp_path, order):
+    with pytest.raises(ArtifactError, match=f"'{order[1]}/long' is of image '{order[1]}'"):
+        list(PairReader(images, make.pairs(tmp_path / "pairs", order), long_caption).rows(0))
+
+
+def test_a_second_caption_of_one_kind_is_an_error(make, images, tmp_path):
+    pairs = make.pairs(tmp_path / "pairs", IDS, kinds=("long", "long"))
+    with pytest.raises(ArtifactError, match="image 'a' has a second long caption"):
+        list(PairReader(images, pairs, long_caption).rows(0))
+
+
+def test_triplets_take_either_picture_and_text(make, images, triplets):
+    assert triplet_images(triplets) == set("abce")
+    store = ImageStore(images, triplet_images(triplets), kept_shards=1)
+    queries = list(TripletReader(triplets, "instruction", "reference_id", store).rows(0))
+    targets = list(TripletReader(triplets, "target_description", "target_id", store).rows(1))
+    assert queries[0] == EncoderRow("ae", "to e", make.png(0), "a") and len(queries) == 4
+    assert targets[0] == EncoderRow("ea", "this is a", make.png(0), "a") and len(targets) == 3
+    assert [row.image for row in TripletReader(triplets, "instruction").rows(0)] == [None] * 4
+
+
+def test_triplets_of_a_skipped_image_are_left_out(triplets):
+    reader = TripletReader(triplets, "instruction", skip={"e"})
+    assert len(reader) == 2 and [row.id for row in reader.rows(0)] == ["bc", "cb"]
+
+
+def test_a_triplet_without_its_picture_is_an_error(make, triplets, tmp_path):
+    store = ImageStore(make.images(tmp_path / "few", ["a"]), triplet_images(triplets))
+    with pytest.raises(ArtifactError, match="triplet 'ea' has reference_id 'e'"):
+        list(TripletReader(triplets, "instruction", "reference_id", store).rows(0))
+
+
+def test_a_gallery_is_every_picture(make, images):
+    assert [(row.id, row.text, row.image) for row in ImageReader(images).rows(3)] == [("d", "", make.png(3)), ("e", "", make.png(4))]

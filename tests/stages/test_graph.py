@@ -1,0 +1,116 @@
+"""dvc.yaml: the stages, what they name, and what they really use."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+ORDER = [
+    "prepare", "backbones", "extract_text", "embed_fused", "train_prior", "train_control_adapter", "train_diffcomp",
+    "embed_gallery", "build_index", "retrieve", "report",
+]
+EVERYWHERE = ("pipeline/__init__.py", "pipeline/compat", "pipeline/config.py", "pipeline/app")
+"""What changes no output: params.yaml spells out every parameter, and the rest is how errors read."""
+
+
+def names(entries) -> list[str]:
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries or ()]
+
+
+def outputs(stage: str) -> list[str]:
+    return [name for kind in ("outs", "metrics") for name in names(GRAPH[stage].get(kind))]
+
+
+def inside(path: str, folders) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)
+
+
+def imported_files(script: Path) -> set[str]:
+    """Every file of the library that a script imports, directly or not, at its top or in a function."""
+    found, pending = set(), [script]
+    while pending:
+        for node in ast.walk(ast.parse(pending.pop().read_text())):
+            modules = []
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pipeline"):
+                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names if alias.name.startswith("pipeline")]
+            for module in modules:
+                parts = module.split(".")
+                for depth in range(1, len(parts) + 1):  # importing a module runs its packages
+                    for path in (ROOT.joinpath(*parts[:depth]).with_suffix(".py"), ROOT.joinpath(*parts[:depth], "__init__.py")):
+                        name = str(path.relative_to(ROOT))
+                        if path.is_file() and name not in found:
+                            found.add(name)
+                            if not inside(name, EVERYWHERE):
+                                pending.append(path)
+    return {name for name in found if not inside(name, EVERYWHERE)}
+
+
+def test_eleven_stages_in_order():
+    assert list(GRAPH) == ORDER
+    assert [GRAPH[stage]["cmd"] for stage in ORDER] == [f"python -m stages.{stage}" for stage in ORDER]
+    assert [stage for stage in ORDER if GRAPH[stage].get("frozen")] == ["backbones"]
+
+
+@pytest.mark.parametrize("stage", ORDER)
+def test_every_dependency_exists_or_is_an_earlier_output(stage):
+    earlier = [name for before in ORDER[: ORDER.index(stage)] for name in outputs(before)]
+    for dep in GRAPH[stage]["deps"]:
+        assert (ROOT / dep).exists() if dep.startswith(("stages", "pipeline", "conf")) else inside(dep, earlier), dep
+    assert f"stages/{stage}.py" in GRAPH[stage]["deps"]
+
+
+@pytest.mark.parametrize("stage", ORDER)
+def test_every_parameter_is_in_the_schema(stage):
+    for name in GRAPH[stage]["params"]:
+        if name == {"params.yaml": None}:
+            continue
+        value = PARAMS
+        for key in name.split("."):
+            assert key in value, name
+            value = value[key]
+
+
+@pytest.mark.parametrize("stage", ORDER)
+def test_the_library_folders_are_those_it_imports(stage):
+    code = [dep for dep in GRAPH[stage]["deps"] if dep.startswith("pipeline")]
+    used = imported_files(ROOT / "stages" / f"{stage}.py")
+    assert not [name for name in sorted(used) if not inside(name, code)], "imported, but no dependency"
+    assert not [dep for dep in code if not any(inside(name, [dep]) for name in used)], "a dependency, but not imported"
+
+
+@pytest.mark.parametrize("stage", ORDER)
+def test_a_stage_is_taken_in_at_a_glance(stage):
+    assert len((ROOT / "stages" / f"{stage}.py").read_text().splitlines()) <= 65
+
+
+def test_the_priors_parameters_rerun_only_what_follows_from_it():
+    readers = [stage for stage in ORDER if any(name == "prior" or name.startswith("prior.") for name in names(GRAPH[stage]["params"]))]
+    assert readers == ["train_prior"]
+    followers = ["train_prior"]
+    for stage in ORDER:
+        made = [name for before in followers for name in outputs(before)]
+        if stage not in followers and any(inside(dep, made) for dep in GRAPH[stage]["deps"]):
+            followers.append(stage)
+    assert followers == ["train_prior", "train_control_adapter", "retrieve", "report"]
+
+
+def test_long_stages_keep_their_outputs():
+    kept = [stage for stage in ORDER if any(isinstance(out, dict) and next(iter(out.values())).get("persist") for out in GRAPH[stage].get("outs", []))]
+    assert kept == ["extract_text", "embed_fused", "train_prior", "train_control_adapter", "train_diffcomp", "embed_gallery"]
+
+
+def test_a_wrong_parameter_ends_a_stage_with_one_line(tmp_path):
+    (tmp_path / "params.yaml").write_text("index: {kind: hash}\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "stages.build_index"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == "error: index.kind: 'hash' is not one of flat, hnsw, ivfpq"

@@ -1,0 +1,93 @@
+"""Typed parameters: every mistake is one error that names the parameter."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from pipeline.config import ParameterError, as_dict, load_params, load_profile, params_from_dict
+
+ROOT = Path(__file__).parents[1]
+PROFILES = ("offline", "smoke", "paper")
+
+
+def composed(profile: str):
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        return compose("config", overrides=[f"profile={profile}"])
+
+
+def leaves(values: dict, prefix: str = "") -> set[str]:
+    names = set()
+    for key, value in values.items():
+        names |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return names
+
+
+@pytest.mark.parametrize(("values", "name"), [
+    ({"nope": 1}, "nope"),
+    ({"prior": {"lrr": 1e-3}}, "prior.lrr"),
+    ({"prior": {"lr": "fast"}}, "prior.lr"),
+    ({"prior": {"diffusion": {"train_steps": 1.5}}}, "prior.diffusion.train_steps"),
+    ({"prior": {"grid": 5}}, "prior.grid"),
+    ({"prior": 3}, "prior"),
+    ({"data": {"triplets": [1]}}, "data.triplets"),
+    ({"diffcomp": {"text": "sentence"}}, "diffcomp.text"),
+    ({"diffcomp": {"rho": 1.5}}, "diffcomp.rho"),
+    ({"encoder": {"backend": "tgi"}}, "encoder.backend"),
+    ({"retrieve": {"fuse": "median"}}, "retrieve.fuse"),
+    ({"retrieve": {"hypotheses": 3, "descriptions": 2}}, "retrieve.hypotheses"),
+    ({"diffcomp_variants": {"mine": {"rhoo": 0.5}}}, "diffcomp_variants.mine.rhoo"),
+    ({"diffcomp_variants": {"mine": {"rho": "much"}}}, "diffcomp_variants.mine.rho"),
+    ({"diffcomp_variants": {"mine": {"masking": "all"}}}, "diffcomp_variants.mine"),
+])
+def test_a_wrong_parameter_is_named(values, name):
+    with pytest.raises(ParameterError) as caught:
+        params_from_dict(values)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_file_that_is_no_mapping(tmp_path):
+    with pytest.raises(ParameterError, match="no such parameter file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- 1\n")
+    with pytest.raises(ParameterError, match="not a mapping"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_an_unknown_profile_names_those_there_are():
+    with pytest.raises(ParameterError, match="'huge' is not one of offline, paper, smoke"):
+        load_profile("huge", ROOT / "conf")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_spells_out_every_parameter(profile):
+    """So that the defaults in the code decide nothing, and `-S` can override everything."""
+    params = load_profile(profile, ROOT / "conf")
+    assert params.profile == profile
+    schema = as_dict(params)
+    assert leaves(OmegaConf.to_container(composed(profile))) == leaves(schema)
+
+
+def test_params_yaml_is_the_offline_profile():
+    """Mend it with `dvc exp run -S profile=offline`."""
+    assert (ROOT / "params.yaml").read_text() == OmegaConf.to_yaml(composed("offline"), resolve=True)
+
+
+def test_a_variant_is_the_section_with_its_overrides():
+    params = params_from_dict({"diffcomp": {"rho": 0.3}, "diffcomp_variants": {"a": {"text": "caption"}, "b": {}}})
+    variants = params.variants()
+    assert (variants["a"].text, variants["a"].rho) == ("caption", 0.3)
+    assert variants["b"] == params.diffcomp
+
+
+def test_the_paper_profile_has_the_papers_numbers():
+    params = load_profile("paper", ROOT / "conf")
+    prior, control = params.prior, params.control
+    assert (prior.batch_size, prior.lr, prior.weight_decay, prior.eps, prior.clip_norm) == (4096, 2e-5, 3e-2, 1e-10, 0.01)
+    assert (prior.warmup_steps, prior.steps, prior.schedule) == (1000, 32800, "cosine")
+    assert (control.batch_size, control.lr, control.weight_decay, control.eps, control.clip_norm) == (1024, 2e-5, 2e-2, 1e-10, 0.01)
+    assert (control.warmup_steps, control.steps, control.schedule) == (0, 400, "constant")
+    assert (params.retrieve.guidance_scale, params.retrieve.control_scale, params.retrieve.solver_steps) == (2.5, 1.0, 14)
+    assert (params.diffcomp.super_patch, params.diffcomp.rho, params.diffcomp.alpha_base, params.diffcomp.lam) == (4, 0.7, 0.8, 0.4)

