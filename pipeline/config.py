@@ -133,8 +133,16 @@ class DiffusionParams:
     beta_start: float = 1e-4
     beta_end: float = 2e-2
     beta_schedule: str = "linear"
+    prediction: str = "epsilon"
+    """epsilon (the paper) | v_prediction: see `Diffusion.target`."""
     scale_by_sqrt_dim: bool = True
     """Diffuse sqrt(d) z, whose standard deviation per dimension is one."""
+
+
+    def __post_init__(self) -> None:
+        _require(
+            self.prediction in ("epsilon", "v_prediction"), f"prior.diffusion.prediction: {self.prediction!r} is neither epsilon nor v_prediction"
+        )
 
 
 @dataclass
@@ -327,7 +335,8 @@ class Params:
 
     def variants(self) -> dict[str, DiffCompParams]:
         """The whole parameters of every trained DiffComp. Raises ParameterError naming a wrong override."""
-        return {name: _with_overrides(self.diffcomp, values, f"diffcomp_variants.{name}") for name, values in self.diffcomp_variants.items()}
+        overrides = self.diffcomp_variants.items()
+        return {name: _with_overrides(self.diffcomp, values, f"diffcomp_variants.{name}") for name, values in overrides}
 
 
 def _with_overrides(section: Any, values: dict[str, Any], origin: str) -> Any:

@@ -86,7 +86,8 @@ class FusionDiffQueries:
             Sampler(prior, control, diffusion, sizes.solver_steps, sizes.guidance_scale, sizes.control_scale)
             for control in (None, adapter)
         )
-        return cls(params, open_mllm(params.encoder, params.runtime.device), TextEncoder(params.text_encoder, params.runtime.device), stage1, full)
+        mllm, text_encoder = open_mllm(params.encoder, params.runtime.device), TextEncoder(params.text_encoder, params.runtime.device)
+        return cls(params, mllm, text_encoder, stage1, full)
 
     def vectors(self, queries: Sequence[Query], pictures: Pictures) -> dict[str, QueryVectors]:
         fused = self.fuse(queries, pictures)

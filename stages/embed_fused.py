@@ -13,9 +13,9 @@ from pipeline.encoders.job import run_condition_job, run_embedding_job
 from pipeline.encoders.readers import ImageStore, PairReader, TripletReader, triplet_images
 from pipeline.encoders.rejected import rejected_images
 from pipeline.runtime import set_up
-from pipeline.text.captions import one_caption
+from pipeline.text.captions import training_caption
 
-IMAGES, TEXTS, TRIPLETS, FUSED = Path("data/pairs/images"), Path("data/texts"), Path("data/triplets/sampled"), Path("data/fused")
+IMAGES, TEXTS, TRIPLETS, FUSED = Path("data/pairs/images"), Path("data/texts/pairs"), Path("data/triplets/sampled"), Path("data/fused")
 MANY = 10_000
 """Rows a shard where many inputs of a shard are equal: those are encoded once."""
 
@@ -25,26 +25,23 @@ def main() -> None:
     set_up(params.runtime, params.seed)
     images, texts, triplets = (ShardSet.open(folder) for folder in (IMAGES, TEXTS, TRIPLETS))
     inputs = {"inputs": {str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, TEXTS, TRIPLETS)}}
-    choice = {"long_share": params.captions.long_share, "seed": params.seed}
-    choose = one_caption(**choice)
 
     f_m, size = mllm.open_mllm(params.encoder, params.runtime.device), params.encoder.batch_size
     fused = mllm.identity(params.encoder, **inputs)
     bound = {"max_rejected_share": params.encoder.max_rejected_share}
-    run_embedding_job(PairReader(images, texts, choose), f_m, FUSED / "pairs", fused | choice, size, **bound)
+    run_embedding_job(PairReader(images, texts, training_caption), f_m, FUSED / "pairs", fused, size, **bound)
 
     unreadable = rejected_images(FUSED / "pairs")
-    skip = unreadable | rejected_images(TEXTS)  # of triplets: those images never got a caption
     store = ImageStore(images, triplet_images(triplets))
-    queries = TripletReader(triplets, "instruction", "reference_id", store, skip)
-    targets = TripletReader(triplets, "target_description", "target_id", store, skip)
+    queries = TripletReader(triplets, "instruction", "reference_id", store, unreadable)
+    targets = TripletReader(triplets, "target_description", "target_id", store, unreadable)
     run_embedding_job(queries, f_m, FUSED / "triplets_query", fused, size, **bound)
     run_embedding_job(targets, f_m, FUSED / "triplets_target", fused, size, rows_per_shard=MANY, **bound)
 
     e_text = text.TextEncoder(params.text_encoder, params.runtime.device)
     conditions = text.identity(params.text_encoder) | inputs
-    captions, instructions = PairReader(None, texts, choose, unreadable), TripletReader(triplets, "instruction", skip=skip)
-    run_condition_job(captions, e_text, FUSED / "pairs_text", conditions | choice, size)
+    captions, instructions = PairReader(None, texts, training_caption, unreadable), TripletReader(triplets, "instruction", skip=unreadable)
+    run_condition_job(captions, e_text, FUSED / "pairs_text", conditions, size)
     run_condition_job(instructions, e_text, FUSED / "triplets_text", conditions, size)
 
 

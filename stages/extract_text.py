@@ -1,36 +1,45 @@
-"""extract_text: pictures and short captions -> data/texts: long captions from f_M, phrases of both."""
+"""extract_text: pictures and short captions -> data/texts: long captions from f_M, phrases of all."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pipeline.app.errors import run_stage
-from pipeline.artifacts import ShardSet, sha256_file
+from pipeline.artifacts import ShardSet, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
 from pipeline.encoders.job import run_job
 from pipeline.encoders.mllm import identity, open_mllm
-from pipeline.encoders.readers import PairReader
+from pipeline.encoders.readers import PairReader, captions_by_image
 from pipeline.runtime import set_up
-from pipeline.text.captions import caption_job, captioning
+from pipeline.text.captions import caption_job, captioning, merged, takes_long
 from pipeline.text.phrases import PhraseParser
 
-IMAGES, PAIRS, TEXTS = Path("data/pairs/images"), Path("data/pairs/pairs"), Path("data/texts")
+IMAGES, PAIRS = Path("data/pairs/images"), Path("data/pairs/pairs")
+GENERATED, TEXTS = Path("data/texts/generated"), Path("data/texts/pairs")
 
 
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
     encoder = params.encoder
-    made_of = identity(
+    images, pairs = ShardSet.open(IMAGES), ShardSet.open(PAIRS)
+    choice = {"long_share": params.captions.long_share, "seed": params.seed}
+    made_of = choice | identity(
         encoder, inputs={str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, PAIRS)},
         chat_template=encoder.chat_template, caption_prompt=encoder.caption_prompt, max_new_tokens=encoder.max_new_tokens,
-        batch_size=encoder.batch_size, spacy_model=params.captions.spacy_model,
+        batch_size=encoder.batch_size,
     )
-    reader = PairReader(ShardSet.open(IMAGES), ShardSet.open(PAIRS), captioning(encoder))
-    job = caption_job(open_mllm(encoder, params.runtime.device), encoder, PhraseParser(params.captions.spacy_model))
-    manifest = run_job(reader, job, TEXTS, made_of, encoder.batch_size, max_rejected_share=encoder.max_rejected_share)
-    print(f"{TEXTS}: {manifest.rows} captions")
+    short = {image_id for image_id, _ in captions_by_image(pairs) if not takes_long(image_id, **choice)}
+    reader = PairReader(images, pairs, captioning(encoder), skip=short)
+    generated = []
+    if len(reader):
+        job = caption_job(open_mllm(encoder, params.runtime.device), encoder)
+        run_job(reader, job, GENERATED, made_of, encoder.batch_size, max_rejected_share=encoder.max_rejected_share)
+        generated = ShardSet.open(GENERATED).table().to_pylist()
+    table = merged(captions_by_image(pairs), generated, PhraseParser(params.captions.spacy_model))
+    write_table(TEXTS, table, made_of | {"spacy_model": params.captions.spacy_model})
+    print(f"{TEXTS}: {len(generated)} long and {table.num_rows - len(generated)} short captions")
 
 
 if __name__ == "__main__":

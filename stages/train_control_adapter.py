@@ -34,7 +34,8 @@ def main() -> None:
         "control": as_dict(params.control), "seed": params.seed, "prior": prior_hash(PRIOR),
         "triplets": [sha256_file(folder / MANIFEST) for folder in (QUERIES, TARGETS, TEXTS)],
     }
-    log = train(task, params.control, seed=params.seed, folder=FOLDER, identity=identity, device=params.runtime.device, title="control adapter")
+    where = {"folder": FOLDER, "device": params.runtime.device, "title": "control adapter"}
+    log = train(task, params.control, seed=params.seed, identity=identity, **where)
     if PartialState().is_main_process:
         save_control(FOLDER, adapter, PRIOR)
         (FOLDER / "training.csv").write_text(log_csv(log))

@@ -21,7 +21,7 @@ from pipeline.text.phrases import nouns
 from pipeline.training import train
 from pipeline.training.loop import log_csv
 
-IMAGES, TEXTS, FOLDER = Path("data/pairs/images"), Path("data/texts"), Path("models/diffcomp")
+IMAGES, TEXTS, FOLDER = Path("data/pairs/images"), Path("data/texts/pairs"), Path("models/diffcomp")
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes
 def describe_models(params: Params) -> dict[str, Any]:
     """Model -> sizes, `parameters`, and `trainable` where that is less."""
     with torch.device("meta"):
-        sizes = PriorSizes.from_params(params.prior, _embedding_dim(params.encoder), params.text_encoder.dim, params.text_encoder.max_tokens)
+        text = params.text_encoder
+        sizes = PriorSizes.from_params(params.prior, _embedding_dim(params.encoder), text.dim, text.max_tokens)
         prior = Prior(sizes)
         adapter = ControlAdapter(prior)
     return {

@@ -78,8 +78,7 @@ class EncoderJob:
     encode: Callable[[Sequence[EncoderRow], Sequence[MllmInput]], Sequence[Any]]
     """One batch -> one result an input. Equal inputs of a shard are encoded once."""
     table: Callable[[Sequence[EncoderRow], Sequence[Any]], pa.Table]
-    """A whole shard's rows and results -> its table, `rows_per_input` rows for each."""
-    rows_per_input: int = 1
+    """A whole shard's rows and results -> its table, one row for each."""
 
 
 def run_job(
@@ -91,7 +90,7 @@ def run_job(
     A finished set of the same identity is left alone; of an unfinished one the whole shards are kept.
 
     identity must say everything that the results depend on: the model, the inputs, the batch size.
-    rows_per_shard counts inputs. A row that cannot be decoded goes to `rejected.parquet`; once they
+    A row that cannot be decoded goes to `rejected.parquet`; once they
     are more than `max_rejected_share` of the rows, EncodingError names the last one. Raises
     ArtifactError when there is nothing to encode.
     """
@@ -103,8 +102,8 @@ def run_job(
     if finished:
         _check_share(folder, rejections, max_rejected_share, total)
         return finished
-    writer = ShardWriter(folder, job.schema, identity, rows_per_shard * job.rows_per_input, resume=True)
-    start = rejections.resume_after(writer.rows_done // job.rows_per_input)
+    writer = ShardWriter(folder, job.schema, identity, rows_per_shard, resume=True)
+    start = rejections.resume_after(writer.rows_done)
     _check_share(folder, rejections, max_rejected_share, total)
     shard = _OpenShard(job, batch_size)
 

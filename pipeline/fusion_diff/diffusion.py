@@ -29,7 +29,7 @@ class Diffusion:
         self.scale = math.sqrt(dim) if params.scale_by_sqrt_dim else 1.0
         self._schedule = {
             "num_train_timesteps": params.train_steps, "beta_start": params.beta_start,
-            "beta_end": params.beta_end, "beta_schedule": params.beta_schedule, "prediction_type": "epsilon",
+            "beta_end": params.beta_end, "beta_schedule": params.beta_schedule, "prediction_type": params.prediction,
         }
         self._scheduler = DDPMScheduler(**self._schedule)
 
@@ -52,13 +52,24 @@ class Diffusion:
         """z_n (Eq. 2) from embeddings clean [B, d], step [B] and noise [B, d]; float32 [B, d]."""
         return self._scheduler.add_noise(clean.float() * self.scale, noise.float(), step)
 
+    def target(self, clean: Tensor, step: Tensor, noise: Tensor) -> Tensor:
+        """What the network is to predict, [B, d]: the noise (Eq. 3), or the velocity sqrt(alpha-bar) noise - sqrt(1 - alpha-bar) z_0.
+
+        The two are equivalent up to the loss's weighting and to a known multiple of z_n, so guidance (Eq. 4) is the same
+        combination of either. But sampling divides an error in the noise by sqrt(alpha-bar), which starts at 0.006: a
+        prior trained for minutes cannot afford that, and learns the velocity instead.
+        """
+        if self.params.prediction == "epsilon":
+            return noise
+        return self._scheduler.get_velocity(clean.float() * self.scale, noise.float(), step)
+
     def unscale(self, sample: Tensor) -> Tensor:
         """Undo the scaling of `noise`."""
         return sample / self.scale
 
-    def loss(self, predicted: Tensor, noise: Tensor) -> Tensor:
+    def loss(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Eq. 3 and Eq. 5, as a mean over the dimensions and the batch: both [B, d], a scalar back."""
-        return F.mse_loss(predicted.float(), noise.float())
+        return F.mse_loss(predicted.float(), target.float())
 
     def solver(self, steps: int) -> DPMSolverMultistepScheduler:
         """A fresh DPM-Solver++ of second order with its `steps` timesteps set.

@@ -36,7 +36,7 @@ class PriorTask:
         step, noise, clean = (_move(value, device) for value in (step, noise, self.z0[indices]))
         states, mask = self.text.batch(texts, device, self.text_multiple)  # [B', T, text_dim], [B', T]
         predicted = model(self.diffusion.noise(clean, step, noise), step, states, mask)  # [B, d]
-        loss = self.diffusion.loss(predicted, noise)
+        loss = self.diffusion.loss(predicted, self.diffusion.target(clean, step, noise))
         return loss, {"mse": loss.detach()}
 
 
@@ -74,7 +74,7 @@ class ControlTask:
         states, mask = self.text.batch(texts, device, self.text_multiple)  # [B', T, text_dim], [B', T]
         noisy = self.diffusion.noise(clean, step, noise)  # [B, d]
         predicted = model(noisy, step, states, mask, control.float() * self.diffusion.scale)  # [B, d]
-        loss = self.diffusion.loss(predicted, noise)
+        loss = self.diffusion.loss(predicted, self.diffusion.target(clean, step, noise))
         return loss, {"mse": loss.detach()}
 
 

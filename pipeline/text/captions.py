@@ -1,9 +1,10 @@
-"""Captions: the long ones that f_M generates, and which one a training pair takes."""
+"""Captions: the long ones that f_M generates, and which pairs they replace the short ones in."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,11 +16,19 @@ from pipeline.encoders.readers import Captions, Choose
 from pipeline.text.phrases import PhraseParser
 
 
-def caption_job(mllm: Mllm, params: EncoderParams, phrases: PhraseParser) -> EncoderJob:
-    """Rows of `captioning` -> a generated long and the given short row of every image, with their phrases.
+def takes_long(image_id: str, long_share: float, seed: int) -> bool:
+    """Whether an image trains with a long caption: true for `long_share` of them, whatever their order or number."""
+    digest = hashlib.sha256(f"caption/{seed}/{image_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < long_share
 
-    Raises EncodingError naming the row whose caption is empty.
-    """
+
+def captioning(params: EncoderParams) -> Choose:
+    """The input of `caption_job` for an image."""
+    return lambda image_id, captions: EncoderRow(f"{image_id}/long", params.caption_prompt)
+
+
+def caption_job(mllm: Mllm, params: EncoderParams) -> EncoderJob:
+    """Rows of `captioning` -> a generated long pair each. Raises EncodingError naming the row whose caption is empty."""
 
     def encode(rows: Sequence[EncoderRow], inputs: Sequence[MllmInput]) -> list[str]:
         captions = [answers[0] for answers in mllm.generate(inputs, params.max_new_tokens)]
@@ -29,43 +38,34 @@ def caption_job(mllm: Mllm, params: EncoderParams, phrases: PhraseParser) -> Enc
         return captions
 
     def table(rows: Sequence[EncoderRow], captions: Sequence[str]) -> pa.Table:
-        pairs = []
-        for row, caption in zip(rows, captions, strict=True):
-            pairs.append({"pair_id": row.id, "image_id": row.image_id, "caption": caption, "caption_kind": "long"})
-            pairs.append({**row.note, "caption_kind": "short"})
-        found = phrases.phrases([pair["caption"] for pair in pairs])
-        return pa.Table.from_pylist([{**pair, "phrases": names} for pair, names in zip(pairs, found, strict=True)], schemas.PAIRS)
+        pairs = [
+            {"pair_id": row.id, "image_id": row.image_id, "caption": caption, "caption_kind": "long", "phrases": []}
+            for row, caption in zip(rows, captions, strict=True)
+        ]
+        return pa.Table.from_pylist(pairs, schemas.PAIRS)
 
-    return EncoderJob(schemas.PAIRS, encode, table, rows_per_input=2)
+    return EncoderJob(schemas.PAIRS, encode, table)
 
 
-def captioning(params: EncoderParams) -> Choose:
-    """The input of `caption_job` for an image: the prompt, and its short row as the note."""
+def merged(images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str, Any]], parser: PhraseParser) -> pa.Table:
+    """The given short row of every image, after its generated long one where there is one, with their phrases.
 
-    def choose(image_id: str, captions: Captions) -> EncoderRow:
+    Raises EncodingError naming the image without a short caption or the row whose caption is empty.
+    """
+    long = {row["image_id"]: row for row in generated}
+    rows = []
+    for image_id, captions in images:
         short = captions.get("short")
         if short is None:
             raise EncodingError(f"image {image_id!r}: there is no short caption")
         if not (short["caption"] or "").strip():
             raise EncodingError(f"row {short['pair_id']!r}: the caption is empty")
-        return EncoderRow(f"{image_id}/long", params.caption_prompt, note=short)
-
-    return choose
-
-
-def one_caption(long_share: float, seed: int) -> Choose:
-    """The pair that an image trains with: its long caption with probability `long_share`, else its short one."""
-
-    def choose(image_id: str, captions: Captions) -> EncoderRow:
-        kind = "long" if _draw(seed, image_id) < long_share else "short"
-        if kind not in captions:
-            raise EncodingError(f"image {image_id!r}: there is no {kind} caption")
-        return EncoderRow(captions[kind]["pair_id"], captions[kind]["caption"])
-
-    return choose
+        rows += [long[image_id], short] if image_id in long else [short]
+    found = parser.phrases([row["caption"] for row in rows])
+    return pa.Table.from_pylist([{**row, "phrases": phrases} for row, phrases in zip(rows, found, strict=True)], schemas.PAIRS)
 
 
-def _draw(seed: int, image_id: str) -> float:
-    """In [0, 1), a function of its arguments: not of the order or number of images."""
-    digest = hashlib.sha256(f"caption/{seed}/{image_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+def training_caption(image_id: str, captions: Captions) -> EncoderRow:
+    """The pair that an image trains with: its long caption where it has one."""
+    pair = captions.get("long") or captions["short"]
+    return EncoderRow(pair["pair_id"], pair["caption"])

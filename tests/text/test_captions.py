@@ -12,8 +12,8 @@ from PIL import Image
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import EncoderParams
 from pipeline.encoders.job import EncodingError, run_job
-from pipeline.encoders.readers import PairReader
-from pipeline.text.captions import caption_job, captioning, one_caption
+from pipeline.encoders.readers import PairReader, captions_by_image
+from pipeline.text.captions import caption_job, captioning, merged, takes_long, training_caption
 
 PARAMS = EncoderParams(max_new_tokens=7)
 
@@ -52,46 +52,52 @@ def tables(folder, short=lambda n: f"shade {n}"):
     return PairReader(ShardSet.open(folder / "images"), ShardSet.open(folder / "pairs"), captioning(PARAMS))
 
 
-def test_every_image_gets_a_generated_long_and_its_given_short_caption(tmp_path):
-    writer = Writer()
-    run_job(tables(tmp_path), caption_job(writer, PARAMS, Words()), tmp_path / "texts", {}, batch_size=2, rows_per_shard=3)
-    rows = ShardSet.open(tmp_path / "texts").table().to_pylist()
-    assert [shard.rows for shard in ShardSet.open(tmp_path / "texts").manifest.shards] == [6, 4]
+def test_chosen_images_get_a_generated_long_caption_before_their_given_short_one(tmp_path):
+    writer, reader = Writer(), tables(tmp_path)
+    run_job(reader, caption_job(writer, PARAMS), tmp_path / "generated", {}, batch_size=2, rows_per_shard=3)
     assert writer.calls == [2, 1, 2]
-    assert rows[2:4] == [
+    generated = ShardSet.open(tmp_path / "generated").table().to_pylist()
+    rows = merged(captions_by_image(ShardSet.open(tmp_path / "pairs")), generated[1:2], Words()).to_pylist()
+    assert [row["pair_id"] for row in rows] == ["i0/short", "i1/long", "i1/short", "i2/short", "i3/short", "i4/short"]
+    assert rows[1:3] == [
         {"pair_id": "i1/long", "image_id": "i1", "caption": "a picture of grey 1", "caption_kind": "long", "phrases": ["1"]},
         {"pair_id": "i1/short", "image_id": "i1", "caption": "shade 1", "caption_kind": "short", "phrases": ["1"]},
     ]
 
 
 def test_captioning_resumes_to_the_same_bytes(tmp_path):
-    reader, job = tables(tmp_path), caption_job(Writer(), PARAMS, Words())
+    reader, job = tables(tmp_path), caption_job(Writer(), PARAMS)
     run_job(reader, job, tmp_path / "whole", {}, batch_size=2, rows_per_shard=3)
     with pytest.raises(EncodingError, match="row 'i4/long': the generated caption is empty"):
-        run_job(reader, caption_job(Writer(silent=4), PARAMS, Words()), tmp_path / "cut", {}, batch_size=2, rows_per_shard=3)
+        run_job(reader, caption_job(Writer(silent=4), PARAMS), tmp_path / "cut", {}, batch_size=2, rows_per_shard=3)
     again = Writer()
-    run_job(reader, caption_job(again, PARAMS, Words()), tmp_path / "cut", {}, batch_size=2, rows_per_shard=3)
+    run_job(reader, caption_job(again, PARAMS), tmp_path / "cut", {}, batch_size=2, rows_per_shard=3)
     assert again.calls == [2]
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes()
 
 
 def test_an_empty_short_caption_is_an_error_naming_the_row(tmp_path):
-    reader = tables(tmp_path, short=lambda n: " " if n == 3 else "fine")
+    tables(tmp_path, short=lambda n: " " if n == 3 else "fine")
     with pytest.raises(EncodingError, match="i3/short.*empty"):
-        list(reader.rows(0))
+        merged(captions_by_image(ShardSet.open(tmp_path / "pairs")), [], Words())
 
 
-def test_the_choice_of_caption_has_the_asked_share_and_does_not_change():
-    captions = {kind: {"pair_id": kind, "caption": kind} for kind in ("long", "short")}
-    chosen = [one_caption(0.85, seed=0)(f"i{n}", captions).id for n in range(4000)]
-    assert 0.83 < chosen.count("long") / 4000 < 0.87
-    assert chosen == [one_caption(0.85, seed=0)(f"i{n}", captions).id for n in range(4000)]
-    assert chosen != [one_caption(0.85, seed=1)(f"i{n}", captions).id for n in range(4000)]
-    for share, kind in ((0.0, "short"), (1.0, "long")):
-        assert {one_caption(share, seed=0)(f"i{n}", captions).id for n in range(50)} == {kind}
+def test_a_missing_short_caption_is_an_error_naming_the_image():
+    with pytest.raises(EncodingError, match="'i7'.*no short caption"):
+        merged([("i7", {})], [], Words())
 
 
-def test_a_caption_that_is_not_there_is_an_error_naming_the_image():
-    with pytest.raises(EncodingError, match="image 'i0': there is no long caption"):
-        one_caption(1.0, seed=0)("i0", {})
+def test_the_choice_of_images_has_the_asked_share_and_does_not_change():
+    ids = [f"i{n}" for n in range(4000)]
+    chosen = [takes_long(image_id, 0.85, seed=0) for image_id in ids]
+    assert 0.83 < sum(chosen) / 4000 < 0.87
+    assert chosen == [takes_long(image_id, 0.85, seed=0) for image_id in ids]
+    assert chosen != [takes_long(image_id, 0.85, seed=1) for image_id in ids]
+    assert not any(takes_long(image_id, 0.0, 0) for image_id in ids) and all(takes_long(image_id, 1.0, 0) for image_id in ids)
+
+
+def test_an_image_trains_with_its_long_caption_where_it_has_one():
+    short, long = ({"pair_id": kind, "caption": f"a {kind} caption"} for kind in ("short", "long"))
+    assert training_caption("i", {"short": short}).text == "a short caption"
+    assert training_caption("i", {"short": short, "long": long}).id == "long"
