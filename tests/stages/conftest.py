@@ -81,7 +81,7 @@ def workspace(tmp_path, monkeypatch):
         for name in ids for kind in ("long", "short")
     ]
     write_table("data/pairs/images", pa.Table.from_pylist(images, schema=schemas.IMAGES), {})
-    write_table("data/texts", pa.Table.from_pylist(texts, schema=schemas.PAIRS), {})
+    write_table("data/texts/pairs", pa.Table.from_pylist(texts, schema=schemas.PAIRS), {})
     embedded, encoded = mllm.identity(params.encoder), text.identity(params.text_encoder)
     write_vectors("data/fused/pairs", ids, 0, embedded)
     write_conditions("data/fused/pairs_text", ids, encoded)
