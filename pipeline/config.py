@@ -134,14 +134,15 @@ class DiffusionParams:
     beta_end: float = 2e-2
     beta_schedule: str = "linear"
     prediction: str = "epsilon"
-    """epsilon (the paper) | v_prediction: see `Diffusion.target`."""
+    """epsilon (the paper) | v_prediction | sample: see `Diffusion.target`."""
     scale_by_sqrt_dim: bool = True
     """Diffuse sqrt(d) z, whose standard deviation per dimension is one."""
 
 
     def __post_init__(self) -> None:
         _require(
-            self.prediction in ("epsilon", "v_prediction"), f"prior.diffusion.prediction: {self.prediction!r} is neither epsilon nor v_prediction"
+            self.prediction in ("epsilon", "v_prediction", "sample"),
+            f"prior.diffusion.prediction: {self.prediction!r} is not one of epsilon, v_prediction, sample",
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.artifacts import sha256_file
-from pipeline.config import EncoderParams
+from pipeline.config import EncoderParams, ParameterError
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class Mllm(Protocol):
 def open_mllm(params: EncoderParams, device: str = "auto") -> Mllm:
     """The backend that `encoder.backend` names."""
     if params.backend == "vllm":
-        from pipeline.encoders.vllm_mllm import VllmMllm
-
-        return VllmMllm(params)
+        raise ParameterError("encoder.backend: 'vllm' is not built yet; transformers runs every Qwen2.5-VL")
     from pipeline.encoders.transformers_mllm import TransformersMllm
 
     return TransformersMllm(params, device)

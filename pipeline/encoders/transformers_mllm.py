@@ -25,7 +25,7 @@ class TransformersMllm:
         try:
             self.processor = AutoProcessor.from_pretrained(params.path, **source)
             self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(params.path, dtype=getattr(torch, params.dtype), **source)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ArtifactError(f"encoder.path {params.path!r}: cannot be loaded ({str(error).splitlines()[0]})") from None
         self.processor.tokenizer.padding_side = "left"  # the last position is every sequence's last token
         self.model.eval().to(self.device)

@@ -53,15 +53,17 @@ class Diffusion:
         return self._scheduler.add_noise(clean.float() * self.scale, noise.float(), step)
 
     def target(self, clean: Tensor, step: Tensor, noise: Tensor) -> Tensor:
-        """What the network is to predict, [B, d]: the noise (Eq. 3), or the velocity sqrt(alpha-bar) noise - sqrt(1 - alpha-bar) z_0.
+        """What the network is to predict, [B, d]: the noise (Eq. 3), the clean sample, or the velocity between the two.
 
-        The two are equivalent up to the loss's weighting and to a known multiple of z_n, so guidance (Eq. 4) is the same
-        combination of either. But sampling divides an error in the noise by sqrt(alpha-bar), which starts at 0.006: a
-        prior trained for minutes cannot afford that, and learns the velocity instead.
+        They are equivalent up to the loss's weighting and to a known multiple of z_n, so guidance (Eq. 4) is the same
+        combination of any of them. But sampling divides an error in the noise by sqrt(alpha-bar), which starts at 0.006:
+        a prior trained for minutes cannot afford that. It predicts the clean sample, as DALL-E 2's prior does, and so
+        spends nothing on reproducing noise.
         """
         if self.params.prediction == "epsilon":
             return noise
-        return self._scheduler.get_velocity(clean.float() * self.scale, noise.float(), step)
+        scaled = clean.float() * self.scale
+        return scaled if self.params.prediction == "sample" else self._scheduler.get_velocity(scaled, noise.float(), step)
 
     def unscale(self, sample: Tensor) -> Tensor:
         """Undo the scaling of `noise`."""

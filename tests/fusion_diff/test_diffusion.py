@@ -52,3 +52,24 @@ def test_the_solver_is_the_papers():
     assert solver.config.algorithm_type == "dpmsolver++" and solver.config.solver_order == 2
     assert len(solver.timesteps) == 14 and solver.timesteps[0] == 999
     assert math.isclose(solver.config.beta_end, 2e-2)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_targets_by_hand_and_their_solver(prediction):
+    """Of one point: its target as the paper and Salimans and Ho (2022) define it; from the exact target the solver finds it."""
+    diffusion = Diffusion(DiffusionParams(prediction=prediction), 16)
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(4, 16, generator=generator)
+    scaled = 4.0 * clean  # sqrt(16)
+
+    def by_hand(kept, noise):
+        return {"epsilon": noise, "sample": scaled, "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * scaled}[prediction]
+
+    step, noise = diffusion.draw(4, generator)
+    torch.testing.assert_close(diffusion.target(clean, step, noise), by_hand(diffusion.alphas_cumprod[step].unsqueeze(1), noise))
+    solver, sample = diffusion.solver(14), torch.randn(4, 16, generator=generator)
+    for step in solver.timesteps:
+        kept = diffusion.alphas_cumprod[step]
+        noise = (sample - kept.sqrt() * scaled) / (1 - kept).sqrt()
+        sample = solver.step(by_hand(kept, noise), step, sample, return_dict=False)[0]
+    torch.testing.assert_close(diffusion.unscale(sample), clean, atol=1e-3, rtol=1e-3)
