@@ -66,12 +66,8 @@ def join_heads(features: Tensor) -> Tensor:
     return rearrange(features, "b h m c -> b m (h c)")
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention over all tokens (MHSA of Eq. 13).
-
-    `scaled_dot_product_attention` keeps the logits and the softmax in float32 under bfloat16 too:
-    its kernels accumulate there whatever the inputs' type, which is the full precision the paper asks for.
-    """
+class Attention(nn.Module):
+    """The four projections that both kinds of attention have."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -80,6 +76,14 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+
+
+class SelfAttention(Attention):
+    """Multi-head self-attention over all tokens (MHSA of Eq. 13).
+
+    `scaled_dot_product_attention` keeps the logits and the softmax in float32 under bfloat16 too:
+    its kernels accumulate there whatever the inputs' type, which is the full precision the paper asks for.
+    """
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, M, D] -> [B, M, D]."""
@@ -87,16 +91,8 @@ class SelfAttention(nn.Module):
         return self.out(join_heads(F.scaled_dot_product_attention(query, key, value)))
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """Multi-head attention from the tokens to the text (MHCA of Eq. 14)."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
 
     def keys_values(self, context: TextContext) -> KeysValues:
         """What `forward` needs of the texts; compute it once a query when sampling."""
