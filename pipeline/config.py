@@ -203,6 +203,12 @@ class DiffCompParams(OptimiserParams):
     """straight_through | hard | sigmoid | gumbel (Table 10)."""
     granularity: str = "phrase"
     """noun | phrase | sentence."""
+    fill: str = "token"
+    """What a masked super-patch shows in training: token (the learned mask token) | relative (`pipeline.diffcomp.relatives`)."""
+    relatives: int = 10
+    """An image's relative is drawn from this many nearest ones."""
+    augment: bool = False
+    """Vary training images (`pipeline.encoders.augment`), for a backbone that has seen them before."""
     rho: float = 0.7
     tau_mask: float = 0.1
     alpha_base: float = 0.8
@@ -220,12 +226,13 @@ class DiffCompParams(OptimiserParams):
             "text": ("caption", "phrase", "mixed"), "grouping": ("grid", "kmeans"),
             "masking": ("phrase", "random", "crop", "cam"),
             "mask_model": ("straight_through", "hard", "sigmoid", "gumbel"),
-            "granularity": ("noun", "phrase", "sentence"), "alpha_form": ("sigmoid", "clip"),
+            "granularity": ("noun", "phrase", "sentence"), "alpha_form": ("sigmoid", "clip"), "fill": ("token", "relative"),
         }
         for name, allowed in choices.items():
             _require(getattr(self, name) in allowed, f"diffcomp.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         for name in ("rho", "alpha_base", "lam"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
+        _require(self.relatives > 0, f"diffcomp.relatives: {self.relatives} is not positive")
 
 
 @dataclass

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from pipeline.backbones.augment import augment, mix_styles
+from pipeline.encoders.augment import augment, mix_styles
 from pipeline.backbones.corpus import PARTIAL, Corpus
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.qwen import MERGE, SPECIAL_TOKENS, language_states, visual_tokens
