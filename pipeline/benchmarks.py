@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import ArtifactError, read_json, sha256_file
 from pipeline.artifacts.shards import MANIFEST
@@ -36,9 +37,19 @@ class BenchmarkFolder:
         return [name for name in QUERY_SETS if (self.path / name / MANIFEST).is_file()]
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What made the queries."""
+        return read_json(self.path / "queries" / MANIFEST)["identity"]
+
+    @property
     def public(self) -> str:
         """The public benchmark whose protocol holds here; "" for Emoji-CIR."""
-        return read_json(self.path / "queries" / MANIFEST)["identity"].get("benchmark", "")
+        return self.identity.get("benchmark", "")
+
+    @property
+    def private(self) -> bool:
+        """Whether only a server knows the targets."""
+        return self.identity.get("private_targets", False)
 
     @property
     def excludes_reference(self) -> bool:

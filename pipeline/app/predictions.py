@@ -79,7 +79,9 @@ def _from_json(path: Path, benchmark: str) -> Predictions:
     if benchmark == "cirr" and ("metric" in content or "version" in content):
         metric, version = content.pop("metric", None), content.pop("version", None)
         if metric not in (RECALL, RECALL_SUBSET) or version != VERSION:
-            raise PredictionError(f"{path}: version and metric are {version!r} and {metric!r}, not {VERSION!r} and {RECALL} or {RECALL_SUBSET}")
+            raise PredictionError(
+                f"{path}: version and metric are {version!r} and {metric!r}, not {VERSION!r} and {RECALL} or {RECALL_SUBSET}"
+            )
     no_lists = [name for name, ids in content.items() if not isinstance(ids, list)]
     _refuse(path, "queries have no list of image ids", no_lists)
     kinds = {"circo": (int,), "genecis": (int, str)}.get(benchmark, (str,))

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,9 @@ from pipeline.artifacts import schemas
 from pipeline.config import DataParams
 from pipeline.sources.benchmarks import circo, cirr, fashioniq, genecis
 from pipeline.sources.benchmarks.annotations import AnnotatedQuery, Annotations, BenchmarkError
+
+Facts = tuple[str, int, int]
+"""A file's SHA-256, width and height."""
 
 NAMED = 3
 """So many missing images are named."""
@@ -46,10 +48,11 @@ def public_tables(params: DataParams) -> Iterator[tuple[str, pa.Table, dict[str,
     listed = list(listed_annotations(params))
     if "emoji_cir" not in params.benchmarks and not any(found.has_targets for _, _, found in listed):
         names = ", ".join(found.name for _, _, found in listed)
-        raise BenchmarkError(f"data.benchmarks: the targets of {names} are private: there is nothing to report; list a validation split too")
+        raise BenchmarkError(f"data.benchmarks: the targets of {names} are private, so nothing can be scored; list a validation split")
+    known: dict[Path, Facts] = {}
     for folder, split, found in listed:
         made_by = {"benchmark": found.benchmark}
-        yield f"{found.name}/images", images_table(folder, found), made_by
+        yield f"{found.name}/images", images_table(folder, found, known), made_by
         order = params.fashioniq.caption_order if found.benchmark == fashioniq.NAME else ""
         identity = made_by | {"split": split, "wordings": order, "private_targets": not found.has_targets}
         yield f"{found.name}/queries", queries_table(found, order), identity
@@ -75,8 +78,12 @@ def queries_table(annotations: Annotations, caption_order: str = "") -> pa.Table
     return pa.Table.from_pylist(rows, schema=schemas.QUERIES)
 
 
-def images_table(folder: Path, annotations: Annotations) -> pa.Table:
-    """Every picture of the gallery, by path relative to the working folder, with its SHA-256 and size."""
+def images_table(folder: Path, annotations: Annotations, known: dict[Path, Facts] | None = None) -> pa.Table:
+    """Every picture of the gallery, by path relative to the working folder, with its SHA-256 and size.
+
+    `known` keeps what was read of a file: two splits of a benchmark may share their pictures.
+    """
+    known = {} if known is None else known
     reader = {"fashioniq": fashioniq, "cirr": cirr, "circo": circo, "genecis": genecis}[annotations.benchmark]
     gallery = annotations.gallery or _with_the_named(circo.gallery_there(folder), annotations)
     files = reader.image_files(folder, gallery)
@@ -89,7 +96,7 @@ def images_table(folder: Path, annotations: Annotations) -> pa.Table:
     rows, unreadable = [], []
     for image_id in gallery:
         try:
-            rows.append(_image_row(image_id, files[image_id], annotations.boxes.get(image_id)))
+            rows.append(_image_row(image_id, files[image_id], annotations.boxes.get(image_id), known))
         except (OSError, SyntaxError, ValueError) as error:
             unreadable.append(f"{files[image_id]} ({str(error).splitlines()[0]})")
     if unreadable:
@@ -103,8 +110,10 @@ def _with_the_named(there: tuple[str, ...], annotations: Annotations) -> tuple[s
     return tuple(str(number) for number in sorted(int(image_id) for image_id in {*there, *named}))
 
 
-def _image_row(image_id: str, path: Path, box: tuple[float, ...] | None) -> dict:
-    digest, width, height = _looked_at(path)
+def _image_row(image_id: str, path: Path, box: tuple[float, ...] | None, known: dict[Path, Facts]) -> dict[str, Any]:
+    if path not in known:
+        known[path] = _facts(path)
+    digest, width, height = known[path]
     crop = genecis.crop_of(box, width, height) if box else None
     if crop and (crop[2] <= crop[0] or crop[3] <= crop[1]):
         raise ValueError(f"the box of {image_id} lies outside of the picture")
@@ -112,9 +121,7 @@ def _image_row(image_id: str, path: Path, box: tuple[float, ...] | None) -> dict
     return {"image_id": image_id, "path": _relative(path), "crop": crop, "sha256": digest, "width": size[0], "height": size[1]}
 
 
-@lru_cache(maxsize=200_000)
-def _looked_at(path: Path) -> tuple[str, int, int]:
-    """SHA-256, width and height; two splits of a benchmark share their pictures."""
+def _facts(path: Path) -> Facts:
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as image:
         return hashlib.sha256(content).hexdigest(), image.width, image.height
