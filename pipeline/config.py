@@ -33,6 +33,46 @@ class RuntimeParams:
     """auto: a GPU where there is one."""
 
 
+PUBLIC_BENCHMARKS = ("fashioniq", "cirr", "circo", "genecis")
+
+
+@dataclass
+class FashionIQParams:
+    folder: str = "data/raw/fashioniq"
+    splits: list[str] = field(default_factory=lambda: ["val"])
+    categories: list[str] = field(default_factory=lambda: ["dress", "shirt", "toptee"])
+    caption_order: str = "both"
+    """How the two captions become one text: forward ("first and second") | reversed | both, whose scores are averaged."""
+
+    def __post_init__(self) -> None:
+        allowed = ("forward", "reversed", "both")
+        _require(self.caption_order in allowed, f"data.fashioniq.caption_order: {self.caption_order!r} is not one of {', '.join(allowed)}")
+        wrong = set(self.categories) - {"dress", "shirt", "toptee"}
+        _require(not wrong, f"data.fashioniq.categories: {sorted(wrong)} are no categories of FashionIQ")
+
+
+@dataclass
+class CirrParams:
+    folder: str = "data/raw/cirr"
+    splits: list[str] = field(default_factory=lambda: ["val", "test1"])
+
+
+@dataclass
+class CircoParams:
+    folder: str = "data/raw/circo"
+    splits: list[str] = field(default_factory=lambda: ["val", "test"])
+
+
+@dataclass
+class GeneCISParams:
+    folder: str = "data/raw/genecis"
+    tasks: list[str] = field(default_factory=lambda: ["focus_attribute", "change_attribute", "focus_object", "change_object"])
+
+    def __post_init__(self) -> None:
+        wrong = set(self.tasks) - {f"{verb}_{what}" for verb in ("focus", "change") for what in ("attribute", "object")}
+        _require(not wrong, f"data.genecis.tasks: {sorted(wrong)} are no tasks of GeneCIS")
+
+
 @dataclass
 class DataParams:
     sources: str = "emoji"
@@ -48,6 +88,18 @@ class DataParams:
     val_distractors: int = 600
     max_images: int = 0
     """0: all of them."""
+    benchmarks: list[str] = field(default_factory=lambda: ["emoji_cir"])
+    """What is tested on: emoji_cir and the public ones, each of which is read from its own `folder`."""
+    fashioniq: FashionIQParams = field(default_factory=FashionIQParams)
+    cirr: CirrParams = field(default_factory=CirrParams)
+    circo: CircoParams = field(default_factory=CircoParams)
+    genecis: GeneCISParams = field(default_factory=GeneCISParams)
+
+    def __post_init__(self) -> None:
+        allowed = ("emoji_cir", *PUBLIC_BENCHMARKS)
+        wrong = [name for name in self.benchmarks if name not in allowed]
+        _require(not wrong, f"data.benchmarks: {wrong} are not among {', '.join(allowed)}")
+        _require(bool(self.benchmarks), "data.benchmarks: at least one must be listed")
 
 
 @dataclass
@@ -303,6 +355,9 @@ class RetrieveParams:
     """Weight of the text in the training-free slerp row, chosen on the validation split."""
     image_text: float = 0.5
     """Weight of the text in the training-free image + text row."""
+    edit_prompt: str = ""
+    """CIReVL's second step: the text-only instruction by which f_M applies {modification} to {caption}. Empty, for an
+    f_M that follows none: its description of the target, read off the reference itself, takes the place of both steps."""
 
     def __post_init__(self) -> None:
         _require(self.fuse in ("mean", "max"), f"retrieve.fuse: {self.fuse!r} is neither mean nor max")

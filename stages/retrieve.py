@@ -9,10 +9,12 @@ import pyarrow as pa
 from pipeline.app.errors import run_stage
 from pipeline.artifacts import schemas, write_table
 from pipeline.benchmarks import QUERY_SETS, find_benchmarks
-from pipeline.config import as_dict, load_params
+from pipeline.cirevl import CirevlQueries, ReferenceCaptions, answers_of
+from pipeline.config import ParameterError, as_dict, load_params
 from pipeline.encoders.pictures import Pictures
-from pipeline.methods import DualEncoderQueries, FusionDiffQueries, open_space
+from pipeline.methods import CLIP, DualEncoderQueries, FusionDiffQueries, open_space
 from pipeline.retrieval import rank_queries, read_queries, write_rankings
+from pipeline.retrieval.submissions import DEPTH, write_submissions
 from pipeline.runtime import set_up
 
 INDEX, FOLDER = Path("data/index"), Path("data/retrieved")
@@ -21,18 +23,26 @@ INDEX, FOLDER = Path("data/index"), Path("data/retrieved")
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
+    benchmarks = find_benchmarks()
+    if params.retrieve.top_k < DEPTH and any(benchmark.private for benchmark in benchmarks):
+        raise ParameterError(f"retrieve.top_k: {params.retrieve.top_k} is less than the {DEPTH} that the benchmarks' servers ask for")
     fusion_diff, diffcomp = FusionDiffQueries.load(params), DualEncoderQueries.load(params)
+    captions = ReferenceCaptions(params, fusion_diff.mllm)
+    cirevl = CirevlQueries(params, captions, fusion_diff.descriptions, diffcomp.backbone, diffcomp.spaces[CLIP])
     made_by = {"retrieve": as_dict(params.retrieve), "seed": params.seed}
-    for benchmark in find_benchmarks():
+    for benchmark in benchmarks:
         pictures, out = Pictures(benchmark.images), FOLDER / benchmark.name
         for query_set in benchmark.query_sets:
-            queries = read_queries(benchmark.path / query_set)
-            for family in (fusion_diff, diffcomp):
-                for method, query in family.vectors(queries, pictures).items():
-                    index = open_space(INDEX / benchmark.name, family, query.space, params.runtime.threads)
-                    rankings = rank_queries(index, queries, query.vectors, params.retrieve.top_k, params.retrieve.fuse)
-                    identity = made_by | {"space": query.space, "gallery": index.manifest["gallery"]}
-                    write_rankings(out / QUERY_SETS[query_set] / method, method, rankings, identity)
+            queries = captions.with_concepts(read_queries(benchmark.path / query_set), pictures)
+            for family, method, query in answers_of((fusion_diff, diffcomp, cirevl), queries, pictures):
+                index = open_space(INDEX / benchmark.gallery, family, query.space, params.runtime.threads)
+                rankings = rank_queries(
+                    index, queries, query.vectors, params.retrieve.top_k, params.retrieve.fuse, benchmark.excludes_reference,
+                )
+                identity = made_by | {"space": query.space, "gallery": index.manifest["gallery"]}
+                write_rankings(out / QUERY_SETS[query_set] / method, method, rankings, identity)
+                if not queries[0].target_ids:
+                    write_submissions(out / "submissions", benchmark.public, method, queries, rankings)
         rows = [
             {"query_id": query.query_id, "descriptions": fusion_diff.descriptions[query.query_id]}
             for query in read_queries(benchmark.path / "queries")

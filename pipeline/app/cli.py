@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.app.errors import clear_errors
+from pipeline.app.score import score, submit
 from pipeline.config import load_profile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -29,6 +30,10 @@ def info(
     from pipeline.app.models import describe_models
 
     typer.echo(json.dumps(describe_models(load_profile(profile, conf)), indent=2))
+
+
+app.command()(score)
+app.command()(submit)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from pipeline.report.metrics import Answers, benchmark_metrics, claimed_orders, 
 from pipeline.report.names import CLAIMED_ORDERS
 from pipeline.report.page import TOP, Page, render_page
 from pipeline.report.pictures import load_pictures
+from pipeline.report.public import PublicAnswers, public_report
+from pipeline.report.public import markdown as public_markdown
 from pipeline.report.samples import featured, figure_queries, sample_queries
 from pipeline.report.tables import markdown, protocol_tables, recall_table
 
@@ -53,6 +55,10 @@ class ReportInputs:
     bootstrap: int = 1000
     sample_queries: int = 6
     orders: Sequence[tuple[str, str]] = CLAIMED_ORDERS
+    public: Sequence[PublicAnswers] = ()
+    """What of the public benchmarks was answered; scored by their own protocols, whatever `benchmarks` holds."""
+    backbones: Mapping[str, str] = field(default_factory=dict)
+    """Space -> the model whose vectors are searched there."""
 
 
 def changed_parameters(values: Mapping[str, Any], profile: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
@@ -87,17 +93,19 @@ def build_report(inputs: ReportInputs) -> None:
     strip = figure_queries(answers, FIGURE_ROWS, inputs.seed)
     pictures = load_pictures(first.images, _shown(answers, samples, TOP, list(answers.by_method)) | _shown(answers, strip, SHOWN, featured(answers)))
 
-    write_json(out / "metrics.json", {**metrics, "orders": orders})
+    public = public_report(inputs.public, inputs.backbones)
+    own = {name: scores for name, scores in metrics.items() if name not in public.names}
+    write_json(out / "metrics.json", {**own, **public.metrics, "orders": orders})
     plots.write_recall_csv(out / "plots" / "recall.csv", curves)
     for name, log in logs.items():
         plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
-    _write(out / "tables" / "results.md", markdown(tables).encode())
+    _write(out / "tables" / "results.md", (markdown(tables) + public_markdown(public.comparisons)).encode())
     _write(out / "figures" / "queries.png", query_strip(answers, strip, featured(answers), pictures))
     _write(out / "figures" / "recall.png", plots.recall_chart(curves, "print"))
     page = Page(
         profile=inputs.profile, changed=inputs.changed, benchmark=first.name, answers=answers, gallery_size=ShardSet.open(first.images, verify=False).rows,
         metrics=metrics[first.name], tables=tables, orders=orders, curves=curves, logs=logs, samples=samples, pictures=pictures,
-        descriptions=inputs.descriptions,
+        descriptions=inputs.descriptions, public=public.comparisons,
         further={benchmark.name: recall_table(metrics[benchmark.name]) for benchmark in inputs.benchmarks[1:]},
     )
     _write(out / "index.html", render_page(page).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pipeline.report import plots
 from pipeline.report.metrics import INTERVAL_K, Answers
 from pipeline.report.names import ATTRIBUTIONS, FEATURED, benchmark_label, describe, kind_label
 from pipeline.report.pictures import data_uri, png_uri
+from pipeline.report.public import Comparison
 from pipeline.report.samples import featured
 from pipeline.report.tables import Table
 from pipeline.retrieval.protocols import MEAN
@@ -43,6 +44,8 @@ class Page:
     descriptions: Mapping[str, str]
     further: dict[str, Table]
     """Other benchmarks' recall tables."""
+    public: Sequence[Comparison] = ()
+    """The public benchmarks beside the published figures."""
 
 
 def render_page(page: Page) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.artifacts.images import EncodedImages, image_columns
 
 THUMBNAIL = 96
 """Pictures are shown at most this wide and high."""
@@ -21,10 +22,12 @@ def load_pictures(images: Path, wanted: Iterable[str]) -> dict[str, Image.Image]
     Raises ArtifactError naming a picture that is missing or cannot be decoded.
     """
     missing, pictures = set(wanted), {}
-    for table in ShardSet.open(images).shards(["image_id", "bytes"]):
+    shards = ShardSet.open(images)
+    for table in shards.shards(image_columns(shards)):
+        encoded = EncodedImages(table)
         for position, name in enumerate(table["image_id"].to_pylist()):
             if name in missing:
-                pictures[name] = _decoded(table["bytes"][position].as_py(), f"{images}: image {name!r}")
+                pictures[name] = _decoded(encoded[position], f"{images}: image {name!r}")
                 missing.discard(name)
     if missing:
         raise ArtifactError(f"{images}: {len(missing)} pictures are missing, the first is {min(missing)!r}")

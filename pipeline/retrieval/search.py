@@ -11,14 +11,17 @@ from pipeline.retrieval.queries import Query
 from pipeline.retrieval.rankings import Ranking
 
 
-def rank_queries(index: Index, queries: Sequence[Query], vectors: np.ndarray, top_k: int, fuse: str = "mean") -> list[Ranking]:
-    """Search the gallery and rank each query's subset, the reference removed from both.
+def rank_queries(
+    index: Index, queries: Sequence[Query], vectors: np.ndarray, top_k: int, fuse: str = "mean", exclude_reference: bool = True,
+) -> list[Ranking]:
+    """Search the gallery and rank each query's subset; the reference is never in the subset, and in the gallery as asked.
 
     `vectors` is [Q, d], or [Q, H, d] for H hypotheses a query (see `Index.search`).
     """
     if len(vectors) != len(queries):
         raise ValueError(f"{len(vectors)} vectors for {len(queries)} queries")
-    ids, scores = index.search(vectors, top_k, exclude=[query.reference_id for query in queries], fuse=fuse)
+    excluded = [query.reference_id for query in queries] if exclude_reference else None
+    ids, scores = index.search(vectors, top_k, exclude=excluded, fuse=fuse)
     rankings = []
     for query, vector, ranked, ranked_scores in zip(queries, vectors, ids, scores, strict=True):
         subset = [name for name in query.subset_ids if name != query.reference_id]
