@@ -9,9 +9,10 @@ from pipeline.artifacts import ShardSet
 from pipeline.benchmarks import BenchmarkFolder, find_benchmarks
 from pipeline.config import as_dict, load_params, load_profile
 from pipeline.report import Benchmark, ReportInputs, build_report, changed_parameters
+from pipeline.report.indexes import index_metrics
 from pipeline.runtime import set_up
 
-RETRIEVED, MODELS, FOLDER = Path("data/retrieved"), Path("models"), Path("reports")
+RETRIEVED, INDEX, MODELS, FOLDER = Path("data/retrieved"), Path("data/index"), Path("models"), Path("reports")
 LOG = "training.csv"
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     build_report(ReportInputs(
         benchmarks, FOLDER, params.profile,
         changed=changed_parameters(as_dict(params), as_dict(load_profile(params.profile))),
-        losses=losses, descriptions=descriptions_of(benchmarks[0].name),
+        losses=losses, descriptions=descriptions_of(benchmarks[0].name), index=index_metrics(INDEX),
         seed=params.seed, bootstrap=params.report.bootstrap, sample_queries=params.report.sample_queries,
     ))
 

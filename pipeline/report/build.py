@@ -49,6 +49,8 @@ class ReportInputs:
     """Model -> its training log, a CSV with at least `step` and `loss`."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """Query id -> the target description that was inferred for it."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """What `index_metrics` says of the indexes."""
     seed: int = 0
     bootstrap: int = 1000
     sample_queries: int = 6
@@ -87,7 +89,7 @@ def build_report(inputs: ReportInputs) -> None:
     strip = figure_queries(answers, FIGURE_ROWS, inputs.seed)
     pictures = load_pictures(first.images, _shown(answers, samples, TOP, list(answers.by_method)) | _shown(answers, strip, SHOWN, featured(answers)))
 
-    write_json(out / "metrics.json", {**metrics, "orders": orders})
+    write_json(out / "metrics.json", {**metrics, "orders": orders, **({"index": inputs.index} if inputs.index else {})})
     plots.write_recall_csv(out / "plots" / "recall.csv", curves)
     for name, log in logs.items():
         plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
