@@ -330,11 +330,45 @@ class BackbonesParams:
 
 @dataclass
 class IndexParams:
+    """How galleries are searched (README: Choosing an index)."""
+
     kind: str = "flat"
     """flat | hnsw | ivfpq."""
+    storage: str = "float32"
+    """float32 | float16: the vectors that are kept and that scores are computed from."""
+    device: str = "auto"
+    """cpu | auto: search on a GPU where FAISS has one for this kind (flat in float32, ivfpq)."""
+    hnsw_m: int = 32
+    """Links a node; twice as many in the lowest layer."""
+    ef_construction: int = 200
+    ef_search: int = 256
+    deterministic: bool = True
+    """false: HNSW is built by all threads, faster, and differs from one build to the next."""
+    nlist: int = 0
+    """IVF's lists; 0: 4 sqrt(rows), as far as the training sample reaches."""
+    nprobe: int = 0
+    """Lists that a query reads; 0: 15% of them, at least 8."""
+    pq_bits: int = 4
+    """Bits a part of a product-quantised vector: 4 (FAISS's fast scan) | 8 (slower to train and on a CPU; the form a GPU has)."""
+    pq_parts: int = 0
+    """0: about one to four dimensions with 4 bits, to sixteen with 8."""
+    refine_factor: int = 8
+    """Candidates by quantised scores for each one that is asked for."""
+    train_rows: int = 131_072
+    """At most so many vectors, drawn by the seed, train IVF and PQ; what bounds the memory of training."""
+    recall_queries: int = 256
+    """Queries that recall against exact search is measured with after building; 0: not measured."""
 
     def __post_init__(self) -> None:
         _require(self.kind in ("flat", "hnsw", "ivfpq"), f"index.kind: {self.kind!r} is not one of flat, hnsw, ivfpq")
+        _require(self.storage in ("float32", "float16"), f"index.storage: {self.storage!r} is neither float32 nor float16")
+        _require(self.device in ("cpu", "auto"), f"index.device: {self.device!r} is neither cpu nor auto")
+        _require(self.pq_bits in (4, 8), f"index.pq_bits: {self.pq_bits} is neither 4 nor 8")
+        least = {"hnsw_m": 2, "ef_construction": 1, "ef_search": 1, "refine_factor": 1, "train_rows": 1}
+        for name in (*least, "nlist", "nprobe", "pq_parts", "recall_queries"):
+            value = getattr(self, name)
+            _require(value >= least.get(name, 0), f"index.{name}: {value} is less than {least.get(name, 0)}")
+        _require(not self.nlist or self.nprobe <= self.nlist, f"index.nprobe: {self.nprobe} is more than index.nlist {self.nlist}")
 
 
 @dataclass

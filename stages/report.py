@@ -10,9 +10,10 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.benchmarks import BenchmarkFolder, find_benchmarks
 from pipeline.config import as_dict, load_params, load_profile
 from pipeline.report import Benchmark, PublicAnswers, ReportInputs, build_report, changed_parameters
+from pipeline.report.indexes import index_metrics
 from pipeline.runtime import set_up
 
-RETRIEVED, MODELS, FOLDER = Path("data/retrieved"), Path("models"), Path("reports")
+RETRIEVED, INDEX, MODELS, FOLDER = Path("data/retrieved"), Path("data/index"), Path("models"), Path("reports")
 LOG = "training.csv"
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     build_report(ReportInputs(
         benchmarks, FOLDER, params.profile,
         changed=changed_parameters(as_dict(params), as_dict(load_profile(params.profile))),
-        losses=losses, descriptions=descriptions_of(benchmarks[0].name),
+        losses=losses, descriptions=descriptions_of(benchmarks[0].name), index=index_metrics(INDEX),
         seed=params.seed, bootstrap=params.report.bootstrap, sample_queries=params.report.sample_queries,
         public=[public_answers_of(folder) for folder in found if folder.public],
         backbones={"fused": params.encoder.path, "clip": params.diffcomp.backbone}

@@ -51,6 +51,8 @@ class ReportInputs:
     """Model -> its training log, a CSV with at least `step` and `loss`."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """Query id -> the target description that was inferred for it."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """What `index_metrics` says of the indexes."""
     seed: int = 0
     bootstrap: int = 1000
     sample_queries: int = 6
@@ -95,7 +97,8 @@ def build_report(inputs: ReportInputs) -> None:
 
     public = public_report(inputs.public, inputs.backbones)
     own = {name: scores for name, scores in metrics.items() if name not in public.names}
-    write_json(out / "metrics.json", {**own, **public.metrics, "orders": orders})
+    indexes = {"index": inputs.index} if inputs.index else {}
+    write_json(out / "metrics.json", {**own, **public.metrics, "orders": orders, **indexes})
     plots.write_recall_csv(out / "plots" / "recall.csv", curves)
     for name, log in logs.items():
         plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
