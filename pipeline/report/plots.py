@@ -18,6 +18,7 @@ from pipeline.retrieval.protocols import MEAN
 
 THEMES = {"light": ("#1d1f23", "#d9dbe0", "none"), "dark": ("#e6e7ea", "#3a3e46", "none"), "print": ("#1d1f23", "#d9dbe0", "white")}
 """Ink, grid and background colour: two for the page, one for a README."""
+DPI = {"light": 130, "dark": 130, "print": 200}
 
 SWEPT, TARGET, FAINT = "#d9481f", "#1a9c4b", "#7f8ea3"
 
@@ -130,7 +131,7 @@ def as_png(figure: Figure, theme: str) -> bytes:
         for spine in axes.spines.values():
             spine.set_color(grid)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI[theme], metadata={"Software": None})
     figure.set_layout_engine("none")
     return buffer.getvalue()
 
@@ -145,8 +146,8 @@ def _smoothed(values: list[float], keep: float = 0.8) -> list[float]:
 
 
 def _figure(width: float, height: float = 3.7) -> tuple[Figure, Axes]:
-    """Inches at 130 dots each; `as_png` brings the colours."""
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    """Inches; `as_png` brings the colours."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.grid(linewidth=0.6)
