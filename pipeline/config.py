@@ -404,8 +404,29 @@ class RetrieveParams:
 @dataclass
 class ReportParams:
     bootstrap: int = 1000
-    sample_queries: int = 6
-    """Queries a kind shown as pictures."""
+    page_megabytes: float = 7.0
+    """Bound on the page: as many queries are shown, of all kinds alike, as have room for their pictures."""
+
+    def __post_init__(self) -> None:
+        _require(self.bootstrap > 0, f"report.bootstrap: {self.bootstrap} is not positive")
+        _require(self.page_megabytes > 0, f"report.page_megabytes: {self.page_megabytes} is not positive")
+
+
+@dataclass
+class SweepParams:
+    """Values tried of gamma, delta and N (the paper's figure 5); the others stay those of `retrieve`."""
+
+    benchmark: str = "emoji_cir_val"
+    """Where parameters are chosen."""
+    guidance_scale: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0])
+    control_scale: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0])
+    solver_steps: list[int] = field(default_factory=lambda: [2, 4, 6, 8, 10, 14, 18, 22])
+
+    def __post_init__(self) -> None:
+        for name, least in (("guidance_scale", 0.0), ("control_scale", 0.0), ("solver_steps", 1)):
+            values = getattr(self, name)
+            _require(len(values) > 0 and min(values) >= least, f"sweep.{name}: {values} is not a list of numbers of at least {least}")
+            _require(values == sorted(set(values)), f"sweep.{name}: {values} does not rise from value to value")
 
 
 @dataclass
@@ -426,6 +447,7 @@ class Params:
     index: IndexParams = field(default_factory=IndexParams)
     retrieve: RetrieveParams = field(default_factory=RetrieveParams)
     report: ReportParams = field(default_factory=ReportParams)
+    sweep: SweepParams = field(default_factory=SweepParams)
 
     def __post_init__(self) -> None:
         self.variants()

@@ -1,9 +1,11 @@
-"""retrieve: benchmarks, indexes and models -> data/retrieved/<benchmark>: descriptions and every method's ranked lists."""
+"""retrieve: benchmarks, indexes and models -> data/retrieved/<benchmark>: every method's ranked lists, and what led to them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.app.errors import run_stage
@@ -13,7 +15,7 @@ from pipeline.cirevl import CirevlQueries, ReferenceCaptions, answers_of
 from pipeline.config import ParameterError, as_dict, load_params
 from pipeline.encoders.pictures import Pictures
 from pipeline.methods import CLIP, DualEncoderQueries, FusionDiffQueries, open_space
-from pipeline.retrieval import rank_queries, read_queries, write_rankings
+from pipeline.retrieval import Query, rank_queries, read_queries, target_similarities, write_rankings
 from pipeline.retrieval.submissions import DEPTH, write_submissions
 from pipeline.runtime import set_up
 
@@ -31,7 +33,7 @@ def main() -> None:
     cirevl = CirevlQueries(params, captions, fusion_diff.descriptions, diffcomp.backbone, diffcomp.spaces[CLIP])
     made_by = {"retrieve": as_dict(params.retrieve), "seed": params.seed}
     for benchmark in benchmarks:
-        pictures, out = Pictures(benchmark.images), FOLDER / benchmark.name
+        pictures, out, similarities = Pictures(benchmark.images), FOLDER / benchmark.name, []
         for query_set in benchmark.query_sets:
             queries = captions.with_concepts(read_queries(benchmark.path / query_set), pictures)
             for family, method, query in answers_of((fusion_diff, diffcomp, cirevl), queries, pictures):
@@ -43,11 +45,22 @@ def main() -> None:
                 write_rankings(out / QUERY_SETS[query_set] / method, method, rankings, identity)
                 if not queries[0].target_ids:
                     write_submissions(out / "submissions", benchmark.public, method, queries, rankings)
+                elif query_set == "queries":
+                    similarities += target_similarities(index, method, queries, query.vectors, rankings, params.retrieve.fuse)
+                if query_set == "queries" and method == "fused_only":
+                    write_fused(out / "fused", queries, query.vectors, made_by)
         rows = [
             {"query_id": query.query_id, "descriptions": fusion_diff.descriptions[query.query_id]}
             for query in read_queries(benchmark.path / "queries")
         ]
         write_table(out / "descriptions", pa.Table.from_pylist(rows, schema=schemas.DESCRIPTIONS), made_by)
+        write_table(out / "similarities", pa.Table.from_pylist(similarities, schema=schemas.SIMILARITIES), made_by)
+
+
+def write_fused(folder: Path, queries: list[Query], vectors: np.ndarray, made_by: dict[str, Any]) -> None:
+    """z_r,delta of every query: the sweeps sample from it again."""
+    rows = [{"id": query.query_id, "vector": vector} for query, vector in zip(queries, vectors, strict=True)]
+    write_table(folder, pa.Table.from_pylist(rows, schema=schemas.embeddings(vectors.shape[1])), made_by)
 
 
 if __name__ == "__main__":

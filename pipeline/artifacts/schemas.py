@@ -27,6 +27,10 @@ RANKINGS = pa.schema([
     ("query_id", pa.string()), ("method", pa.string()), ("ranked_ids", _STRINGS), ("scores", pa.list_(pa.float32())),
     ("subset_ranked_ids", _STRINGS),
 ])
+SIMILARITIES = pa.schema([
+    ("query_id", pa.string()), ("method", pa.string()), ("target", pa.float32()), ("other", pa.float32()),
+])
+"""The best target's score and that of the best picture that is none, reference apart."""
 DESCRIPTIONS = pa.schema([("query_id", pa.string()), ("descriptions", _STRINGS)])
 ASPECTS = pa.schema([("query_id", pa.string()), ("aspects", _STRINGS)])
 """CIRCO's semantic aspects of a query."""

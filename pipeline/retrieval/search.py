@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,3 +29,19 @@ def rank_queries(
         subset_ranked, _ = index.rank(vector, subset, fuse)
         rankings.append(Ranking(query.query_id, tuple(ranked), tuple(ranked_scores), tuple(subset_ranked)))
     return rankings
+
+
+def target_similarities(
+    index: Index, method: str, queries: Sequence[Query], vectors: np.ndarray, rankings: Sequence[Ranking], fuse: str = "mean",
+) -> list[dict[str, Any]]:
+    """Rows of `schemas.SIMILARITIES`: each query's best score among its targets, and among the other pictures.
+
+    The other pictures are those of its ranked list; where that holds targets alone, `other` is None.
+    """
+    rows = []
+    for query, vector, ranking in zip(queries, vectors, rankings, strict=True):
+        target = float(index.scores_for(vector, query.target_ids, fuse).max())
+        scored = zip(ranking.ranked_ids, ranking.scores, strict=True)
+        other = next((score for name, score in scored if name not in query.target_ids), None)
+        rows.append({"query_id": query.query_id, "method": method, "target": target, "other": other})
+    return rows
