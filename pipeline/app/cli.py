@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.app import commands
 from pipeline.app.errors import clear_errors
 from pipeline.config import load_profile
 
@@ -29,6 +30,11 @@ def info(
     from pipeline.app.models import describe_models
 
     typer.echo(json.dumps(describe_models(load_profile(profile, conf)), indent=2))
+
+
+app.command()(commands.index)
+app.command()(commands.search)
+app.command()(commands.demo)
 
 
 if __name__ == "__main__":
