@@ -39,7 +39,7 @@ def index(
     for space, reason in done.left_out.items():
         typer.echo(f"left out: {space} ({reason})")
     if done.rejected:
-        typer.echo(f"{done.rejected} files could not be read; {done.rejections} says why")
+        typer.echo(f"{done.rejected} could not be read; {done.rejections} says why")
 
 
 @clear_errors()
@@ -85,7 +85,10 @@ def search(
         for request in requests:
             answer = searcher.search(request)
             found.append((request, answer))
-            typer.echo(json.dumps(show.as_json(request, answer), ensure_ascii=False)) if as_json else console.print(show.as_table(request, answer))
+            if as_json:
+                typer.echo(json.dumps(show.as_json(request, answer), ensure_ascii=False))
+            else:
+                console.print(show.as_table(request, answer))
     if html:
         with write_atomically(html) as aside:
             aside.write_text(show.as_html(found, where), encoding="utf-8")

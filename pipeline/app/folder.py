@@ -25,7 +25,7 @@ from pipeline.app.pictures import PictureError, read_bytes, read_picture
 from pipeline.artifacts import ArtifactError, ShardSet, sha256_file, write_json, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import WEIGHTS
-from pipeline.config import Params, ParameterError
+from pipeline.config import ParameterError, Params
 from pipeline.diffcomp import load_diffcomp
 from pipeline.diffcomp.files import backbone_identity, variant_identity
 from pipeline.encoders.dual import DualEncoder, load_dual_encoder

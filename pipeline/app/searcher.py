@@ -14,12 +14,22 @@ from PIL import Image
 
 from pipeline.app.gallery import Gallery
 from pipeline.app.requests import REFERENCE, Request
-from pipeline.app.why import Caption, TrainingCaptions, heat_map
+from pipeline.app.why import Caption, TrainingCaptions
 from pipeline.artifacts.weights import WEIGHTS
-from pipeline.config import Params, ParameterError
+from pipeline.config import ParameterError, Params
 from pipeline.encoders.pictures import LoosePictures
 from pipeline.methods import (
-    CLIP, CONTROL, DIFFCOMP, FUSED, FUSION_DIFF_METHODS, PRIOR, Controls, DualEncoderQueries, Family, FusionDiffQueries, open_space,
+    CLIP,
+    CONTROL,
+    DIFFCOMP,
+    FUSED,
+    FUSION_DIFF_METHODS,
+    PRIOR,
+    Controls,
+    DualEncoderQueries,
+    Family,
+    FusionDiffQueries,
+    open_space,
 )
 from pipeline.retrieval import BASELINES, Index
 
@@ -87,13 +97,11 @@ class Searcher:
         """Whether a region on the reference means anything to the method."""
         return method in self.params.diffcomp_variants
 
-    def kept(self, request: Request) -> Image.Image:
-        """1 - alpha_j over a DiffComp's reference as a heat map: what stays is bright, what the text replaces dark."""
+    def kept(self, request: Request) -> np.ndarray:
+        """1 - alpha_j over the square that a DiffComp sees of the reference, [h, w]: how much of it stays where."""
         with self._lock:
             family = self._family(request.method)
-            pictures = LoosePictures({REFERENCE: request.image})
-            values = family.kept(request.method, request.query(), pictures, request.controls.region)
-        return heat_map(request.image, values)
+            return family.kept(request.method, request.query(), LoosePictures({REFERENCE: request.image}), request.controls.region)
 
     def nearest_captions(self, answer: Answer, count: int = 5) -> list[Caption]:
         """The training captions whose pictures lie nearest to what Fusion-Diff sampled."""

@@ -24,7 +24,8 @@ def as_table(request: Request, answer: Answer) -> Table:
     """For `rich`: ranks, scores and ids; what was inferred and how long it took stand below."""
     notes = [f'"{description}"' for description in answer.descriptions]
     notes.append(", ".join(f"{part} {1000 * seconds:.0f} ms" for part, seconds in answer.seconds.items()))
-    table = Table(title=Text(f"{answer.method}: {request.text}"), caption=Text("\n".join(notes)), title_justify="left", caption_justify="left")
+    heading, below = Text(f"{answer.method}: {request.text}"), Text("\n".join(notes))
+    table = Table(title=heading, caption=below, title_justify="left", caption_justify="left")
     table.add_column("#", justify="right")
     table.add_column("score", justify="right")
     table.add_column("picture", overflow="fold")
