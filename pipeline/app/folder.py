@@ -29,7 +29,7 @@ from pipeline.config import ParameterError, Params
 from pipeline.diffcomp import load_diffcomp
 from pipeline.diffcomp.files import backbone_identity, variant_identity
 from pipeline.encoders.dual import DualEncoder, load_dual_encoder
-from pipeline.encoders.job import MAX_PIXELS, EncoderRow, UnreadableRow, embedding_job, run_job
+from pipeline.encoders.job import MAX_PIXELS, ROWS_PER_SHARD, EncoderRow, UnreadableRow, embedding_job, run_job
 from pipeline.encoders.mllm import MllmInput, identity, open_mllm
 from pipeline.encoders.pictures import pixels_of
 from pipeline.encoders.rejected import REJECTED, rejected_images
@@ -198,7 +198,7 @@ def embed_folder(reader: FolderReader, space: str, params: Params, out: Path, ma
     embedder, made_by = _opener(space, params)()
     size = params.encoder.batch_size
     job = embedding_job(embedder, decode_reduced)
-    run_job(reader, job, out, made_by | made_of | {"batch_size": size}, size, max_rejected_share=1.0)
+    run_job(reader, job, out, made_by | made_of | {"batch_size": size}, size, ROWS_PER_SHARD, max_rejected_share=1.0)
     if not ShardSet.open(out, verify=False).rows:
         raise ArtifactError(f"{out}: none of {len(reader)} files can be read as a picture; {REJECTED} says why")
 
