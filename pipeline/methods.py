@@ -6,24 +6,28 @@ the demo ask it for vectors; `pipeline.retrieval` searches them without knowing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import Params
-from pipeline.diffcomp import DiffComp, load_diffcomp
+from pipeline.diffcomp import DiffComp, load_diffcomp, subtract
 from pipeline.diffcomp.files import backbone_identity, variant_identity
 from pipeline.encoders.dual import DualEncoder, load_dual_encoder
 from pipeline.encoders.gallery import encode_in_batches, encode_pictures
 from pipeline.encoders.mllm import Mllm, MllmInput, batches, identity, open_mllm, target_input
-from pipeline.encoders.pictures import Pictures
+from pipeline.encoders.pictures import PictureSource, square
 from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.text import identity as text_identity
 from pipeline.fusion_diff import Sampler, TextConditions
@@ -46,14 +50,70 @@ class QueryVectors:
     """[Q, d], or [Q, K, d] for K hypotheses a query; unit length."""
 
 
+class ControlError(ValueError):
+    """A control that cannot be used, or that the method does not have."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a person may add to one query; None keeps the parameter of `retrieve`. Raises ControlError out of range."""
+
+    negative: str = ""
+    """What the answer should not be: guides Fusion-Diff's samples away, is subtracted on the sphere elsewhere."""
+    negative_weight: float = 0.2
+    """How far it is subtracted; see `subtract`."""
+    region: Image.Image | None = None
+    """A picture in mode L over the reference, 255 where that is to change; DiffComp only."""
+    guidance_scale: float | None = None
+    control_scale: float | None = None
+    hypotheses: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, high in (("negative_weight", 1.0), ("guidance_scale", 20.0), ("control_scale", 20.0)):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and 0.0 <= value <= high):
+                raise ControlError(f"{name}: {value} is not between 0 and {high:g}")
+        if self.hypotheses is not None and not 1 <= self.hypotheses <= 64:
+            raise ControlError(f"hypotheses: {self.hypotheses} is not between 1 and 64")
+
+
+@dataclass
+class Asked:
+    """One query's vectors, and what came of making them."""
+
+    query: QueryVectors
+    descriptions: list[str] = field(default_factory=list)
+    """The target as Fusion-Diff described it, likeliest first."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Part -> time it took."""
+
+
+class Clock:
+    """Seconds by part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
 class Family(Protocol):
     """Methods that share their models."""
 
     spaces: dict[str, dict[str, Any]]
     """Space -> what the identity of a gallery in it must say."""
 
-    def vectors(self, queries: Sequence[Query], pictures: Pictures) -> dict[str, QueryVectors]:
+    def vectors(self, queries: Sequence[Query], pictures: PictureSource) -> dict[str, QueryVectors]:
         """Method -> its query vectors."""
+
+    def ask(self, method: str, query: Query, pictures: PictureSource, controls: Controls) -> Asked:
+        """One query of one method, under the person's controls."""
 
 
 def open_space(folder: str | Path, family: Family, space: str, threads: int = 1) -> Index:
@@ -64,6 +124,9 @@ def open_space(folder: str | Path, family: Family, space: str, threads: int = 1)
         if found.get(key) != expected:
             raise ArtifactError(f"{Path(folder) / space}: its gallery has {key} = {found.get(key)!r}, the queries {expected!r}")
     return index
+
+
+FUSION_DIFF_METHODS = ("fused_only", "stage1_only", "fusion_diff")
 
 
 class FusionDiffQueries:
@@ -89,20 +152,21 @@ class FusionDiffQueries:
         mllm, text_encoder = open_mllm(params.encoder, params.runtime.device), TextEncoder(params.text_encoder, params.runtime.device)
         return cls(params, mllm, text_encoder, stage1, full)
 
-    def vectors(self, queries: Sequence[Query], pictures: Pictures) -> dict[str, QueryVectors]:
+    def vectors(self, queries: Sequence[Query], pictures: PictureSource) -> dict[str, QueryVectors]:
         fused = self.fuse(queries, pictures)
         described = self.describe(queries, pictures)
+        self.descriptions |= {query.query_id: texts for query, texts in zip(queries, described, strict=True)}
         stage1, full = self.sample(self.stage1, queries, described), self.sample(self.full, queries, described, fused)
         return {
             "fused_only": QueryVectors(FUSED, fused), "stage1_only": QueryVectors(FUSED, stage1), "fusion_diff": QueryVectors(FUSED, full),
         }
 
-    def fuse(self, queries: Sequence[Query], pictures: Pictures) -> np.ndarray:
+    def fuse(self, queries: Sequence[Query], pictures: PictureSource) -> np.ndarray:
         """z_r,delta [Q, d]: f_M of the reference and the modification."""
         inputs = [MllmInput(query.text, pictures.image(query.reference_id)) for query in queries]
         return np.concatenate([self.mllm.embed(batch) for batch in self._batches(inputs, "z_r,delta")])
 
-    def describe(self, queries: Sequence[Query], pictures: Pictures) -> list[list[str]]:
+    def describe(self, queries: Sequence[Query], pictures: PictureSource) -> list[list[str]]:
         """The D likeliest target descriptions of every query, best first; the modification where f_M says nothing."""
         encoder, count = self.params.encoder, self.params.retrieve.descriptions
         inputs = [target_input(encoder, pictures.image(query.reference_id), query.text, query.shared_concept) for query in queries]
@@ -110,29 +174,55 @@ class FusionDiffQueries:
             answer for batch in self._batches(inputs, "target descriptions")
             for answer in self.mllm.generate(batch, encoder.max_new_tokens, count)
         ]
-        described = [[text or query.text for text in texts] for query, texts in zip(queries, answers, strict=True)]
-        self.descriptions |= {query.query_id: texts for query, texts in zip(queries, described, strict=True)}
-        return described
+        return [[text or query.text for text in texts] for query, texts in zip(queries, answers, strict=True)]
 
-    def sample(self, sampler: Sampler, queries: Sequence[Query], described: list[list[str]], fused: np.ndarray | None = None) -> np.ndarray:
-        """K sampled targets a query, [Q, K, d]: K / D of them for each of its D descriptions."""
+    def ask(self, method: str, query: Query, pictures: PictureSource, controls: Controls) -> Asked:
+        """Raises ControlError for a region, and for a negative text without guidance."""
+        if controls.region is not None:
+            raise ControlError(f"region: {method} takes none, only DiffComp does")
+        clock, described = Clock(), [[]]
+        with clock.part("describe"):
+            fused = None if method == "stage1_only" else self.fuse([query], pictures)
+            if method != "fused_only":
+                described = self.describe([query], pictures)
+        if method == "fused_only":
+            if controls.negative:
+                fused = _subtract(fused, self.mllm.embed([MllmInput(controls.negative)]), controls)
+            return Asked(QueryVectors(FUSED, fused), seconds=clock.seconds)
+        sampler = (self.stage1 if fused is None else self.full).scaled(controls.guidance_scale, controls.control_scale)
+        if controls.negative and sampler.guidance_scale == 0.0:
+            raise ControlError(f"negative: {method} needs a guidance scale above 0 to be led away from it")
+        with clock.part("sample"):
+            vectors = self.sample(sampler, [query], described, fused, controls.hypotheses, controls.negative)
+        return Asked(QueryVectors(FUSED, vectors), described[0], clock.seconds)
+
+    def sample(
+        self, sampler: Sampler, queries: Sequence[Query], described: list[list[str]], fused: np.ndarray | None = None,
+        hypotheses: int | None = None, negative: str = "",
+    ) -> np.ndarray:
+        """K sampled targets a query, [Q, K, d]: K / D of them for each of its D descriptions.
+
+        hypotheses: K, when not that of the parameters; at least D are drawn. negative: see `Sampler.sample`.
+        """
         retrieve, ids = self.params.retrieve, [query.query_id for query in queries]
+        each = max(1, (hypotheses or retrieve.hypotheses) // retrieve.descriptions)
         control = None if fused is None else torch.from_numpy(fused)  # [Q, d]
+        against = TextConditions.from_list(self.text_encoder.encode([negative])) if negative else None
         parts = []
         for number, texts in enumerate(zip(*described, strict=True)):
             text = TextConditions.from_list(self.text_encoder.encode(list(texts)), ids)
             drawn = [
                 sampler.sample(
                     [ids[row] for row in rows], *text.batch(rows), None if control is None else control[rows],
-                    hypotheses=retrieve.hypotheses // retrieve.descriptions, seed=self.params.seed + number,
+                    hypotheses=each, seed=self.params.seed + number, negative=against and against.batch(torch.zeros_like(rows)),
                 ).cpu()
-                for rows in tqdm(torch.arange(len(ids)).split(retrieve.batch_size), desc="sampling", mininterval=5.0)
+                for rows in tqdm(torch.arange(len(ids)).split(retrieve.batch_size), desc="sampling", mininterval=5.0, delay=1.0)
             ]
             parts.append(torch.cat(drawn))  # [Q, K / D, d]
         return torch.cat(parts, dim=1).numpy()
 
     def _batches(self, inputs: list[MllmInput], title: str) -> tqdm:
-        return tqdm(list(batches(inputs, self.params.encoder.batch_size)), desc=title, mininterval=5.0)
+        return tqdm(list(batches(inputs, self.params.encoder.batch_size)), desc=title, mininterval=5.0, delay=1.0)
 
 
 class DualEncoderQueries:
@@ -142,17 +232,44 @@ class DualEncoderQueries:
         self.params, self.backbone, self.variants, self.spaces = params, backbone, variants, spaces
 
     @classmethod
-    def load(cls, params: Params, folder: Path = DIFFCOMP) -> DualEncoderQueries:
-        """Raises ArtifactError when a variant is missing or does not fit its backbone."""
+    def load(cls, params: Params, folder: Path = DIFFCOMP, only: Collection[str] | None = None) -> DualEncoderQueries:
+        """The variants named in `only` (None: all). Raises ArtifactError when one is missing or does not fit its backbone."""
         where, base = device(params.runtime), params.diffcomp
         variants = {
             name: load_diffcomp(folder / name, load_dual_encoder(variant.backbone, variant.pretrained)).to(where)
-            for name, variant in params.variants().items()
+            for name, variant in params.variants().items() if only is None or name in only
         }
         spaces = {CLIP: backbone_identity(base.backbone, base.pretrained)} | {name: variant_identity(folder / name) for name in variants}
         return cls(params, load_dual_encoder(base.backbone, base.pretrained).eval().to(where), variants, spaces)
 
-    def vectors(self, queries: Sequence[Query], pictures: Pictures) -> dict[str, QueryVectors]:
+    def ask(self, method: str, query: Query, pictures: PictureSource, controls: Controls) -> Asked:
+        """Raises ControlError for a region where the method is no DiffComp."""
+        clock, model = Clock(), self.variants.get(method)
+        if controls.region is not None and model is None:
+            raise ControlError(f"region: {method} takes none, only DiffComp does")
+        encoder, space = (model.encoder, method) if model else (self.backbone, CLIP)
+        with clock.part("describe"), torch.inference_mode():
+            if model:
+                vector = self._compose(model, [query], pictures, controls.region)
+            else:
+                image, text = self._images(encoder, [query], pictures), encoder.encode_text(self._tokens(encoder, [query]))
+                weight = {"slerp": self.params.retrieve.slerp, "image_text": self.params.retrieve.image_text}.get(method)
+                compose = BASELINES[method]
+                pair = (image.float().cpu().numpy(), text.float().cpu().numpy())
+                vector = torch.from_numpy(compose(*pair) if weight is None else compose(*pair, weight))
+            composed = vector.float().cpu().numpy()
+            if controls.negative:
+                negative = encoder.encode_text(encoder.tokenize([controls.negative]).to(encoder.mean.device))
+                composed = _subtract(composed, negative.float().cpu().numpy(), controls)
+        return Asked(QueryVectors(space, composed), seconds=clock.seconds)
+
+    def kept(self, method: str, query: Query, pictures: PictureSource, region: Image.Image | None = None) -> np.ndarray:
+        """1 - alpha_j over the reference's middle square, [h, w]: how much of it a DiffComp keeps where."""
+        model = self.variants[method]
+        pixels, painted = self._reference(model.encoder, [query], pictures, region)
+        return model.alpha_map(pixels, self._tokens(model.encoder, [query]), painted)[0].float().cpu().numpy()
+
+    def vectors(self, queries: Sequence[Query], pictures: PictureSource) -> dict[str, QueryVectors]:
         image = self._encode(lambda batch: self._images(self.backbone, batch, pictures), queries, CLIP)
         text = self._encode(lambda batch: self.backbone.encode_text(self._tokens(self.backbone, batch)), queries, CLIP)
         weights = {"slerp": self.params.retrieve.slerp, "image_text": self.params.retrieve.image_text}
@@ -167,13 +284,29 @@ class DualEncoderQueries:
     def _encode(self, encode: Any, queries: Sequence[Query], title: str) -> np.ndarray:
         return encode_in_batches(encode, queries, self.params.retrieve.batch_size, title)
 
-    def _images(self, encoder: DualEncoder, batch: Sequence[Query], pictures: Pictures) -> Tensor:
+    def _images(self, encoder: DualEncoder, batch: Sequence[Query], pictures: PictureSource) -> Tensor:
         return encode_pictures(encoder, pictures, [query.reference_id for query in batch])
 
     def _tokens(self, encoder: DualEncoder, batch: Sequence[Query]) -> Tensor:
         return encoder.tokenize([query.text for query in batch]).to(encoder.mean.device)
 
-    def _compose(self, model: DiffComp, batch: Sequence[Query], pictures: Pictures) -> Tensor:
-        encoder = model.encoder
-        pixels = pictures.pixels([query.reference_id for query in batch], encoder.image_size)
-        return model.compose(encoder.normalise(pixels), self._tokens(encoder, batch))
+    def _compose(
+        self, model: DiffComp, batch: Sequence[Query], pictures: PictureSource, region: Image.Image | None = None
+    ) -> Tensor:
+        pixels, painted = self._reference(model.encoder, batch, pictures, region)
+        return model.compose(pixels, self._tokens(model.encoder, batch), painted)
+
+    def _reference(
+        self, encoder: DualEncoder, batch: Sequence[Query], pictures: PictureSource, region: Image.Image | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Normalised references [B, 3, S, S], and the region as they are cut, [B, S, S] in [0, 1]."""
+        size = encoder.image_size
+        pixels = encoder.normalise(pictures.pixels([query.reference_id for query in batch], size))
+        if region is None:
+            return pixels, None
+        painted = torch.from_numpy(np.array(square(region, size))).float() / 255.0  # [S, S]
+        return pixels, painted.expand(len(batch), -1, -1).to(pixels.device)
+
+
+def _subtract(vectors: np.ndarray, negative: np.ndarray, controls: Controls) -> np.ndarray:
+    return subtract(torch.from_numpy(vectors), torch.from_numpy(negative), controls.negative_weight).numpy()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.app import commands
 from pipeline.app.errors import clear_errors
 from pipeline.app.score import score, submit
 from pipeline.config import load_profile
@@ -34,6 +35,9 @@ def info(
 
 app.command()(score)
 app.command()(submit)
+app.command()(commands.index)
+app.command()(commands.search)
+app.command()(commands.demo)
 
 
 if __name__ == "__main__":

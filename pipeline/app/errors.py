@@ -21,7 +21,7 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_clear(error):
+        if not is_clear(error):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -33,7 +33,7 @@ def run_stage(main: Callable[[], None]) -> None:
         main()
 
 
-def _is_clear(error: Exception) -> bool:
+def is_clear(error: Exception) -> bool:
     if type(error).__module__.startswith("pipeline."):
         return True
     if not isinstance(error, ValueError):

@@ -35,6 +35,14 @@ def slerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
     return unit(_sine_ratio(1 - weight, cos) * start + _sine_ratio(weight, cos) * end)
 
 
+def subtract(query: Tensor, negative: Tensor, weight: Tensor | float) -> Tensor:
+    """Turn `query` away from `negative` along their great circle, by `weight` of the angle that is left to its antipode.
+
+    Unit vectors [..., D], weight in [0, 1] -> unit vectors; finite for equal and for opposite vectors.
+    """
+    return slerp(query, -negative, weight)
+
+
 def _turned(start: Tensor, end: Tensor) -> Tensor:
     """`end`, turned by more than the antipodal cap's width, so that the result lies outside of the cap."""
     axis = F.one_hot(start.detach().abs().argmin(-1), start.shape[-1]).to(start)

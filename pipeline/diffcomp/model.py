@@ -54,7 +54,8 @@ class DiffComp(nn.Module):
         if self.masking == "crop" and self.super_patches.kmeans:
             raise ValueError("masking crop needs a grid of super-patches, grouping kmeans has none")
         self.composition = Composition(params.dac, params.alpha_base, params.lam, params.alpha_form)
-        self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.width))
+        # Where relatives fill, the token stays as drawn, near zero: patches without content (`compose`'s region).
+        self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.width), requires_grad=params.fill == "token")
         encoder.freeze_all_but(params.image_layers, params.text_layers)
         encoder.gradient_checkpointing = params.gradient_checkpointing
 
@@ -166,26 +167,35 @@ class DiffComp(nn.Module):
         """[B, C] -> f_T [B, D]."""
         return self.encoder.encode_text(token_ids)
 
-    def reference_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """f_I [B, D], f_j [B, N_s, D] and the super-patch of every patch [B, N], all without masking."""
+    def reference_features(self, images: Tensor, region: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """f_I [B, D], f_j [B, N_s, D] and the super-patch of every patch [B, N].
+
+        region [B, H', W']: super-patches that it covers count as masked (`SuperPatches.cover`); None: nothing is masked.
+        """
         before, after = self._trunk(self.encoder.embed_patches(images))
         assignment = self.super_patches.assign(before)
+        if region is not None:
+            mask = self.super_patches.spread(self.super_patches.cover(region.to(images.device), assignment), assignment)
+            before, after = self._trunk(self.encoder.assemble(masking.apply_mask(self.encoder.patchify(images), self.mask_token, mask)))
         return self.encoder.project(after[:, 0]), self.super_patches.encode(self.encoder, before, after, assignment), assignment
 
-    def compose(self, images: Tensor, text_ids: Tensor) -> Tensor:
-        """A query's f_comp [B, D] from normalised reference images and modification texts [B, C]. Call in eval mode."""
+    def compose(self, images: Tensor, text_ids: Tensor, region: Tensor | None = None) -> Tensor:
+        """A query's f_comp [B, D] from normalised reference images and modification texts [B, C]. Call in eval mode.
+
+        region [B, H', W']: where it is painted on the references, they count as masked.
+        """
         text = self.encode_text(text_ids)
-        if not self.composition.dac:
+        if not self.composition.dac and region is None:
             return self.composition(self.encode_image(images), None, text)
-        image, local, _ = self.reference_features(images)
+        image, local, _ = self.reference_features(images, region)
         return self.composition(image, local, text)
 
     # Pictures -----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def alpha_map(self, images: Tensor, text_ids: Tensor) -> Tensor:
+    def alpha_map(self, images: Tensor, text_ids: Tensor, region: Tensor | None = None) -> Tensor:
         """1 - alpha_j over the patches, [B, h, w]: how much of the reference is kept where (figure 5)."""
-        _, local, assignment = self.reference_features(images)
+        _, local, assignment = self.reference_features(images, region)
         kept = 1 - self.composition.weights(local, self.encode_text(text_ids))
         return self.super_patches.spread(kept, assignment).unflatten(1, self.super_patches.grid)
 

@@ -9,6 +9,7 @@ k = L is the literal O(L N S^2 d) form; k = 1 keeps the stated cost (at most 7% 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
@@ -62,6 +63,18 @@ class SuperPatches:
         local = encoder.run(sequences, self.cut, self.depth, keep)[:, 0]  # [B * Ns, W]
         return rearrange(encoder.project(local), "(b ns) d -> b ns d", ns=self.count)
 
+    def cover(self, region: Tensor, assignment: Tensor) -> Tensor:
+        """A region painted on the picture, [B, H, W] of any size, as a mask of super-patches [B, N_s].
+
+        Masked are those painted at least half; where something is painted but none that far, the most
+        painted one. assignment [B, N] as `assign` gives it.
+        """
+        painted = F.adaptive_avg_pool2d(region.float()[:, None], self.grid).flatten(1)  # [B, N]
+        member = F.one_hot(assignment, self.count).to(painted.dtype)  # [B, N, Ns]
+        share = torch.einsum("bn,bnk->bk", painted, member) / member.sum(1)
+        most = share.amax(1, keepdim=True)
+        return ((share >= 0.5) | ((share == most) & (most > 0) & (most < 0.5))).to(painted.dtype)
+
     def spread(self, values: Tensor, assignment: Tensor) -> Tensor:
         """One value a super-patch [B, N_s] -> one a patch [B, N]."""
         return values.gather(1, assignment)
@@ -94,11 +107,11 @@ def kmeans_assignment(patches: Tensor, start: Tensor, count: int, steps: int = K
     """
     assignment = start
     for _ in range(steps):
-        member = torch.nn.functional.one_hot(assignment, count).to(patches.dtype)  # [B, N, Ns]
+        member = F.one_hot(assignment, count).to(patches.dtype)  # [B, N, Ns]
         centres = torch.einsum("bnk,bnw->bkw", member, patches) / member.sum(1)[..., None]
         distance = torch.cdist(patches, centres)  # [B, N, Ns]
         assignment = distance.argmin(-1)
-        sizes = torch.nn.functional.one_hot(assignment, count).sum(1)  # [B, Ns]
+        sizes = F.one_hot(assignment, count).sum(1)  # [B, Ns]
         for image, cluster in (sizes == 0).nonzero().tolist():
             own = distance[image].gather(1, assignment[image][:, None])[:, 0]  # [N]
             patch = own.masked_fill(sizes[image][assignment[image]] < 2, -1.0).argmax()
@@ -110,7 +123,7 @@ def kmeans_assignment(patches: Tensor, start: Tensor, count: int, steps: int = K
 
 def group_by_assignment(patches: Tensor, assignment: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Unequal groups, padded to the largest: [B, N, W] -> [B, N_s, M, W] and what is real, bool [B, N_s, M]."""
-    sizes = torch.nn.functional.one_hot(assignment, count).sum(1)  # [B, Ns]
+    sizes = F.one_hot(assignment, count).sum(1)  # [B, Ns]
     order = assignment.argsort(dim=1, stable=True)  # [B, N]: patches of super-patch 0, then of 1, ...
     slot = torch.arange(int(sizes.max()), device=patches.device)  # [M]
     keep = slot < sizes[..., None]  # [B, Ns, M]

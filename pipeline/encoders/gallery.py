@@ -21,7 +21,7 @@ from pipeline.encoders.pictures import Pictures
 @torch.inference_mode()
 def encode_in_batches(encode: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], batch_size: int, title: str) -> np.ndarray:
     """`encode` over consecutive batches of `items` -> float32 [N, d]."""
-    progress = tqdm(list(batches(items, batch_size)), desc=title, mininterval=5.0)
+    progress = tqdm(list(batches(items, batch_size)), desc=title, mininterval=5.0, delay=1.0)
     return np.concatenate([encode(batch).float().cpu().numpy() for batch in progress])
 
 

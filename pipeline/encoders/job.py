@@ -79,6 +79,8 @@ class EncoderJob:
     """One batch -> one result an input. Equal inputs of a shard are encoded once."""
     table: Callable[[Sequence[EncoderRow], Sequence[Any]], pa.Table]
     """A whole shard's rows and results -> its table, one row for each."""
+    decode: Callable[[EncoderRow], MllmInput] | None = None
+    """One row -> what the encoder sees, or UnreadableRow; None: `decode`."""
 
 
 def run_job(
@@ -161,7 +163,7 @@ class _OpenShard:
         """Raises UnreadableRow, leaving the shard as it was."""
         key = row.key
         if key not in self._results and key not in self._pending:
-            self._pending[key] = (dataclasses.replace(row, image=None), decode(row))
+            self._pending[key] = (dataclasses.replace(row, image=None), (self._job.decode or decode)(row))
         self._rows.append(dataclasses.replace(row, image=None))
         self._keys.append(key)
         if len(self._pending) == self._batch_size:
@@ -198,7 +200,7 @@ def decode(row: EncoderRow) -> MllmInput:
         raise UnreadableRow(f"the image cannot be decoded: {reason}") from None
 
 
-def embedding_job(mllm: Mllm) -> EncoderJob:
+def embedding_job(mllm: Mllm, decode: Callable[[EncoderRow], MllmInput] | None = None) -> EncoderJob:
     """f_M's vectors as `schemas.embeddings`. Raises EncodingError naming a row whose vector is not finite."""
     schema = schemas.embeddings(mllm.dim)
 
@@ -214,7 +216,7 @@ def embedding_job(mllm: Mllm) -> EncoderJob:
         ids = pa.array([row.id for row in rows], pa.string())
         return pa.Table.from_arrays([ids, pa.FixedSizeListArray.from_arrays(flat, mllm.dim)], schema=schema)
 
-    return EncoderJob(schema, encode, table)
+    return EncoderJob(schema, encode, table, decode)
 
 
 def condition_job(encoder: TextEncoder) -> EncoderJob:

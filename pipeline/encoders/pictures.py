@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,31 @@ from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.images import EncodedImages, image_columns
 
 
-class Pictures:
+class PictureSource(Protocol):
+    """Pictures by id."""
+
+    def image(self, image_id: str) -> Image.Image:
+        """One picture as RGB."""
+
+    def pixels(self, image_ids: Sequence[str], size: int) -> Tensor:
+        """uint8 [N, 3, size, size]; see `square`."""
+        pixels = torch.empty(len(image_ids), 3, size, size, dtype=torch.uint8)
+        for row, image_id in enumerate(image_ids):
+            pixels[row] = pixels_of(self.image(image_id), size)
+        return pixels
+
+
+class LoosePictures(PictureSource):
+    """RGB pictures that are in memory already."""
+
+    def __init__(self, images: Mapping[str, Image.Image]):
+        self._images = images
+
+    def image(self, image_id: str) -> Image.Image:
+        return self._images[image_id]
+
+
+class Pictures(PictureSource):
     """The pictures of one folder, kept encoded (or by path) and decoded when asked for.
 
     Raises ArtifactError naming a picture that is not there or cannot be decoded.
@@ -41,15 +66,14 @@ class Pictures:
         except (OSError, SyntaxError, TypeError) as error:
             raise ArtifactError(f"{self.folder}: image {image_id!r} cannot be decoded ({error})") from None
 
-    def pixels(self, image_ids: Sequence[str], size: int) -> Tensor:
-        """uint8 [N, 3, size, size]: the shorter side is brought to `size`, the middle is kept."""
-        pixels = torch.empty(len(image_ids), 3, size, size, dtype=torch.uint8)
-        for row, image_id in enumerate(image_ids):
-            pixels[row] = torch.from_numpy(np.array(_square(self.image(image_id), size))).permute(2, 0, 1)
-        return pixels
+
+def pixels_of(image: Image.Image, size: int) -> Tensor:
+    """An RGB picture as uint8 [3, size, size]; see `square`."""
+    return torch.from_numpy(np.array(square(image, size))).permute(2, 0, 1)
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The shorter side is brought to `size`, the middle is kept."""
     if image.size == (size, size):
         return image
     scale = size / min(image.size)

@@ -66,6 +66,7 @@ class Sampler:
         if guidance_scale < 0.0:
             raise ValueError(f"sampler: guidance_scale {guidance_scale} is negative")
         self.prior = prior.eval()
+        self._given = adapter
         self.adapter = None if adapter is None or control_scale == 0.0 else adapter.eval()
         self.diffusion, self.solver_steps = diffusion, solver_steps
         self.guidance_scale, self.control_scale = guidance_scale, control_scale
@@ -75,23 +76,35 @@ class Sampler:
             schedule = prior.modulation(diffusion.solver(solver_steps).timesteps.to(self.device))
         self._modulations = [schedule.row(index) for index in range(solver_steps)]
 
+    def scaled(self, guidance_scale: float | None = None, control_scale: float | None = None) -> Sampler:
+        """This sampler with other scales (None: its own)."""
+        guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        control_scale = self.control_scale if control_scale is None else control_scale
+        return Sampler(self.prior, self._given, self.diffusion, self.solver_steps, guidance_scale, control_scale)
+
     @torch.no_grad()
     def sample(
         self, ids: Sequence[str], text_states: Tensor, text_mask: Tensor, control: Tensor | None = None,
-        hypotheses: int = 1, seed: int = 0, cached: bool = True,
+        hypotheses: int = 1, seed: int = 0, cached: bool = True, negative: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """K L2-normalised target embeddings for each of Q queries: [Q, K, d] float32, on the modules' device.
 
         ids: one for each query; with `seed` they decide the noise, so that neither batch size nor
         order matters. text_states [Q, T, text_dim] and text_mask [Q, T] bool: the target
         descriptions. control: z_r,delta [Q, d], needed when there is an adapter and ignored otherwise.
+        negative: states [Q, T', text_dim] and mask [Q, T'] of texts that take the null text's place in
+        the unconditional branch, so that the guidance leads away from what they say.
         cached=False computes everything anew at every step: the slow path that the fast one is
         checked against. Raises ValueError naming the query whose input cannot be used.
         """
         states, mask, control = self._check(ids, text_states, text_mask, control, hypotheses)
+        if negative is not None:
+            if self.guidance_scale == 0.0:
+                raise ValueError("sampler: a negative text needs a guidance_scale above 0")
+            negative = self._check_text(ids, *negative, "negative ")
         noise = query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1).to(self.device)  # [Q*K, d]
         make = self._cached_denoiser if cached else self._plain_denoiser
-        clean = solve(make(states, mask, control, hypotheses), noise, self.diffusion, self.solver_steps)  # [Q*K, d]
+        clean = solve(make(states, mask, control, hypotheses, negative), noise, self.diffusion, self.solver_steps)  # [Q*K, d]
         return F.normalize(self.diffusion.unscale(clean), dim=-1).unflatten(0, (len(ids), hypotheses))
 
     def _check(
@@ -100,41 +113,53 @@ class Sampler:
         """The inputs on the device, the control scaled as embeddings are."""
         if hypotheses < 1:
             raise ValueError(f"sampler: {hypotheses} hypotheses, at least 1 is needed")
-        if text_states.ndim != 3 or text_mask.shape != text_states.shape[:2] or len(text_states) != len(ids):
-            raise ValueError(
-                f"sampler: {len(ids)} ids, text states {tuple(text_states.shape)} and mask {tuple(text_mask.shape)} do not belong together"
-            )
-        states = torch.where(text_mask[..., None], text_states, 0)  # padding may hold anything
-        for wrong, message in (
-            (~text_mask.any(dim=1), "no text tokens"),
-            (~torch.isfinite(states).flatten(1).all(dim=1), "a text state that is not finite"),
-        ):
-            if wrong.any():
-                raise ValueError(f"sampler: query {ids[int(wrong.nonzero()[0])]} has {message}")
+        states, mask = self._check_text(ids, text_states, text_mask)
         if self.adapter is None:
-            return states.to(self.device), text_mask.to(self.device), None
+            return states, mask, None
         if control is None:
             raise ValueError("sampler: an adapter needs control vectors z_r,delta")
         if len(control) != len(ids):
             raise ValueError(f"sampler: {len(control)} control vectors for {len(ids)} queries")
         control = check_vectors(control, self.diffusion.dim, "sampler: control", ids)
-        return states.to(self.device), text_mask.to(self.device), control.to(self.device).float() * self.diffusion.scale
+        return states, mask, control.to(self.device).float() * self.diffusion.scale
 
-    def _cached_denoiser(self, states: Tensor, mask: Tensor, control: Tensor | None, hypotheses: int) -> Denoiser:
+    def _check_text(self, ids: Sequence[str], states: Tensor, mask: Tensor, kind: str = "") -> tuple[Tensor, Tensor]:
+        """States and mask on the device, zeros where there is padding."""
+        if states.ndim != 3 or mask.shape != states.shape[:2] or len(states) != len(ids):
+            raise ValueError(
+                f"sampler: {len(ids)} ids, {kind}text states {tuple(states.shape)} and mask {tuple(mask.shape)} do not belong together"
+            )
+        states = torch.where(mask[..., None], states, 0)  # padding may hold anything
+        for wrong, message in (
+            (~mask.any(dim=1), f"no {kind}text tokens"),
+            (~torch.isfinite(states).flatten(1).all(dim=1), f"a {kind}text state that is not finite"),
+        ):
+            if wrong.any():
+                raise ValueError(f"sampler: query {ids[int(wrong.nonzero()[0])]} has {message}")
+        return states.to(self.device), mask.to(self.device)
+
+    def _cached_denoiser(
+        self, states: Tensor, mask: Tensor, control: Tensor | None, hypotheses: int, negative: tuple[Tensor, Tensor] | None
+    ) -> Denoiser:
         queries = len(states)
         guided = self.guidance_scale > 0.0
-        context = self.prior.text_context(states, mask, rows=2 * queries if guided else queries)
+        if negative is None:
+            context = self.prior.text_context(states, mask, rows=2 * queries if guided else queries)
+            conditional = context._replace(null=None)
+        else:
+            context = self.prior.text_context(*_stack(negative, (states, mask)), rows=2 * queries)  # the unconditional rows first
+            conditional = self.prior.text_context(states, mask, rows=queries)
         text = _repeat(self.prior.text_keys_values(context), hypotheses)
         adapter_text, shift = None, None
         if self.adapter is not None:
-            adapter_text = _repeat(self.adapter.text_keys_values(context._replace(null=None)), hypotheses)
+            adapter_text = _repeat(self.adapter.text_keys_values(conditional), hypotheses)
             shift = self.adapter.shift(control).repeat_interleave(hypotheses, dim=0)  # [Q*K, 1, D]
         return lambda noisy, index, step: self._denoise(noisy, self._modulations[index], text, adapter_text, shift)
 
     def _guided(
         self, noisy: Tensor, modulation: Modulation, text: list[KeysValues], adapter_text: list[KeysValues] | None, shift: Tensor | None
     ) -> Tensor:
-        """Eq. 4 for noisy [B, d]: the unconditional rows, without text and control, come first."""
+        """Eq. 4 for noisy [B, d]: the unconditional rows, without control, come first."""
         guided = self.guidance_scale > 0.0
         rows = torch.cat([noisy, noisy]) if guided else noisy
         if self.adapter is None:
@@ -146,9 +171,12 @@ class Sampler:
         unconditional, conditional = predicted.chunk(2)  # each [B, d]
         return guide(conditional, unconditional, self.guidance_scale)
 
-    def _plain_denoiser(self, states: Tensor, mask: Tensor, control: Tensor | None, hypotheses: int) -> Denoiser:
+    def _plain_denoiser(
+        self, states: Tensor, mask: Tensor, control: Tensor | None, hypotheses: int, negative: tuple[Tensor, Tensor] | None
+    ) -> Denoiser:
         states, mask = states.repeat_interleave(hypotheses, 0), mask.repeat_interleave(hypotheses, 0)
         control = None if control is None else control.repeat_interleave(hypotheses, 0)
+        without = () if negative is None else tuple(part.repeat_interleave(hypotheses, 0) for part in negative)
 
         def denoise(noisy: Tensor, index: int, step: int) -> Tensor:
             steps = torch.full((len(noisy),), step, device=noisy.device)  # [B]
@@ -158,9 +186,16 @@ class Sampler:
                 conditional = controlled(self.prior, self.adapter, noisy, steps, states, mask, control, self.control_scale)
             if self.guidance_scale == 0.0:
                 return conditional
-            return guide(conditional, self.prior(noisy, steps), self.guidance_scale)
+            return guide(conditional, self.prior(noisy, steps, *without), self.guidance_scale)
 
         return denoise
+
+
+def _stack(*texts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """States [Q_i, T_i, text_dim] and masks [Q_i, T_i] below each other, padded to the longest."""
+    longest = max(mask.shape[1] for _, mask in texts)
+    states = torch.cat([F.pad(states, (0, 0, 0, longest - states.shape[1])) for states, _ in texts])
+    return states, torch.cat([F.pad(mask, (0, longest - mask.shape[1])) for _, mask in texts])
 
 
 def _repeat(text: list[KeysValues], times: int) -> list[KeysValues]:

@@ -1,0 +1,119 @@
+"""A negative text and a region move the ranking the right way on Emoji-CIR.
+
+With the shipped CLIP over the fixture's pictures, and, where `dvc repro` has been run, with the
+trained models on the validation split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.app.gallery import BenchmarkGallery
+from pipeline.app.requests import Request
+from pipeline.app.searcher import Searcher
+from pipeline.config import load_params
+from pipeline.methods import Controls
+from pipeline.retrieval import Query, read_queries
+
+ROOT = Path(__file__).parents[2]
+
+
+def pairs_of(queries: list[Query], count: int) -> list[tuple[Query, Query]]:
+    """Queries with another one of their category that asks for something else."""
+    found = []
+    for query in queries[:: max(1, len(queries) // count)]:
+        own = {*query.target_ids, query.reference_id}
+        others = (one for one in queries if one.category == query.category and one.text != query.text and not own & set(one.target_ids))
+        other = next(others, None)
+        found += [(query, other)] if other else []
+    return found
+
+
+def mean_rank(searcher: Searcher, request: Request, ids: tuple[str, ...]) -> float:
+    """Of `ids` among the whole gallery, best 1."""
+    answer = searcher.search(request)
+    space = {"slerp": "clip", "diffcomp": "diffcomp"}.get(request.method, "fused")
+    index = searcher._indexes[space]
+    ranked = {name: rank for rank, name in enumerate(index.rank(answer.vector, index.ids)[0], start=1)}
+    return float(np.mean([ranked[name] for name in ids if name in ranked]))
+
+
+def ranks_of_the_negated(searcher: Searcher, queries: list[Query], method: str, count: int) -> np.ndarray:
+    """[pairs, 2]: the mean rank of what the negative text asks for, without and with it."""
+    rows = []
+    for query, other in pairs_of(queries, count):
+        request = Request(searcher.gallery.picture(query.reference_id), query.text, method, 1, query.shared_concept)
+        negated = dataclasses.replace(request, controls=Controls(negative=other.text))
+        rows.append([mean_rank(searcher, one, other.target_ids) for one in (request, negated)])
+    return np.array(rows)
+
+
+@pytest.fixture
+def small(in_project, benchmark_gallery, shared_searcher) -> tuple[Searcher, list[Query]]:
+    """The fixture's benchmark; its index was made from the photos, whose names are other ones."""
+    names = {Path(name).stem: name for name in shared_searcher.gallery.ids}
+    queries = [
+        dataclasses.replace(
+            query, reference_id=names[query.reference_id.replace("/", "_")],
+            target_ids=tuple(names[name.replace("/", "_")] for name in query.target_ids),
+        )
+        for query in read_queries("data/benchmarks/emoji_cir/queries")
+    ]
+    return shared_searcher, queries
+
+
+@pytest.mark.parametrize("method", ["slerp", "diffcomp", "fused_only"])
+def test_the_negated_falls(small, method):
+    ranks = ranks_of_the_negated(*small, method, 20)
+    assert len(ranks) >= 10
+    assert ranks[:, 1].mean() > ranks[:, 0].mean() + 1
+
+
+def test_more_weight_turns_further_away(small):
+    searcher, queries = small
+    query, other = pairs_of(queries, 20)[0]
+    request = Request(searcher.gallery.picture(query.reference_id), query.text, "slerp", 1)
+    negative = searcher.search(Request(request.image, other.text, "text_only", 1)).vector
+    controls = [Controls(negative=other.text, negative_weight=weight) for weight in (0.0, 0.1, 0.3, 0.9)]
+    cosines = [float(searcher.search(dataclasses.replace(request, controls=one)).vector @ negative) for one in controls]
+    assert cosines == sorted(cosines, reverse=True) and cosines[3] < 0 < cosines[0]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The project's own models and validation gallery."""
+    needed = ("models/control/model.safetensors", "models/diffcomp/diffcomp/identity.json", "data/index/emoji_cir_val/fused/manifest.json")
+    if missing := [name for name in needed if not (ROOT / name).is_file()]:
+        pytest.skip(f"`dvc repro` has not been run here: there is no {missing[0]}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        searcher = Searcher(load_params(), BenchmarkGallery("emoji_cir_val"))
+        if searcher.params.profile != "offline":
+            pytest.skip("the models are another profile's")
+        yield searcher, read_queries("data/benchmarks/emoji_cir_val/queries")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fusion_diff", "diffcomp"])
+def test_the_negated_falls_with_the_trained_models(trained, method):
+    ranks = ranks_of_the_negated(*trained, method, 24)
+    assert ranks[:, 1].mean() > ranks[:, 0].mean()
+
+
+@pytest.mark.slow
+def test_a_masked_reference_weighs_less_in_the_trained_diffcomp(trained):
+    """With all of the reference masked, its own neighbours fall and the text decides."""
+    searcher, queries = trained
+    rows = []
+    for query in queries[::20]:
+        image = searcher.gallery.picture(query.reference_id)
+        request = Request(image, query.text, "diffcomp", 1)
+        masked = dataclasses.replace(request, controls=Controls(region=Image.new("L", image.size, 255)))
+        rows.append([mean_rank(searcher, one, (query.reference_id,)) for one in (request, masked)])
+    plain, masked = np.array(rows).T
+    assert masked.mean() > plain.mean() + 10
