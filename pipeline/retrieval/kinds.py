@@ -28,6 +28,8 @@ def new_index(params: IndexParams, dim: int, rows: int, sample: Callable[[int], 
     """
     if params.kind == "ivfpq":
         index = _new_ivfpq(params, dim, rows)
+        if params.pq_bits == 8:
+            inverted_lists(index).do_polysemous_training = False  # most of the training's time, for a kind of search that is not used
         index.train(sample(params.train_rows))
     elif params.kind == "hnsw":
         index = _made(dim, f"HNSW{params.hnsw_m}", "Flat" if params.storage == "float32" else "SQfp16")
