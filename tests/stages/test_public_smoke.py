@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pipeline.app.cli import app
+from pipeline.config import ParameterError
 from stages import build_index, embed_gallery, prepare, report, retrieve, train_control_adapter, train_diffcomp, train_prior
 from tests import miniature
 from tests.stages.conftest import DIM, TEXT_DIM, VALUES
@@ -42,15 +43,21 @@ class TinyTextEncoder:
         return [torch.full((len(text.split()), TEXT_DIM), 0.1 * len(text)) for text in texts]
 
 
+def lay_out(**data) -> dict[str, Path]:
+    """Miniatures of all four below data/raw, and the parameters that list them; benchmark -> folder."""
+    folders = miniature.write_all(Path("data/raw"))
+    data = {"fixture": str(ROOT / "tests/fixtures/emoji"), "triplets": 8, "triplets_all": 8, "benchmarks": list(folders)} | data
+    values = VALUES | {"data": data, "retrieve": VALUES["retrieve"] | {"top_k": 50}, "report": {"bootstrap": 5, "sample_queries": 1}}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    return folders
+
+
 @pytest.fixture
-def run(workspace, tmp_path, monkeypatch):
+def run(workspace, monkeypatch):
     """Everything after the training of two steps each, by the stages' own `main`."""
     for stage in (train_prior, train_control_adapter, train_diffcomp):
         stage.main()
-    folders = miniature.write_all(Path("data/raw"))
-    data = {"fixture": str(ROOT / "tests/fixtures/emoji"), "triplets": 8, "triplets_all": 8, "benchmarks": list(folders)}
-    values = VALUES | {"data": data, "retrieve": VALUES["retrieve"] | {"top_k": 50}, "report": {"bootstrap": 5, "sample_queries": 1}}
-    Path("params.yaml").write_text(yaml.safe_dump(values))
+    folders = lay_out()
     Path("conf").symlink_to(ROOT / "conf")
     for where in ("stages.embed_gallery", "pipeline.methods"):
         monkeypatch.setattr(f"{where}.open_mllm", lambda *_: TinyMllm())
@@ -99,7 +106,7 @@ def test_official_figures_and_submissions(run):
             assert len(set(recall[name])) == 50 and len(set(subset[name])) == 3 and reference not in recall[name] + subset[name]
         circo = read(f"data/retrieved/circo_test/submissions/{method}.json")
         assert list(circo) == ["0", "1", "2", "3"] and all(len(set(ids)) == 50 for ids in circo.values())
-    assert not Path("data/gallery/circo_test").exists()  # the validation split's gallery serves both
+    assert [path.name for path in Path("data/gallery").glob("circo*")] == ["circo_test"]  # one gallery serves both splits
 
     # The reference stays in CIRCO's and FashionIQ's galleries, where searching for it alone must find it.
     row = next(iter(read("data/retrieved/circo_test/submissions/image_only.json").items()))
@@ -118,10 +125,20 @@ def test_official_figures_and_submissions(run):
     assert "PrediCIR" in Path("reports/index.html").read_text()
 
 
-def test_missing_images_end_the_stage_before_it_writes(run, monkeypatch):
-    for path in Path("data/raw/cirr/dev").iterdir():
+def test_missing_images_end_the_stage_before_it_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (lay_out()["cirr"] / "dev").iterdir():
         path.unlink()
-    before = sorted(Path("data").rglob("*.parquet")), Path("data/pairs/images/manifest.json").stat().st_mtime_ns
     with pytest.raises(ValueError, match="cirr_val: 56 of 56 images are missing below data/raw/cirr .*https://github.com/Cuberick"):
         prepare.main()
-    assert (sorted(Path("data").rglob("*.parquet")), Path("data/pairs/images/manifest.json").stat().st_mtime_ns) == before
+    assert [path.name for path in Path("data").iterdir()] == ["raw"]
+
+
+def test_too_short_lists_for_the_servers_are_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lay_out(benchmarks=["circo", "emoji_cir"])
+    prepare.main()
+    assert {path.name for path in Path("data/benchmarks").iterdir()} == {"circo_val", "circo_test", "emoji_cir", "emoji_cir_val"}
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("top_k: 50", "top_k: 49"))
+    with pytest.raises(ParameterError, match="retrieve.top_k: 49 is less than the 50"):
+        retrieve.main()
