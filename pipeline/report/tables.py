@@ -91,7 +91,8 @@ def markdown(tables: Sequence[Table]) -> str:
         lines = [f"### {table.title}", "", table.caption, "", "| method | " + " | ".join(table.columns) + " |"]
         lines.append("| --- |" + " ---: |" * len(table.columns))
         for row in table.rows:
-            cells = " | ".join(_MARKDOWN[cell.mark].format(cell.text) + (f" {cell.interval}" if cell.interval else "") for cell in row.cells)
+            shown = (_MARKDOWN[cell.mark].format(cell.text) + (f" {cell.interval}" if cell.interval else "") for cell in row.cells)
+            cells = " | ".join(shown)
             lines.append(f"| {_plain(row.label)} | {cells} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
@@ -106,7 +107,8 @@ def _plain(text: str) -> str:
 
 
 def _table(
-    title: str, caption: str, columns: list[tuple[str, Path]], metrics: dict[str, dict[str, Any]], intervals: dict[Path, dict[str, Interval]],
+    title: str, caption: str, columns: list[tuple[str, Path]], metrics: dict[str, dict[str, Any]],
+    intervals: dict[Path, dict[str, Interval]],
 ) -> Table:
     values = {path: [_at(metrics[method], path) for method in metrics] for _, path in columns}
     marked = {path: marks(column) for path, column in values.items()}

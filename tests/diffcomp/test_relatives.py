@@ -33,7 +33,8 @@ def test_too_few_other_captions_are_refused():
 @settings(max_examples=40, deadline=None)
 def test_telling_phrases(counts, seed):
     offsets = torch.tensor([0, *counts]).cumsum(0)
-    phrases, images, relatives = units(sum(counts), 5, seed=seed), units(len(counts), 5, seed=seed + 1), units(len(counts), 5, seed=seed + 2)
+    rows = (sum(counts), len(counts), len(counts))
+    phrases, images, relatives = (units(count, 5, seed=seed + number) for number, count in enumerate(rows))
     chosen = telling_phrases(phrases, offsets, images, relatives)
     for b, (start, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
         tells = [float(phrases[i] @ images[b] - phrases[i] @ relatives[b]) for i in range(start, end)]

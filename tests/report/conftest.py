@@ -29,7 +29,8 @@ def query_rows(kinds):
         for number in range(12):
             reference, *others = rng.sample(NAMES, 8)
             rows.append({
-                "query_id": f"{kind}-{number}", "reference_id": reference, "modifications": [HOSTILE], "target_ids": others[: 1 + number % 2],
+                "query_id": f"{kind}-{number}", "reference_id": reference, "modifications": [HOSTILE],
+                "target_ids": others[: 1 + number % 2],
                 "subset_ids": others[:6], "category": kind, "shared_concept": "",
             })
     return rows

@@ -17,7 +17,8 @@ def unit(rng, *shape):
 def write_gallery(folder, vectors, ids=None, dtype=pa.float32(), rows_per_shard=10_000):
     ids = ids or [f"image-{row}" for row in range(len(vectors))]
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), type=dtype), vectors.shape[1])
-    write_table(folder, pa.table({"id": ids, "vector": column}, schema=schemas.embeddings(vectors.shape[1], dtype)), {"model": "test"}, rows_per_shard)
+    table = pa.table({"id": ids, "vector": column}, schema=schemas.embeddings(vectors.shape[1], dtype))
+    write_table(folder, table, {"model": "test"}, rows_per_shard)
     return folder
 
 
@@ -29,7 +30,8 @@ def open_index(tmp_path, vectors, kind="flat", **options):
 
 def naive(vectors, query, top_k, excluded=None):
     """Sorted by hand: score first, gallery order among equals."""
-    scored = [(-float(np.float32(sum(float(a) * float(b) for a, b in zip(row, query)))), position) for position, row in enumerate(vectors)]
+    products = [sum(float(a) * float(b) for a, b in zip(row, query, strict=True)) for row in vectors]
+    scored = [(-float(np.float32(product)), position) for position, product in enumerate(products)]
     return [position for _, position in sorted(scored) if position != excluded][:top_k]
 
 
