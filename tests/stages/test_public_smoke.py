@@ -47,7 +47,7 @@ def lay_out(**data) -> dict[str, Path]:
     """Miniatures of all four below data/raw, and the parameters that list them; benchmark -> folder."""
     folders = miniature.write_all(Path("data/raw"))
     data = {"fixture": str(ROOT / "tests/fixtures/emoji"), "triplets": 8, "triplets_all": 8, "benchmarks": list(folders)} | data
-    values = VALUES | {"data": data, "retrieve": VALUES["retrieve"] | {"top_k": 50}, "report": {"bootstrap": 5, "sample_queries": 1}}
+    values = VALUES | {"data": data, "retrieve": VALUES["retrieve"] | {"top_k": 50}, "report": {"bootstrap": 5}}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     return folders
 
