@@ -114,7 +114,7 @@ def url(project, shared_searcher, tmp_path_factory):
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         from pipeline.app.demo import launch
 
-        page = launch(shared_searcher, port=0 or free_port(), wait=False)
+        page = launch(shared_searcher, port=free_port(), wait=False)
         yield page.local_url
         page.close()
 
@@ -127,6 +127,10 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
+def visitor(url: str):
+    return gradio_client.Client(url, verbose=False, httpx_kwargs={"timeout": 300})
+
+
 def ask(client, photo: str, text: str) -> tuple:
     return client.predict(
         gradio_client.handle_file(photo), text, "", "", "fusion_diff", "diffcomp", 1.0, 1.0, 2, 6, None, api_name="/search",
@@ -134,7 +138,7 @@ def ask(client, photo: str, text: str) -> tuple:
 
 
 def test_twenty_visitors_at_once_are_all_answered(url, photo):
-    clients = [gradio_client.Client(url, verbose=False) for _ in range(4)]
+    clients = [visitor(url) for _ in range(4)]
     with ThreadPoolExecutor(20) as pool:
         found = list(pool.map(lambda number: ask(clients[number % 4], photo, f"visitor {number}"), range(20)))
     assert [f"visitor {number}" in answer[0] for number, answer in enumerate(found)] == [True] * 20
@@ -154,7 +158,7 @@ def test_no_file_outside_the_gallery_is_served(url, project, path):
 
 
 def test_a_reference_outside_the_gallery_is_refused_and_the_server_stays_up(url, project, photo):
-    client = gradio_client.Client(url, verbose=False)
+    client = visitor(url)
     file = {"path": str(project / "photos/words.png"), "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(Exception):  # noqa: B017  (the client's own error for what the server refused)
         client.predict(file, "x", "", "", "slerp", NONE, 1.0, 1.0, 2, 6, None, api_name="/search")
