@@ -378,6 +378,8 @@ class RetrieveParams:
     solver_steps: int = 14
     guidance_scale: float = 2.5
     control_scale: float = 1.0
+    temperature: float = 1.0
+    """Scales the starting noise (see `Sampler`). 1: the paper."""
     hypotheses: int = 1
     descriptions: int = 1
     """D: the likeliest target descriptions of a query; each conditions hypotheses / D of its hypotheses. 1: the paper."""
@@ -394,6 +396,7 @@ class RetrieveParams:
     f_M that follows none: its description of the target, read off the reference itself, takes the place of both steps."""
 
     def __post_init__(self) -> None:
+        _require(self.temperature >= 0.0, f"retrieve.temperature: {self.temperature} is negative")
         _require(self.fuse in ("mean", "max"), f"retrieve.fuse: {self.fuse!r} is neither mean nor max")
         _require(
             self.descriptions > 0 and self.hypotheses > 0 and self.hypotheses % self.descriptions == 0,

@@ -133,7 +133,8 @@ class _Setting:
         """[Q, K, d] targets, as the retrieve stage samples them."""
         ids = [query.query_id for query in self.queries]
         prior, adapter, diffusion = self.parts
-        sampler = Sampler(prior, adapter, diffusion, retrieve.solver_steps, retrieve.guidance_scale, retrieve.control_scale)
+        scales = (retrieve.guidance_scale, retrieve.control_scale, retrieve.temperature)
+        sampler = Sampler(prior, adapter, diffusion, retrieve.solver_steps, *scales)
         drawn = [
             torch.cat([
                 sampler.sample(
