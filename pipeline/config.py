@@ -266,6 +266,8 @@ class DiffCompParams(OptimiserParams):
     alpha_base: float = 0.8
     alpha_form: str = "sigmoid"
     """sigmoid of the standardised discrepancy | clip of the raw one (method-diffcomp: lesson 2)."""
+    kappa: float = 1.0
+    """How strongly the discrepancy moves alpha, before training: it is learned."""
     lam: float = 0.4
     """lambda: weight of the local composition."""
     w_align: float = 1.0
@@ -284,6 +286,7 @@ class DiffCompParams(OptimiserParams):
             _require(getattr(self, name) in allowed, f"diffcomp.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         for name in ("rho", "alpha_base", "lam"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
+        _require(self.kappa > 0, f"diffcomp.kappa: {self.kappa} is not positive")
         _require(self.relatives > 0, f"diffcomp.relatives: {self.relatives} is not positive")
 
 
