@@ -131,3 +131,7 @@ def test_a_sweep_names_what_it_uses_and_the_report_reads_it():
     drawn = {file for plot in plots for file in plot["y"]}
     assert "reports/sweeps" in GRAPH["report"]["deps"] and {f"reports/sweeps/{name}.csv" for name in names_} <= drawn
     assert all(plot["title"] and plot["x_label"] and plot["y_label"] for plot in plots)
+
+
+def test_the_report_writes_all_that_the_page_and_plots_need():
+    assert outputs("report") == ["reports/plots", "reports/tables", "reports/figures", "reports/index.html", "reports/metrics.json"]
