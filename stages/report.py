@@ -15,8 +15,7 @@ from pipeline.report.indexes import index_metrics
 from pipeline.report.sweeps import LABELS
 from pipeline.runtime import set_up
 
-RETRIEVED, INDEX, MODELS, FOLDER = Path("data/retrieved"), Path("data/index"), Path("models"), Path("reports")
-LOG = "training.csv"
+RETRIEVED, INDEX, MODELS, FOLDER, LOG = Path("data/retrieved"), Path("data/index"), Path("models"), Path("reports"), "training.csv"
 
 
 def main() -> None:

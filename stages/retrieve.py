@@ -38,21 +38,18 @@ def main() -> None:
             queries = captions.with_concepts(read_queries(benchmark.path / query_set), pictures)
             for family, method, query in answers_of((fusion_diff, diffcomp, cirevl), queries, pictures):
                 index = open_space(INDEX / benchmark.gallery, family, query.space, params.runtime.threads)
-                rankings = rank_queries(
-                    index, queries, query.vectors, params.retrieve.top_k, params.retrieve.fuse, benchmark.excludes_reference,
-                )
+                top_k, fuse = params.retrieve.top_k, params.retrieve.fuse
+                rankings = rank_queries(index, queries, query.vectors, top_k, fuse, benchmark.excludes_reference)
                 identity = made_by | {"space": query.space, "gallery": index.manifest["gallery"]}
                 write_rankings(out / QUERY_SETS[query_set] / method, method, rankings, identity)
                 if not queries[0].target_ids:
                     write_submissions(out / "submissions", benchmark.public, method, queries, rankings)
                 elif query_set == "queries":
-                    similarities += target_similarities(index, method, queries, query.vectors, rankings, params.retrieve.fuse)
+                    similarities += target_similarities(index, method, queries, query.vectors, rankings, fuse)
                 if query_set == "queries" and method == "fused_only":
                     write_fused(out / "fused", queries, query.vectors, made_by)
-        rows = [
-            {"query_id": query.query_id, "descriptions": fusion_diff.descriptions[query.query_id]}
-            for query in read_queries(benchmark.path / "queries")
-        ]
+        asked = [query.query_id for query in read_queries(benchmark.path / "queries")]
+        rows = [{"query_id": query_id, "descriptions": fusion_diff.descriptions[query_id]} for query_id in asked]
         write_table(out / "descriptions", pa.Table.from_pylist(rows, schema=schemas.DESCRIPTIONS), made_by)
         write_table(out / "similarities", pa.Table.from_pylist(similarities, schema=schemas.SIMILARITIES), made_by)
 
