@@ -29,9 +29,8 @@ def main(gallery: Annotated[str, typer.Option(help="As for `cir search`.")] = ""
             answer = searcher.search(request)
             runs.append((time.perf_counter() - start, answer.seconds))
         first, slowest = runs[0], max(runs, key=lambda run: run[0])
-        found[method] = {
-            "first": round(first[0], 3), "slowest": round(slowest[0], 3), "parts_of_the_first": {k: round(v, 3) for k, v in first[1].items()},
-        }
+        parts = {part: round(seconds, 3) for part, seconds in first[1].items()}
+        found[method] = {"first": round(first[0], 3), "slowest": round(slowest[0], 3), "parts_of_the_first": parts}
     print(json.dumps({"pictures": len(ids), "threads": params.runtime.threads, "methods": found}, indent=2))
 
 
