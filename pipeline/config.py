@@ -33,6 +33,46 @@ class RuntimeParams:
     """auto: a GPU where there is one."""
 
 
+PUBLIC_BENCHMARKS = ("fashioniq", "cirr", "circo", "genecis")
+
+
+@dataclass
+class FashionIQParams:
+    folder: str = "data/raw/fashioniq"
+    splits: list[str] = field(default_factory=lambda: ["val"])
+    categories: list[str] = field(default_factory=lambda: ["dress", "shirt", "toptee"])
+    caption_order: str = "both"
+    """How the two captions become one text: forward ("first and second") | reversed | both, whose scores are averaged."""
+
+    def __post_init__(self) -> None:
+        allowed = ("forward", "reversed", "both")
+        _require(self.caption_order in allowed, f"data.fashioniq.caption_order: {self.caption_order!r} is not one of {', '.join(allowed)}")
+        wrong = set(self.categories) - {"dress", "shirt", "toptee"}
+        _require(not wrong, f"data.fashioniq.categories: {sorted(wrong)} are no categories of FashionIQ")
+
+
+@dataclass
+class CirrParams:
+    folder: str = "data/raw/cirr"
+    splits: list[str] = field(default_factory=lambda: ["val", "test1"])
+
+
+@dataclass
+class CircoParams:
+    folder: str = "data/raw/circo"
+    splits: list[str] = field(default_factory=lambda: ["val", "test"])
+
+
+@dataclass
+class GeneCISParams:
+    folder: str = "data/raw/genecis"
+    tasks: list[str] = field(default_factory=lambda: ["focus_attribute", "change_attribute", "focus_object", "change_object"])
+
+    def __post_init__(self) -> None:
+        wrong = set(self.tasks) - {f"{verb}_{what}" for verb in ("focus", "change") for what in ("attribute", "object")}
+        _require(not wrong, f"data.genecis.tasks: {sorted(wrong)} are no tasks of GeneCIS")
+
+
 @dataclass
 class DataParams:
     sources: str = "emoji"
@@ -48,6 +88,18 @@ class DataParams:
     val_distractors: int = 600
     max_images: int = 0
     """0: all of them."""
+    benchmarks: list[str] = field(default_factory=lambda: ["emoji_cir"])
+    """What is tested on: emoji_cir and the public ones, each of which is read from its own `folder`."""
+    fashioniq: FashionIQParams = field(default_factory=FashionIQParams)
+    cirr: CirrParams = field(default_factory=CirrParams)
+    circo: CircoParams = field(default_factory=CircoParams)
+    genecis: GeneCISParams = field(default_factory=GeneCISParams)
+
+    def __post_init__(self) -> None:
+        allowed = ("emoji_cir", *PUBLIC_BENCHMARKS)
+        wrong = [name for name in self.benchmarks if name not in allowed]
+        _require(not wrong, f"data.benchmarks: {wrong} are not among {', '.join(allowed)}")
+        _require(bool(self.benchmarks), "data.benchmarks: at least one must be listed")
 
 
 @dataclass
@@ -203,6 +255,12 @@ class DiffCompParams(OptimiserParams):
     """straight_through | hard | sigmoid | gumbel (Table 10)."""
     granularity: str = "phrase"
     """noun | phrase | sentence."""
+    fill: str = "token"
+    """What a masked super-patch shows in training: token (the learned mask token) | relative (`pipeline.diffcomp.relatives`)."""
+    relatives: int = 10
+    """An image's relative is drawn from this many nearest ones."""
+    augment: bool = False
+    """Vary training images (`pipeline.encoders.augment`), for a backbone that has seen them before."""
     rho: float = 0.7
     tau_mask: float = 0.1
     alpha_base: float = 0.8
@@ -220,12 +278,13 @@ class DiffCompParams(OptimiserParams):
             "text": ("caption", "phrase", "mixed"), "grouping": ("grid", "kmeans"),
             "masking": ("phrase", "random", "crop", "cam"),
             "mask_model": ("straight_through", "hard", "sigmoid", "gumbel"),
-            "granularity": ("noun", "phrase", "sentence"), "alpha_form": ("sigmoid", "clip"),
+            "granularity": ("noun", "phrase", "sentence"), "alpha_form": ("sigmoid", "clip"), "fill": ("token", "relative"),
         }
         for name, allowed in choices.items():
             _require(getattr(self, name) in allowed, f"diffcomp.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         for name in ("rho", "alpha_base", "lam"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
+        _require(self.relatives > 0, f"diffcomp.relatives: {self.relatives} is not positive")
 
 
 @dataclass
@@ -271,11 +330,45 @@ class BackbonesParams:
 
 @dataclass
 class IndexParams:
+    """How galleries are searched (README: Choosing an index)."""
+
     kind: str = "flat"
     """flat | hnsw | ivfpq."""
+    storage: str = "float32"
+    """float32 | float16: the vectors that are kept and that scores are computed from."""
+    device: str = "auto"
+    """cpu | auto: search on a GPU where FAISS has one for this kind (flat in float32, ivfpq)."""
+    hnsw_m: int = 32
+    """Links a node; twice as many in the lowest layer."""
+    ef_construction: int = 200
+    ef_search: int = 256
+    deterministic: bool = True
+    """false: HNSW is built by all threads, faster, and differs from one build to the next."""
+    nlist: int = 0
+    """IVF's lists; 0: 4 sqrt(rows), as far as the training sample reaches."""
+    nprobe: int = 0
+    """Lists that a query reads; 0: 15% of them, at least 8."""
+    pq_bits: int = 4
+    """Bits a part of a product-quantised vector: 4 (FAISS's fast scan) | 8 (slower to train and on a CPU; the form a GPU has)."""
+    pq_parts: int = 0
+    """0: about one to four dimensions with 4 bits, to sixteen with 8."""
+    refine_factor: int = 8
+    """Candidates by quantised scores for each one that is asked for."""
+    train_rows: int = 131_072
+    """At most so many vectors, drawn by the seed, train IVF and PQ; what bounds the memory of training."""
+    recall_queries: int = 256
+    """Queries that recall against exact search is measured with after building; 0: not measured."""
 
     def __post_init__(self) -> None:
         _require(self.kind in ("flat", "hnsw", "ivfpq"), f"index.kind: {self.kind!r} is not one of flat, hnsw, ivfpq")
+        _require(self.storage in ("float32", "float16"), f"index.storage: {self.storage!r} is neither float32 nor float16")
+        _require(self.device in ("cpu", "auto"), f"index.device: {self.device!r} is neither cpu nor auto")
+        _require(self.pq_bits in (4, 8), f"index.pq_bits: {self.pq_bits} is neither 4 nor 8")
+        least = {"hnsw_m": 2, "ef_construction": 1, "ef_search": 1, "refine_factor": 1, "train_rows": 1}
+        for name in (*least, "nlist", "nprobe", "pq_parts", "recall_queries"):
+            value = getattr(self, name)
+            _require(value >= least.get(name, 0), f"index.{name}: {value} is less than {least.get(name, 0)}")
+        _require(not self.nlist or self.nprobe <= self.nlist, f"index.nprobe: {self.nprobe} is more than index.nlist {self.nlist}")
 
 
 @dataclass
@@ -285,6 +378,8 @@ class RetrieveParams:
     solver_steps: int = 14
     guidance_scale: float = 2.5
     control_scale: float = 1.0
+    temperature: float = 1.0
+    """Scales the starting noise (see `Sampler`). 1: the paper."""
     hypotheses: int = 1
     descriptions: int = 1
     """D: the likeliest target descriptions of a query; each conditions hypotheses / D of its hypotheses. 1: the paper."""
@@ -296,8 +391,12 @@ class RetrieveParams:
     """Weight of the text in the training-free slerp row, chosen on the validation split."""
     image_text: float = 0.5
     """Weight of the text in the training-free image + text row."""
+    edit_prompt: str = ""
+    """CIReVL's second step: the text-only instruction by which f_M applies {modification} to {caption}. Empty, for an
+    f_M that follows none: its description of the target, read off the reference itself, takes the place of both steps."""
 
     def __post_init__(self) -> None:
+        _require(self.temperature >= 0.0, f"retrieve.temperature: {self.temperature} is negative")
         _require(self.fuse in ("mean", "max"), f"retrieve.fuse: {self.fuse!r} is neither mean nor max")
         _require(
             self.descriptions > 0 and self.hypotheses > 0 and self.hypotheses % self.descriptions == 0,
@@ -308,8 +407,29 @@ class RetrieveParams:
 @dataclass
 class ReportParams:
     bootstrap: int = 1000
-    sample_queries: int = 6
-    """Queries a kind shown as pictures."""
+    page_megabytes: float = 7.0
+    """Bound on the page: as many queries are shown, of all kinds alike, as have room for their pictures."""
+
+    def __post_init__(self) -> None:
+        _require(self.bootstrap > 0, f"report.bootstrap: {self.bootstrap} is not positive")
+        _require(self.page_megabytes > 0, f"report.page_megabytes: {self.page_megabytes} is not positive")
+
+
+@dataclass
+class SweepParams:
+    """Values tried of gamma, delta and N (the paper's figure 5); the others stay those of `retrieve`."""
+
+    benchmark: str = "emoji_cir_val"
+    """Where parameters are chosen."""
+    guidance_scale: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0])
+    control_scale: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0])
+    solver_steps: list[int] = field(default_factory=lambda: [2, 4, 6, 8, 10, 14, 18, 22])
+
+    def __post_init__(self) -> None:
+        for name, least in (("guidance_scale", 0.0), ("control_scale", 0.0), ("solver_steps", 1)):
+            values = getattr(self, name)
+            _require(len(values) > 0 and min(values) >= least, f"sweep.{name}: {values} is not a list of numbers of at least {least}")
+            _require(values == sorted(set(values)), f"sweep.{name}: {values} does not rise from value to value")
 
 
 @dataclass
@@ -330,6 +450,7 @@ class Params:
     index: IndexParams = field(default_factory=IndexParams)
     retrieve: RetrieveParams = field(default_factory=RetrieveParams)
     report: ReportParams = field(default_factory=ReportParams)
+    sweep: SweepParams = field(default_factory=SweepParams)
 
     def __post_init__(self) -> None:
         self.variants()

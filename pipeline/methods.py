@@ -146,7 +146,7 @@ class FusionDiffQueries:
         adapter = load_control(control_folder, prior, prior_folder).to(where)
         prior.to(where)
         stage1, full = (
-            Sampler(prior, control, diffusion, sizes.solver_steps, sizes.guidance_scale, sizes.control_scale)
+            Sampler(prior, control, diffusion, sizes.solver_steps, sizes.guidance_scale, sizes.control_scale, sizes.temperature)
             for control in (None, adapter)
         )
         mllm, text_encoder = open_mllm(params.encoder, params.runtime.device), TextEncoder(params.text_encoder, params.runtime.device)

@@ -8,6 +8,7 @@ from pipeline.app.errors import run_stage
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
 from pipeline.retrieval import build_index
+from pipeline.retrieval.index import RECALL
 from pipeline.runtime import set_up
 
 GALLERY, FOLDER = Path("data/gallery"), Path("data/index")
@@ -18,8 +19,8 @@ def main() -> None:
     set_up(params.runtime, params.seed)
     for space in sorted(path.parent for path in GALLERY.glob(f"*/*/{MANIFEST}")):
         where = space.relative_to(GALLERY)
-        manifest = build_index(space, FOLDER / where, params.index, params.runtime.threads)
-        print(f"{where!s:36s}{manifest['rows']:8d} vectors of {manifest['dim']}")
+        manifest = build_index(space, FOLDER / where, params.index, params.runtime.threads, params.seed)
+        print(f"{where!s:36s}{manifest['rows']:8d} vectors of {manifest['dim']}, recall@10 {manifest.get(RECALL)}")
 
 
 if __name__ == "__main__":

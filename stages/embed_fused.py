@@ -41,8 +41,8 @@ def main() -> None:
     e_text = text.TextEncoder(params.text_encoder, params.runtime.device)
     conditions = text.identity(params.text_encoder) | inputs
     captions, instructions = PairReader(None, texts, training_caption, unreadable), TripletReader(triplets, "instruction", skip=unreadable)
-    run_condition_job(captions, e_text, FUSED / "pairs_text", conditions, size)
-    run_condition_job(instructions, e_text, FUSED / "triplets_text", conditions, size)
+    run_condition_job(captions, e_text, FUSED / "pairs_text", conditions, size, rows_per_shard=MANY)
+    run_condition_job(instructions, e_text, FUSED / "triplets_text", conditions, size, rows_per_shard=MANY)
 
 
 if __name__ == "__main__":

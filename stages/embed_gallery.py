@@ -26,7 +26,8 @@ FOLDER, DIFFCOMP = Path("data/gallery"), Path("models/diffcomp")
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
-    encoder, variants, benchmarks = params.encoder, params.variants(), find_benchmarks()
+    encoder, variants = params.encoder, params.variants()
+    benchmarks = [benchmark for benchmark in find_benchmarks() if benchmark.gallery == benchmark.name]
     keep = {FOLDER / benchmark.name / space for benchmark in benchmarks for space in ("fused", "clip", *variants)}
     for stale in set(FOLDER.glob("*/*")) - keep:
         shutil.rmtree(stale)

@@ -5,34 +5,55 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.app.errors import run_stage
-from pipeline.artifacts import ShardSet
+from pipeline.artifacts import ShardSet, sha256_file
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.artifacts.weights import WEIGHTS
 from pipeline.benchmarks import BenchmarkFolder, find_benchmarks
 from pipeline.config import as_dict, load_params, load_profile
-from pipeline.report import Benchmark, ReportInputs, build_report, changed_parameters
+from pipeline.report import Benchmark, PublicAnswers, ReportInputs, build_report, changed_parameters
+from pipeline.report.indexes import index_metrics
+from pipeline.report.sweeps import LABELS
 from pipeline.runtime import set_up
 
-RETRIEVED, MODELS, FOLDER = Path("data/retrieved"), Path("models"), Path("reports")
+RETRIEVED, INDEX, MODELS, FOLDER = Path("data/retrieved"), Path("data/index"), Path("models"), Path("reports")
 LOG = "training.csv"
 
 
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
-    benchmarks = [answers_of(folder) for folder in find_benchmarks()]
+    found = find_benchmarks()
+    shown = [folder for folder in found if not folder.public] or [folder for folder in found if not folder.private][:1]
+    benchmarks = [answers_of(folder) for folder in shown]
     losses = {"prior": MODELS / "prior" / LOG, "control_adapter": MODELS / "control" / LOG}
     losses |= {name: MODELS / "diffcomp" / name / LOG for name in params.diffcomp_variants}
     build_report(ReportInputs(
         benchmarks, FOLDER, params.profile,
         changed=changed_parameters(as_dict(params), as_dict(load_profile(params.profile))),
-        losses=losses, descriptions=descriptions_of(benchmarks[0].name),
-        seed=params.seed, bootstrap=params.report.bootstrap, sample_queries=params.report.sample_queries,
+        losses=losses, descriptions=descriptions_of(benchmarks[0].name), index=index_metrics(INDEX),
+        sweeps=FOLDER / "sweeps", weights={name: sha256_file(MODELS / name / WEIGHTS) for name in ("prior", "control")},
+        used={name: getattr(params.retrieve, name) for name in LABELS},
+        seed=params.seed, bootstrap=params.report.bootstrap, page_megabytes=params.report.page_megabytes,
+        public=[public_answers_of(folder) for folder in found if folder.public],
+        backbones={"fused": params.encoder.path, "clip": params.diffcomp.backbone}
+        | {name: variant.backbone for name, variant in params.variants().items()},
     ))
 
 
 def answers_of(folder: BenchmarkFolder) -> Benchmark:
     out = RETRIEVED / folder.name
     genecis = folder.path / "genecis" if "genecis" in folder.query_sets else None
-    return Benchmark(folder.name, folder.path / "queries", out / "rankings", folder.images, genecis, genecis and out / "genecis")
+    return Benchmark(
+        folder.name, folder.path / "queries", out / "rankings", folder.images, genecis, genecis and out / "genecis", out / "similarities",
+    )
+
+
+def public_answers_of(folder: BenchmarkFolder) -> PublicAnswers:
+    aspects = folder.path / "aspects"
+    return PublicAnswers(
+        folder.name, folder.public, folder.identity["split"], folder.path / "queries", RETRIEVED / folder.name / "rankings",
+        aspects if (aspects / MANIFEST).is_file() else None, folder.private,
+    )
 
 
 def descriptions_of(benchmark: str) -> dict[str, str]:

@@ -1,18 +1,22 @@
-"""retrieve: benchmarks, indexes and models -> data/retrieved/<benchmark>: descriptions and every method's ranked lists."""
+"""retrieve: benchmarks, indexes and models -> data/retrieved/<benchmark>: every method's ranked lists, and what led to them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.app.errors import run_stage
 from pipeline.artifacts import schemas, write_table
 from pipeline.benchmarks import QUERY_SETS, find_benchmarks
-from pipeline.config import as_dict, load_params
+from pipeline.cirevl import CirevlQueries, ReferenceCaptions, answers_of
+from pipeline.config import ParameterError, as_dict, load_params
 from pipeline.encoders.pictures import Pictures
-from pipeline.methods import DualEncoderQueries, FusionDiffQueries, open_space
-from pipeline.retrieval import rank_queries, read_queries, write_rankings
+from pipeline.methods import CLIP, DualEncoderQueries, FusionDiffQueries, open_space
+from pipeline.retrieval import Query, rank_queries, read_queries, target_similarities, write_rankings
+from pipeline.retrieval.submissions import DEPTH, write_submissions
 from pipeline.runtime import set_up
 
 INDEX, FOLDER = Path("data/index"), Path("data/retrieved")
@@ -21,23 +25,42 @@ INDEX, FOLDER = Path("data/index"), Path("data/retrieved")
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
+    benchmarks = find_benchmarks()
+    if params.retrieve.top_k < DEPTH and any(benchmark.private for benchmark in benchmarks):
+        raise ParameterError(f"retrieve.top_k: {params.retrieve.top_k} is less than the {DEPTH} that the benchmarks' servers ask for")
     fusion_diff, diffcomp = FusionDiffQueries.load(params), DualEncoderQueries.load(params)
+    captions = ReferenceCaptions(params, fusion_diff.mllm)
+    cirevl = CirevlQueries(params, captions, fusion_diff.descriptions, diffcomp.backbone, diffcomp.spaces[CLIP])
     made_by = {"retrieve": as_dict(params.retrieve), "seed": params.seed}
-    for benchmark in find_benchmarks():
-        pictures, out = Pictures(benchmark.images), FOLDER / benchmark.name
+    for benchmark in benchmarks:
+        pictures, out, similarities = Pictures(benchmark.images), FOLDER / benchmark.name, []
         for query_set in benchmark.query_sets:
-            queries = read_queries(benchmark.path / query_set)
-            for family in (fusion_diff, diffcomp):
-                for method, query in family.vectors(queries, pictures).items():
-                    index = open_space(INDEX / benchmark.name, family, query.space, params.runtime.threads)
-                    rankings = rank_queries(index, queries, query.vectors, params.retrieve.top_k, params.retrieve.fuse)
-                    identity = made_by | {"space": query.space, "gallery": index.manifest["gallery"]}
-                    write_rankings(out / QUERY_SETS[query_set] / method, method, rankings, identity)
+            queries = captions.with_concepts(read_queries(benchmark.path / query_set), pictures)
+            for family, method, query in answers_of((fusion_diff, diffcomp, cirevl), queries, pictures):
+                index = open_space(INDEX / benchmark.gallery, family, query.space, params.runtime.threads)
+                rankings = rank_queries(
+                    index, queries, query.vectors, params.retrieve.top_k, params.retrieve.fuse, benchmark.excludes_reference,
+                )
+                identity = made_by | {"space": query.space, "gallery": index.manifest["gallery"]}
+                write_rankings(out / QUERY_SETS[query_set] / method, method, rankings, identity)
+                if not queries[0].target_ids:
+                    write_submissions(out / "submissions", benchmark.public, method, queries, rankings)
+                elif query_set == "queries":
+                    similarities += target_similarities(index, method, queries, query.vectors, rankings, params.retrieve.fuse)
+                if query_set == "queries" and method == "fused_only":
+                    write_fused(out / "fused", queries, query.vectors, made_by)
         rows = [
             {"query_id": query.query_id, "descriptions": fusion_diff.descriptions[query.query_id]}
             for query in read_queries(benchmark.path / "queries")
         ]
         write_table(out / "descriptions", pa.Table.from_pylist(rows, schema=schemas.DESCRIPTIONS), made_by)
+        write_table(out / "similarities", pa.Table.from_pylist(similarities, schema=schemas.SIMILARITIES), made_by)
+
+
+def write_fused(folder: Path, queries: list[Query], vectors: np.ndarray, made_by: dict[str, Any]) -> None:
+    """z_r,delta of every query: the sweeps sample from it again."""
+    rows = [{"id": query.query_id, "vector": vector} for query, vector in zip(queries, vectors, strict=True)]
+    write_table(folder, pa.Table.from_pylist(rows, schema=schemas.embeddings(vectors.shape[1])), made_by)
 
 
 if __name__ == "__main__":

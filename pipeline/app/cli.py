@@ -10,6 +10,7 @@ import typer
 
 from pipeline.app import commands
 from pipeline.app.errors import clear_errors
+from pipeline.app.score import score, submit
 from pipeline.config import load_profile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -32,6 +33,8 @@ def info(
     typer.echo(json.dumps(describe_models(load_profile(profile, conf)), indent=2))
 
 
+app.command()(score)
+app.command()(submit)
 app.command()(commands.index)
 app.command()(commands.search)
 app.command()(commands.demo)

@@ -14,10 +14,10 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.backbones.augment import augment, mix_styles
 from pipeline.backbones.corpus import Corpus
 from pipeline.backbones.mllm import draw_kinds, texts_by_kind
 from pipeline.config import SmallClipParams
+from pipeline.encoders.augment import augment, mix_styles
 from pipeline.encoders.clip import ClipEncoder, ClipSizes, new_clip
 
 IMAGE_TO_IMAGE = 0.5

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from pipeline.backbones.augment import augment, mix_styles
 from pipeline.backbones.corpus import PARTIAL, Corpus
 from pipeline.config import EncoderParams, SmallMllmParams
+from pipeline.encoders.augment import augment, mix_styles
 from pipeline.encoders.qwen import MERGE, SPECIAL_TOKENS, language_states, visual_tokens
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -46,7 +46,9 @@ class Sequences:
         return Sequences(self.ids[rows, :longest], mask[:, :longest], self.answer[rows], self.instruction[rows])
 
 
-def tokenise(tokenizer: PreTrainedTokenizerFast, prompts: list[str], answers: list[str] | None = None, instructions: list[str] | None = None) -> Sequences:
+def tokenise(
+    tokenizer: PreTrainedTokenizerFast, prompts: list[str], answers: list[str] | None = None, instructions: list[str] | None = None,
+) -> Sequences:
     """Full strings -> padded ids; an answer ends with <|im_end|>."""
     answers = [f"{answer}<|im_end|>" for answer in answers] if answers else [""] * len(prompts)
     prompt_ids = tokenizer(prompts, add_special_tokens=False, return_offsets_mapping=True)
@@ -57,7 +59,8 @@ def tokenise(tokenizer: PreTrainedTokenizerFast, prompts: list[str], answers: li
     spans = torch.zeros(len(rows), 2, dtype=torch.long)
     for number, instruction in enumerate(instructions or ()):
         begin = prompts[number].index(instruction)
-        inside = [i for i, (a, b) in enumerate(prompt_ids["offset_mapping"][number]) if a >= begin and b <= begin + len(instruction) and b > a]
+        end, offsets = begin + len(instruction), prompt_ids["offset_mapping"][number]
+        inside = [i for i, (a, b) in enumerate(offsets) if a >= begin and b <= end and b > a]
         spans[number] = torch.tensor([inside[0], inside[-1] + 1])
     return Sequences(
         ids=torch.tensor([row + [pad] * (longest - len(row)) for row in rows]),
@@ -102,10 +105,15 @@ class MllmTrainee(nn.Module):
         logits = self.model.lm_head(states[:, :-1][wanted])  # only the answers' states meet the vocabulary
         return F.cross_entropy(logits.float(), sequences.ids[:, 1:][wanted])
 
-    def forward(self, views: dict[str, tuple[Sequences, Tensor | None]], answers: dict[str, tuple[Sequences, int, Tensor]], images: list[Tensor], prefix: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, views: dict[str, tuple[Sequences, Tensor | None]], answers: dict[str, tuple[Sequences, int, Tensor]],
+        images: list[Tensor], prefix: int, generator: torch.Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """images: pixel batches [B, 3, H, W]; a view names its batch by index, an answer also its rows there."""
         visual = visual_tokens(self.model, torch.cat(images), self.drop_path, generator).split([len(batch) for batch in images])
-        embedded = [self.embed(s, None if image is None else visual[image], prefix if image is not None else 0) for s, image in views.values()]
+        embedded = [
+            self.embed(s, None if image is None else visual[image], prefix if image is not None else 0) for s, image in views.values()
+        ]
         scale = self.logit_scale.clamp(max=4.6).exp()
         names = list(views)
         contrast = torch.zeros((), device=scale.device)
@@ -122,7 +130,10 @@ class MllmTrainee(nn.Module):
 class MllmTask:
     """The corpus as the training loop's task; its examples are characters."""
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, params: SmallMllmParams, encoder: EncoderParams, device: torch.device):
+    def __init__(
+        self, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, corpus: Corpus,
+        params: SmallMllmParams, encoder: EncoderParams, device: torch.device,
+    ):
         self.model = MllmTrainee(model, params.drop_path)
         self.params = params
         self.vocabulary = len(tokenizer)

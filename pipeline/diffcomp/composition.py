@@ -77,12 +77,12 @@ class Composition(nn.Module):
     alpha_form: sigmoid (default) takes alpha_j = sigmoid(logit(alpha_base) + kappa * standardised d_j),
     standardised within the image, because raw differences hardly move alpha; clip is
     clip(alpha_base + kappa * (d_j - mean_j d_j), 0, 1). kappa is learned as its logarithm.
-    The single global discrepancy d_g has no siblings in its image, so it is compared with a running
-    mean and variance over training images; before any training, alpha_g = alpha_base.
-    dac = False: one global linear interpolation. Raises ValueError for an unknown form.
+    The global weight alpha_g is the mean of the image's alpha_j. A global discrepancy d_g has no
+    siblings in its image to be compared with, and one compared with training images carries their
+    statistics into queries: a modification disagrees with its reference far more than a caption with
+    its image, so every query would become its text. dac = False: one global linear interpolation.
+    Raises ValueError for an unknown form.
     """
-
-    MOMENTUM = 0.05
 
     def __init__(self, dac: bool = True, alpha_base: float = 0.8, lam: float = 0.4, alpha_form: str = "sigmoid", kappa: float = 1.0):
         super().__init__()
@@ -90,53 +90,27 @@ class Composition(nn.Module):
             raise ValueError(f"alpha_form {alpha_form!r} is neither sigmoid nor clip")
         self.dac, self.alpha_base, self.lam, self.alpha_form = dac, alpha_base, lam, alpha_form
         self.log_kappa = nn.Parameter(torch.tensor(math.log(kappa)), requires_grad=dac)
-        self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
-        self.register_buffer("global_mean", torch.zeros(()))
-        self.register_buffer("global_var", torch.ones(()))
 
-    @property
-    def needs_local(self) -> bool:
-        """Whether super-patch features reach f_comp at all."""
-        return self.dac and self.lam > 0
-
-    def local_weights(self, super_patches: Tensor, text: Tensor) -> Tensor:
+    def weights(self, super_patches: Tensor, text: Tensor) -> Tensor:
         """alpha_j [B, N_s] from [B, N_s, D] and [B, D]."""
         difference = discrepancy(super_patches, text[:, None])  # [B, Ns]
-        mean = difference.mean(1, keepdim=True)
-        return self._weights(difference - mean, (difference - mean).square().mean(1, keepdim=True))
-
-    def global_weight(self, image: Tensor, text: Tensor) -> Tensor:
-        """alpha_g [B] from [B, D] and [B, D]. In training mode the running statistics take the batch in."""
-        difference = discrepancy(image, text)  # [B]
-        if self.training:
-            self._observe(difference.detach())
-        # images_seen stays a tensor: reading it as a number would wait for the device
-        centred = (difference - self.global_mean) * (self.images_seen > 0)
-        return self._weights(centred, self.global_var)
-
-    def forward(self, image: Tensor, super_patches: Tensor | None, text: Tensor) -> Tensor:
-        """f_Id [B, D], f_j^d [B, N_s, D] (None where `needs_local` is false), f_T [B, D] -> f_comp [B, D]."""
-        if not self.dac:
-            return linear(image, text, self.alpha_base)
-        whole = slerp(image, text, self.global_weight(image, text))
-        if not self.needs_local:
-            return whole
-        if super_patches is None:
-            raise ValueError("the local composition needs super-patch features")
-        parts = slerp(super_patches, text[:, None], self.local_weights(super_patches, text))  # g_j [B, Ns, D]
-        return unit((1 - self.lam) * whole + self.lam * unit(parts.mean(1)))
-
-    def _weights(self, centred: Tensor, variance: Tensor) -> Tensor:
+        centred = difference - difference.mean(1, keepdim=True)
         kappa = self.log_kappa.exp()
         if self.alpha_form == "clip":
             return (self.alpha_base + kappa * centred).clamp(0, 1)
         base = torch.tensor(self.alpha_base, dtype=centred.dtype, device=centred.device).logit()
+        variance = centred.square().mean(1, keepdim=True)
         return (base + kappa * centred * (variance + 1e-6).rsqrt()).sigmoid()
 
-    @torch.no_grad()
-    def _observe(self, difference: Tensor) -> None:
-        mean, variance = difference.mean(), difference.var(unbiased=False)
-        momentum = torch.where(self.images_seen > 0, self.MOMENTUM, 1.0)
-        self.global_mean.lerp_(mean.to(self.global_mean), momentum.to(self.global_mean))
-        self.global_var.lerp_(variance.to(self.global_var), momentum.to(self.global_var))
-        self.images_seen += len(difference)
+    def forward(self, image: Tensor, super_patches: Tensor | None, text: Tensor) -> Tensor:
+        """f_Id [B, D], f_j^d [B, N_s, D] (unread without DAC), f_T [B, D] -> f_comp [B, D]."""
+        if not self.dac:
+            return linear(image, text, self.alpha_base)
+        if super_patches is None:
+            raise ValueError("difference-aware composition needs super-patch features")
+        alpha = self.weights(super_patches, text)  # [B, Ns]
+        whole = slerp(image, text, alpha.mean(1))
+        if not self.lam:
+            return whole
+        parts = slerp(super_patches, text[:, None], alpha)  # g_j [B, Ns, D]
+        return unit((1 - self.lam) * whole + self.lam * unit(parts.mean(1)))

@@ -11,23 +11,34 @@ MAX_SCALE = 100.0
 """CLIP's bound on the inverse temperature."""
 
 
-def info_nce(queries: Tensor, keys: Tensor, scale: Tensor | float, labels: Tensor | None = None, gather: bool = True) -> Tensor:
+def info_nce(
+    queries: Tensor, keys: Tensor, scale: Tensor | float, labels: Tensor | None = None, negatives: Tensor | None = None,
+    negative_labels: Tensor | None = None, gather: bool = True,
+) -> Tensor:
     """Symmetric InfoNCE between rows that belong together: [B, D] and [B, D], L2-normalised -> scalar.
 
     labels [B]: other rows with the same label are no negatives (two artists' drawings of one concept
-    carry one caption); they are left out of both softmaxes. gather: where a process group is up, the
-    batch is that of all processes, with gradients flowing back to each.
+    carry one caption); they are left out of both softmaxes. negatives [M, D], with negative_labels
+    [M]: further keys that belong to no query. gather: where a process group is up, the batch is that
+    of all processes, with gradients flowing back to each.
     """
     if gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        queries, keys = gather_rows(queries), gather_rows(keys)
-        labels = None if labels is None else gather_rows(labels)
+        queries, keys, labels, negatives, negative_labels = (
+            None if rows is None else gather_rows(rows) for rows in (queries, keys, labels, negatives, negative_labels)
+        )
+    own = torch.arange(len(queries), device=queries.device)
     with torch.autocast(queries.device.type, enabled=False):
         logits = scale * unhalved(queries) @ unhalved(keys).T  # [B, B]
-    own = torch.arange(len(logits), device=logits.device)
+        further = None if negatives is None else scale * unhalved(queries) @ unhalved(negatives).T  # [B, M]
     if labels is not None:
         twins = (labels[:, None] == labels[None]) & (own[:, None] != own[None])
         logits = logits.masked_fill(twins, float("-inf"))
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    there = logits
+    if further is not None:
+        if labels is not None and negative_labels is not None:
+            further = further.masked_fill(labels[:, None] == negative_labels[None], float("-inf"))
+        there = torch.cat([logits, further], 1)
+    return (F.cross_entropy(there, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 def ratio_loss(mask: Tensor, rho: float) -> Tensor:

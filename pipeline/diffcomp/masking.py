@@ -96,10 +96,10 @@ def crop_mask(batch: int, shape: tuple[int, int], rho: float, generator: torch.G
     return (~inside).flatten(1).float()
 
 
-def apply_mask(patches: Tensor, mask_token: Tensor, mask: Tensor) -> Tensor:
-    """Patch embeddings [B, N, W] without positions, token [W], mask [B, N] -> [B, N, W]; soft masks blend."""
+def apply_mask(patches: Tensor, fill: Tensor, mask: Tensor) -> Tensor:
+    """Patch embeddings [B, N, W] without positions, fill [W] or [B, N, W], mask [B, N] -> [B, N, W]; soft masks blend."""
     mask = mask[..., None].to(patches.dtype)
-    return patches * (1 - mask) + mask_token.to(patches.dtype) * mask
+    return patches * (1 - mask) + fill.to(patches.dtype) * mask
 
 
 def _highest(scores: Tensor, rho: float) -> Tensor:

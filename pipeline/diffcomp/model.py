@@ -54,7 +54,8 @@ class DiffComp(nn.Module):
         if self.masking == "crop" and self.super_patches.kmeans:
             raise ValueError("masking crop needs a grid of super-patches, grouping kmeans has none")
         self.composition = Composition(params.dac, params.alpha_base, params.lam, params.alpha_form)
-        self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.width))
+        # Where relatives fill, the token stays as drawn, near zero: patches without content (`compose`'s region).
+        self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.width), requires_grad=params.fill == "token")
         encoder.freeze_all_but(params.image_layers, params.text_layers)
         encoder.gradient_checkpointing = params.gradient_checkpointing
 
@@ -64,21 +65,25 @@ class DiffComp(nn.Module):
         self, images: Tensor, text_ids: Tensor, composition_ids: Tensor | None = None,
         phrase_ids: Tensor | None = None, phrase_offsets: Tensor | None = None,
         generator: torch.Generator | None = None, labels: Tensor | None = None,
+        relatives: Tensor | None = None, relative_labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Loss L = L_comp + w_align L_align + w_ratio L_ratio, its terms, and what they show.
 
         images [B, 3, H, W], normalised; text_ids [B, C] the whole captions; composition_ids [B, C]
         what is composed with (None: the captions); phrase_ids [P_total, C] with phrase_offsets
-        [B + 1], read by phrase masking only; labels [B] equal where two captions are equal.
-        Raises ValueError where phrase masking gets no phrases.
+        [B + 1], read by phrase masking only; labels [B] equal where two captions are equal;
+        relatives [B, 3, H, W], normalised, with relative_labels [B]: the images that fill what is
+        masked, instead of the mask token; f_comp must then tell f_I from theirs too. Raises
+        ValueError where phrase masking gets no phrases.
         """
         guided = self.masking == "phrase"
         texts, composed, phrases = self._encode_texts(text_ids, composition_ids, phrase_ids if guided else None)
-        views = self.views(images, phrases, phrase_offsets, generator)
+        views = self.views(images, phrases, phrase_offsets, generator, relatives)
         composition = self.composition(views.masked_image, views.masked_super_patches, composed)
+        confused = None if relatives is None else self.encoder.encode_image(relatives)
         scale = inverse_temperature(self.encoder.logit_scale)
         terms = {
-            "comp": info_nce(composition, views.image, scale, labels),
+            "comp": info_nce(composition, views.image, scale, labels, confused, relative_labels),
             "align": info_nce(views.image, texts, scale, labels),
             "ratio": ratio_loss(views.mask, self.params.rho),
         }
@@ -100,7 +105,10 @@ class DiffComp(nn.Module):
         whole = next(features)
         return whole, whole if composed is None else next(features), None if phrases is None else next(features)
 
-    def views(self, images: Tensor, phrases: Tensor | None, offsets: Tensor | None, generator: torch.Generator | None) -> Views:
+    def views(
+        self, images: Tensor, phrases: Tensor | None, offsets: Tensor | None, generator: torch.Generator | None,
+        relatives: Tensor | None = None,
+    ) -> Views:
         """Encode the images unmasked, draw masks, encode them masked. phrases [P_total, D], offsets [B + 1].
 
         The unmasked pass shares its first L - k blocks between f_I and f_j, and computes f_j only
@@ -114,9 +122,10 @@ class DiffComp(nn.Module):
         assignment = css.assign(before)
         scores = self._scores(before, after, assignment, image, phrases, offsets)
         mask = self._draw(scores, len(images), generator).to(images.device)
-        masked = masking.apply_mask(patches, self.mask_token, css.spread(mask, assignment))
+        fill = self.mask_token if relatives is None else encoder.patchify(relatives)
+        masked = masking.apply_mask(patches, fill, css.spread(mask, assignment))
         before, after = self._trunk(encoder.assemble(masked))
-        local = css.encode(encoder, before, after, assignment) if self.composition.needs_local else None
+        local = css.encode(encoder, before, after, assignment) if self.composition.dac else None
         return Views(image, encoder.project(after[:, 0]), local, mask)
 
     def _trunk(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +185,7 @@ class DiffComp(nn.Module):
         region [B, H', W']: where it is painted on the references, they count as masked.
         """
         text = self.encode_text(text_ids)
-        if not self.composition.needs_local and region is None:
+        if not self.composition.dac and region is None:
             return self.composition(self.encode_image(images), None, text)
         image, local, _ = self.reference_features(images, region)
         return self.composition(image, local, text)
@@ -187,7 +196,7 @@ class DiffComp(nn.Module):
     def alpha_map(self, images: Tensor, text_ids: Tensor, region: Tensor | None = None) -> Tensor:
         """1 - alpha_j over the patches, [B, h, w]: how much of the reference is kept where (figure 5)."""
         _, local, assignment = self.reference_features(images, region)
-        kept = 1 - self.composition.local_weights(local, self.encode_text(text_ids))
+        kept = 1 - self.composition.weights(local, self.encode_text(text_ids))
         return self.super_patches.spread(kept, assignment).unflatten(1, self.super_patches.grid)
 
     @torch.no_grad()

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.diffcomp.model import DiffComp
+from pipeline.diffcomp.relatives import nearest_relatives, telling_phrases
+from pipeline.encoders.augment import augment
 
 logger = logging.getLogger(__name__)
+BATCH = 256
 
 
 class DiffCompTask:
@@ -43,6 +46,8 @@ class DiffCompTask:
         self.phrase_rows, self.phrase_starts = self._ragged(phrases, captions, "phrases")
         self.guide_rows, self.guide_starts = self._ragged(guides, captions, "masking phrases")
         self.token_ids = model.encoder.tokenize(list(self._table))  # [distinct texts, C]
+        if params.fill == "relative":
+            self._find_relatives()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,22 +56,55 @@ class DiffCompTask:
         self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One batch's loss and what to log. `model` is this task's, possibly wrapped; every draw is `generator`'s."""
-        images = self.model.encoder.normalise(self.images[indices].to(device))
+        images = self._pixels(indices, generator, device)
         captions = self.caption_rows[indices]
         guides, offsets = self._slices(self.guide_rows, self.guide_starts, indices)
-        ids = [self.token_ids[rows].to(device) for rows in (captions, self._composition_rows(indices, generator), guides)]
-        terms = model(images, *ids, phrase_offsets=offsets, generator=generator, labels=captions.to(device))
+        relatives = self._draw_relatives(indices, generator)
+        composed = self._composition_rows(indices, generator, relatives)
+        ids = [self.token_ids[rows].to(device) for rows in (captions, composed, guides)]
+        more = {}
+        if relatives is not None:
+            more = {"relatives": self._pixels(relatives, generator, device), "relative_labels": self.caption_rows[relatives].to(device)}
+        terms = model(images, *ids, phrase_offsets=offsets, generator=generator, labels=captions.to(device), **more)
         return terms.pop("loss"), {name: value.detach() for name, value in terms.items()}
 
-    def _composition_rows(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """The row of each sample's composition text: its caption, or one of its phrases."""
+    def _pixels(self, rows: Tensor, generator: torch.Generator, device: torch.device | str) -> Tensor:
+        """Normalised images [B, 3, H, W], augmented where the parameters say so."""
+        images = self.images[rows]
+        if self.model.params.augment:
+            images = (255 * augment(images.float() / 255, generator)).round().to(torch.uint8)
+        return self.model.encoder.normalise(images.to(device))
+
+    def _composition_rows(self, indices: Tensor, generator: torch.Generator, relatives: Tensor | None = None) -> Tensor:
+        """The row of each sample's composition text: its caption, or one of its phrases (the one that tells it from its relative)."""
         captions = self.caption_rows[indices]
         if self.text == "caption":
             return captions
-        starts, counts = self.phrase_starts[indices], self.phrase_starts[indices + 1] - self.phrase_starts[indices]
         drawn = torch.rand(2, len(indices), generator=generator)
-        phrases = self.phrase_rows[starts + torch.minimum((drawn[0] * counts).long(), counts - 1)]
+        if relatives is None:
+            starts, counts = self.phrase_starts[indices], self.phrase_starts[indices + 1] - self.phrase_starts[indices]
+            phrases = self.phrase_rows[starts + torch.minimum((drawn[0] * counts).long(), counts - 1)]
+        else:
+            rows, offsets = self._slices(self.phrase_rows, self.phrase_starts, indices)
+            phrases = rows[telling_phrases(self._texts[rows], offsets, self._looks[indices], self._looks[relatives])]
         return phrases if self.text == "phrase" else torch.where(drawn[1] < 0.5, captions, phrases)
+
+    def _draw_relatives(self, indices: Tensor, generator: torch.Generator) -> Tensor | None:
+        """The row of each sample's relative, [B]; None where the mask token fills."""
+        if self.model.params.fill != "relative":
+            return None
+        choice = torch.randint(self._relatives.shape[1], (len(indices), 1), generator=generator)
+        return self._relatives[indices].gather(1, choice)[:, 0]
+
+    @torch.no_grad()
+    def _find_relatives(self) -> None:
+        """Every image's nearest relatives, and the features of images and texts, by the encoder before training."""
+        encoder = self.model.encoder
+        where = encoder.mean.device
+        pictures = (encoder.encode_image(encoder.normalise(batch)).cpu() for batch in self.images.split(BATCH))
+        self._looks = torch.cat(list(pictures))  # f_I [N, D]
+        self._texts = torch.cat([encoder.encode_text(ids.to(where)).cpu() for ids in self.token_ids.split(BATCH)])
+        self._relatives = nearest_relatives(self._looks, self.caption_rows, self.model.params.relatives)
 
     def _row(self, text: str) -> int:
         return self._table.setdefault(text, len(self._table))

@@ -59,10 +59,12 @@ class BlipEncoder(DualEncoder):
     def text_blocks(self) -> nn.ModuleList:
         return self.model.text_encoder.encoder.layer
 
-    def heads(self) -> Iterable[nn.Parameter]:
-        for module in (self.model.vision_model.post_layernorm, self.model.vision_proj, self.model.text_proj):
-            yield from module.parameters()
-        yield self.logit_scale
+    def image_head(self) -> Iterable[nn.Parameter]:
+        yield from self.model.vision_model.post_layernorm.parameters()
+        yield from self.model.vision_proj.parameters()
+
+    def text_head(self) -> Iterable[nn.Parameter]:
+        yield from self.model.text_proj.parameters()
 
     def freeze_all_but(self, image_layers: int, text_layers: int) -> None:
         super().freeze_all_but(image_layers, text_layers)

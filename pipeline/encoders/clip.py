@@ -163,14 +163,16 @@ class ClipEncoder(DualEncoder):
         """The text tower's parts: open_clip keeps them in `model.text` or on the model itself."""
         return getattr(self.model, "text", self.model)
 
-    def heads(self) -> Iterable[nn.Parameter]:
-        visual, text = self.model.visual, self._text
+    def image_head(self) -> Iterable[nn.Parameter]:
+        visual = self.model.visual
         yield from visual.ln_post.parameters()
         yield visual.proj
+
+    def text_head(self) -> Iterable[nn.Parameter]:
+        text = self._text
         yield from text.ln_final.parameters()
         projection = text.text_projection
         yield from projection.parameters() if isinstance(projection, nn.Linear) else (projection,)
-        yield self.logit_scale
 
     def patchify(self, images: Tensor) -> Tensor:
         return self.model.visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, W]

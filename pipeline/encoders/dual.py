@@ -53,8 +53,12 @@ class DualEncoder(nn.Module):
     def text_blocks(self) -> nn.ModuleList:
         raise NotImplementedError
 
-    def heads(self) -> Iterable[nn.Parameter]:
-        """Final norms, projections and the temperature: trained whatever the number of blocks."""
+    def image_head(self) -> Iterable[nn.Parameter]:
+        """Final norm and projection of the visual tower."""
+        raise NotImplementedError
+
+    def text_head(self) -> Iterable[nn.Parameter]:
+        """Final norm and projection of the text tower."""
         raise NotImplementedError
 
     def patchify(self, images: Tensor) -> Tensor:
@@ -110,19 +114,24 @@ class DualEncoder(nn.Module):
         return self.project(self.run(self.embed_patches(images), 0, self.depth)[:, 0])
 
     def freeze_all_but(self, image_layers: int, text_layers: int) -> None:
-        """Train the last blocks of both towers, the final norms, the projections and the temperature.
+        """Train the last blocks of both towers with their final norms and projections, and the temperature.
 
-        Table 1's FT-L. Raises ValueError when a tower has fewer blocks than asked for.
+        Table 1's FT-L. A tower of which no block is trained stays frozen as a whole. Raises ValueError
+        when a tower has fewer blocks than asked for.
         """
-        for name, wanted, blocks in (("image", image_layers, self.image_blocks), ("text", text_layers, self.text_blocks)):
+        towers = (
+            ("image", image_layers, self.image_blocks, self.image_head), ("text", text_layers, self.text_blocks, self.text_head),
+        )
+        for name, wanted, blocks, _ in towers:
             if not 0 <= wanted <= len(blocks):
                 raise ValueError(f"{name}_layers: {wanted} blocks to train, the {name} tower has {len(blocks)}")
         self.requires_grad_(False)
-        for blocks, wanted in ((self.image_blocks, image_layers), (self.text_blocks, text_layers)):
-            for block in blocks[len(blocks) - wanted :]:
-                block.requires_grad_(True)
-        for parameter in self.heads():
-            parameter.requires_grad_(True)
+        self.logit_scale.requires_grad_(True)
+        for _, wanted, blocks, head in towers:
+            if wanted:
+                blocks[len(blocks) - wanted :].requires_grad_(True)
+                for parameter in head():
+                    parameter.requires_grad_(True)
 
 
 def load_dual_encoder(backbone: str | Path, pretrained: str = "") -> DualEncoder:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.artifacts.images import EncodedImages, image_columns
 
 
 class PictureSource(Protocol):
@@ -40,16 +41,17 @@ class LoosePictures(PictureSource):
 
 
 class Pictures(PictureSource):
-    """The pictures of one folder, kept encoded and decoded when asked for.
+    """The pictures of one folder, kept encoded (or by path) and decoded when asked for.
 
     Raises ArtifactError naming a picture that is not there or cannot be decoded.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        table = ShardSet.open(folder).table(["image_id", "bytes"])
+        shards = ShardSet.open(folder)
+        table = shards.table(image_columns(shards))
         self.ids: list[str] = table["image_id"].to_pylist()
-        self._bytes = table["bytes"]
+        self._encoded = EncodedImages(table)
         self._rows = {image_id: row for row, image_id in enumerate(self.ids)}
 
     def __len__(self) -> int:
@@ -60,7 +62,7 @@ class Pictures(PictureSource):
         if image_id not in self._rows:
             raise ArtifactError(f"{self.folder}: image {image_id!r} is not there")
         try:
-            return Image.open(io.BytesIO(self._bytes[self._rows[image_id]].as_py())).convert("RGB")
+            return Image.open(io.BytesIO(self._encoded[self._rows[image_id]])).convert("RGB")
         except (OSError, SyntaxError, TypeError) as error:
             raise ArtifactError(f"{self.folder}: image {image_id!r} cannot be decoded ({error})") from None
 

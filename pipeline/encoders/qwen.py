@@ -42,7 +42,8 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
     return Qwen2TokenizerFast(
@@ -68,7 +69,9 @@ def build_model(params: SmallMllmParams, tokenizer: PreTrainedTokenizerFast) -> 
             "num_hidden_layers": params.layers, "num_attention_heads": params.heads, "num_key_value_heads": params.heads,
             "max_position_embeddings": 1024, "tie_word_embeddings": True, "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"], "use_sliding_window": False,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [head // 8, 3 * head // 16, 3 * head // 16]},
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [head // 8, 3 * head // 16, 3 * head // 16],
+            },
         },
         vision_config={
             "depth": params.vision_layers, "hidden_size": params.vision_width, "intermediate_size": params.vision_ffn,
@@ -102,7 +105,9 @@ def patchify(pixels: Tensor, patch: int) -> Tensor:
     )
 
 
-def visual_tokens(model: Qwen2_5_VLForConditionalGeneration, pixels: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+def visual_tokens(
+    model: Qwen2_5_VLForConditionalGeneration, pixels: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None,
+) -> Tensor:
     """Images [B, 3, H, W], normalised -> language-model tokens [B, patches / 4, width].
 
     drop_path: share of images that skip a residual branch (stochastic depth, in training only).

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.artifacts.images import EncodedImages, image_columns
 from pipeline.encoders.job import EncoderRow
 
 Captions = dict[str, dict[str, Any]]
@@ -124,11 +125,11 @@ class ImageStore:
         if shard not in self._open:
             manifest = self._images.manifest
             alone = dataclasses.replace(manifest, shards=manifest.shards[shard : shard + 1])
-            self._open[shard] = ShardSet(self._images.folder, alone).table(["bytes"])["bytes"]
+            self._open[shard] = EncodedImages(ShardSet(self._images.folder, alone).table(image_columns(self._images)))
             if len(self._open) > self._kept_shards:
                 self._open.popitem(last=False)
         self._open.move_to_end(shard)
-        return self._open[shard][row].as_py() or b""
+        return self._open[shard][row]
 
 
 def triplet_images(triplets: ShardSet) -> set[str]:
@@ -139,6 +140,5 @@ def triplet_images(triplets: ShardSet) -> set[str]:
 
 
 def _stream(images: ShardSet) -> Iterator[tuple[str, bytes]]:
-    for table in images.shards(["image_id", "bytes"]):
-        for image_id, encoded in zip(table["image_id"], table["bytes"], strict=True):
-            yield image_id.as_py(), encoded.as_py() or b""
+    for table in images.shards(image_columns(images)):
+        yield from zip(table["image_id"].to_pylist(), EncodedImages(table), strict=True)

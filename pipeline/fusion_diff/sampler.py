@@ -51,13 +51,16 @@ class Sampler:
     once a query. Both branches of the guidance share a batch. The modules are put in evaluation
     mode and used in the type and on the device they have (cast them to bfloat16 to sample in it).
     `compile` compiles the denoiser, anew for every shape. Without an adapter, or with a
-    control_scale (delta) of zero, the prior samples alone.
+    control_scale (delta) of zero, the prior samples alone. temperature scales the starting noise: 1 is
+    the paper's; below it samples keep nearer to the mean of what the conditions allow, and at 0 all
+    hypotheses of a query are one. A search has to hit, not to be diverse, and a prior that was trained
+    for minutes strays: there a low temperature does what the mean of many hypotheses does, at the cost of one.
     Raises ValueError when steps, scales or sizes cannot be used.
     """
 
     def __init__(
         self, prior: Prior, adapter: ControlAdapter | None, diffusion: Diffusion,
-        solver_steps: int = 14, guidance_scale: float = 2.5, control_scale: float = 1.0, compile: bool = False,
+        solver_steps: int = 14, guidance_scale: float = 2.5, control_scale: float = 1.0, temperature: float = 1.0, compile: bool = False,
     ):
         if diffusion.dim != prior.sizes.dim:
             raise ValueError(f"sampler: the diffusion has dimension {diffusion.dim}, the prior {prior.sizes.dim}")
@@ -65,11 +68,13 @@ class Sampler:
             raise ValueError(f"sampler: the adapter was built for {adapter.sizes}, the prior has {prior.sizes}")
         if guidance_scale < 0.0:
             raise ValueError(f"sampler: guidance_scale {guidance_scale} is negative")
+        if temperature < 0.0:
+            raise ValueError(f"sampler: temperature {temperature} is negative")
         self.prior = prior.eval()
         self._given = adapter
         self.adapter = None if adapter is None or control_scale == 0.0 else adapter.eval()
         self.diffusion, self.solver_steps = diffusion, solver_steps
-        self.guidance_scale, self.control_scale = guidance_scale, control_scale
+        self.guidance_scale, self.control_scale, self.temperature = guidance_scale, control_scale, temperature
         self.device = prior.positions.device
         self._denoise = torch.compile(self._guided, dynamic=False) if compile else self._guided
         with torch.no_grad():
@@ -80,7 +85,7 @@ class Sampler:
         """This sampler with other scales (None: its own)."""
         guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
         control_scale = self.control_scale if control_scale is None else control_scale
-        return Sampler(self.prior, self._given, self.diffusion, self.solver_steps, guidance_scale, control_scale)
+        return Sampler(self.prior, self._given, self.diffusion, self.solver_steps, guidance_scale, control_scale, self.temperature)
 
     @torch.no_grad()
     def sample(
@@ -102,7 +107,7 @@ class Sampler:
             if self.guidance_scale == 0.0:
                 raise ValueError("sampler: a negative text needs a guidance_scale above 0")
             negative = self._check_text(ids, *negative, "negative ")
-        noise = query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1).to(self.device)  # [Q*K, d]
+        noise = self.temperature * query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1).to(self.device)  # [Q*K, d]
         make = self._cached_denoiser if cached else self._plain_denoiser
         clean = solve(make(states, mask, control, hypotheses, negative), noise, self.diffusion, self.solver_steps)  # [Q*K, d]
         return F.normalize(self.diffusion.unscale(clean), dim=-1).unflatten(0, (len(ids), hypotheses))

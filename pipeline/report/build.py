@@ -10,11 +10,23 @@ from typing import Any
 from pipeline.artifacts import ArtifactError, ShardSet, write_atomically, write_json
 from pipeline.report import plots
 from pipeline.report.figures import SHOWN, query_strip
-from pipeline.report.metrics import Answers, benchmark_metrics, claimed_orders, method_intervals, recall_curves
+from pipeline.report.gallery import explorer
+from pipeline.report.metrics import (
+    Answers,
+    benchmark_metrics,
+    claimed_orders,
+    kind_intervals,
+    method_intervals,
+    read_similarities,
+    recall_curves,
+)
 from pipeline.report.names import CLAIMED_ORDERS
-from pipeline.report.page import TOP, Page, render_page
+from pipeline.report.page import Page, render_page
 from pipeline.report.pictures import load_pictures
-from pipeline.report.samples import featured, figure_queries, sample_queries
+from pipeline.report.public import PublicAnswers, public_report
+from pipeline.report.public import markdown as public_markdown
+from pipeline.report.samples import featured, figure_queries
+from pipeline.report.sweeps import read_sweeps
 from pipeline.report.tables import markdown, protocol_tables, recall_table
 
 FIGURE_ROWS = 6
@@ -34,6 +46,8 @@ class Benchmark:
     genecis_queries: Path | None = None
     """Queries whose `subset_ids` are their own small galleries and whose categories are tasks."""
     genecis_rankings: Path | None = None
+    similarities: Path | None = None
+    """A shard set of `schemas.SIMILARITIES`."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +63,22 @@ class ReportInputs:
     """Model -> its training log, a CSV with at least `step` and `loss`."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """Query id -> the target description that was inferred for it."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """What `index_metrics` says of the indexes."""
+    sweeps: Path | None = None
+    """A folder of sweeps (see `read_sweeps`)."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the `prior` and the `control` of this run: a sweep of others is marked as such."""
+    used: Mapping[str, float] = field(default_factory=dict)
+    """Swept parameter -> its value in this run."""
     seed: int = 0
     bootstrap: int = 1000
-    sample_queries: int = 6
+    page_megabytes: float = 7.0
     orders: Sequence[tuple[str, str]] = CLAIMED_ORDERS
+    public: Sequence[PublicAnswers] = ()
+    """What of the public benchmarks was answered; scored by their own protocols, whatever `benchmarks` holds."""
+    backbones: Mapping[str, str] = field(default_factory=dict)
+    """Space -> the model whose vectors are searched there."""
 
 
 def changed_parameters(values: Mapping[str, Any], profile: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
@@ -80,27 +106,35 @@ def build_report(inputs: ReportInputs) -> None:
     answers = read[first.name][0]
     orders = claimed_orders(answers, inputs.orders, inputs.bootstrap, inputs.seed)
     curves = recall_curves(answers)
-    logs = {name: plots.read_log(path) for name, path in sorted(inputs.losses.items())}
-    tables = [recall_table(metrics[first.name], method_intervals(answers, inputs.bootstrap, inputs.seed)), *protocol_tables(metrics[first.name])]
-
-    samples = sample_queries(answers, inputs.sample_queries, inputs.seed)
+    logs = {name: plots.read_log(path) for name, path in inputs.losses.items()}
+    intervals = method_intervals(answers, inputs.bootstrap, inputs.seed)
+    protocols = protocol_tables(metrics[first.name])
     strip = figure_queries(answers, FIGURE_ROWS, inputs.seed)
-    pictures = load_pictures(first.images, _shown(answers, samples, TOP, list(answers.by_method)) | _shown(answers, strip, SHOWN, featured(answers)))
+    pictures = load_pictures(first.images, _shown(answers, strip))
+    public = public_report(inputs.public, inputs.backbones)
+    page = render_page(Page(
+        profile=inputs.profile, seed=inputs.seed, changed=inputs.changed, benchmark=first.name, answers=answers,
+        gallery_size=ShardSet.open(first.images, verify=False).rows, metrics=metrics[first.name],
+        tables=[recall_table(metrics[first.name], intervals, kind_intervals(answers, inputs.bootstrap, inputs.seed)), *protocols],
+        orders=orders, curves=curves, logs=logs,
+        sweeps=read_sweeps(inputs.sweeps) if inputs.sweeps else [], weights=inputs.weights, used=inputs.used,
+        similarities=read_similarities(first.similarities) if first.similarities else {},
+        explorer=explorer(answers, first.images, inputs.descriptions, inputs.seed, int(inputs.page_megabytes * 1e6)),
+        further={benchmark.name: recall_table(metrics[benchmark.name]) for benchmark in inputs.benchmarks[1:]},
+        public=public.comparisons,
+    ))
 
-    write_json(out / "metrics.json", {**metrics, "orders": orders})
+    own = {name: scores for name, scores in metrics.items() if name not in public.names}
+    indexes = {"index": inputs.index} if inputs.index else {}
+    write_json(out / "metrics.json", {**own, **public.metrics, "orders": orders, **indexes})
     plots.write_recall_csv(out / "plots" / "recall.csv", curves)
     for name, log in logs.items():
         plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
-    _write(out / "tables" / "results.md", markdown(tables).encode())
+    tables = markdown([recall_table(metrics[first.name], intervals), *protocols]) + public_markdown(public.comparisons)
+    _write(out / "tables" / "results.md", tables.encode())
     _write(out / "figures" / "queries.png", query_strip(answers, strip, featured(answers), pictures))
-    _write(out / "figures" / "recall.png", plots.recall_chart(curves, "print"))
-    page = Page(
-        profile=inputs.profile, changed=inputs.changed, benchmark=first.name, answers=answers, gallery_size=ShardSet.open(first.images, verify=False).rows,
-        metrics=metrics[first.name], tables=tables, orders=orders, curves=curves, logs=logs, samples=samples, pictures=pictures,
-        descriptions=inputs.descriptions,
-        further={benchmark.name: recall_table(metrics[benchmark.name]) for benchmark in inputs.benchmarks[1:]},
-    )
-    _write(out / "index.html", render_page(page).encode())
+    _write(out / "figures" / "recall.png", plots.as_png(plots.recall_chart(curves, legend=True), "print"))
+    _write(out / "index.html", page.encode())
 
 
 def _read(benchmark: Benchmark) -> tuple[Answers, Answers | None]:
@@ -110,15 +144,10 @@ def _read(benchmark: Benchmark) -> tuple[Answers, Answers | None]:
     return answers, Answers.read(benchmark.genecis_queries, benchmark.genecis_rankings)
 
 
-def _shown(answers: Answers, rows: list[int], top: int, methods: list[str]) -> set[str]:
-    """The pictures that these queries' references, targets and first answers need."""
-    wanted = set()
-    for row in rows:
-        query = answers.queries[row]
-        wanted |= {query.reference_id, *query.target_ids[:top]}
-        for method in methods:
-            wanted |= set(answers.ranked(method)[row][:top])
-    return wanted
+def _shown(answers: Answers, rows: list[int]) -> set[str]:
+    """The pictures of these queries in the figure: references and the first answers."""
+    wanted = {answers.queries[row].reference_id for row in rows}
+    return wanted.union(*(answers.ranked(method)[row][:SHOWN] for row in rows for method in featured(answers)))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import ArtifactError
+from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.report.names import ordered
 from pipeline.retrieval import protocols
@@ -94,6 +94,24 @@ def recall_curves(main: Answers) -> dict[str, dict[int, float]]:
 def method_intervals(main: Answers, samples: int, seed: int) -> dict[str, Interval]:
     """Method -> mean over kinds of R@10 with its 95% interval over queries."""
     return {method: mean_interval(main.hits(method), main.kinds, samples, seed) for method in main.by_method}
+
+
+def kind_intervals(main: Answers, samples: int, seed: int) -> dict[str, dict[str, Interval]]:
+    """Query kind -> method -> R@10 with its 95% interval over queries."""
+    kinds = np.array(main.kinds)
+    found = {method: main.hits(method) for method in main.by_method}
+    return {
+        kind: {method: mean_interval(hits[kinds == kind], kinds[kinds == kind], samples, seed) for method, hits in found.items()}
+        for kind in sorted(set(main.kinds))
+    }
+
+
+def read_similarities(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Method -> the best target's and the best other picture's cosine similarity [Q] (`schemas.SIMILARITIES`)."""
+    table = ShardSet.open(folder).table().drop_null()
+    methods = np.array(table["method"].to_pylist())
+    target, other = (table[name].to_numpy() for name in ("target", "other"))
+    return {method: (target[methods == method], other[methods == method]) for method in ordered(set(methods.tolist()))}
 
 
 def claimed_orders(main: Answers, orders: Iterable[tuple[str, str]], samples: int, seed: int) -> dict[str, dict[str, float]]:

@@ -20,6 +20,7 @@ METHODS = (
     MethodName("text_only", "Text only", "Training-free", "the modification's CLIP vector", "#c3a97b"),
     MethodName("image_text", "Image + text", "Training-free", "their normalised weighted sum", "#7fa58a"),
     MethodName("slerp", "Slerp", "Training-free", "a point on the arc between them", "#6b8fb5"),
+    MethodName("cirevl", "CIReVL", "Training-free", "text search with the described target", "#8f86a8"),
     MethodName("fused_only", "Fused only (A)", "Fusion-Diff", "the fused query embedding, no diffusion", "#f2b8a0"),
     MethodName("stage1_only", "Stage 1 only (B)", "Fusion-Diff", "the prior alone, from the described target", "#e8875f"),
     MethodName("fusion_diff", "Fusion-Diff (C)", "Fusion-Diff", "the prior with the Control-Adapter", "#d9481f"),

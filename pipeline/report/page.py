@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from pipeline.report import plots
-from pipeline.report.metrics import INTERVAL_K, Answers
-from pipeline.report.names import ATTRIBUTIONS, FEATURED, benchmark_label, describe, kind_label
-from pipeline.report.pictures import data_uri, png_uri
+from pipeline.report.gallery import TOP
+from pipeline.report.metrics import Answers
+from pipeline.report.names import ATTRIBUTIONS, benchmark_label, describe
+from pipeline.report.pictures import png_uri
+from pipeline.report.public import Comparison
 from pipeline.report.samples import featured
+from pipeline.report.sweeps import Sweep
 from pipeline.report.tables import Table
 from pipeline.retrieval.protocols import MEAN
-
-TOP = 10
-"""Answers a method shown for every sample query."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,6 +32,7 @@ class Page:
     """What the page shows (see `ReportInputs` for the fields of the same name)."""
 
     profile: str
+    seed: int
     changed: Mapping[str, Any]
     benchmark: str
     answers: Answers
@@ -38,11 +42,16 @@ class Page:
     orders: dict[str, dict[str, float]]
     curves: dict[str, dict[int, float]]
     logs: dict[str, dict[str, list[float]]]
-    samples: list[int]
-    pictures: Mapping[str, Image.Image]
-    descriptions: Mapping[str, str]
+    sweeps: list[Sweep]
+    weights: Mapping[str, str]
+    used: Mapping[str, float]
+    similarities: dict[str, tuple[np.ndarray, np.ndarray]]
+    explorer: dict[str, Any]
+    """What the script shows (see `gallery.explorer`)."""
     further: dict[str, Table]
     """Other benchmarks' recall tables."""
+    public: Sequence[Comparison] = ()
+    """The public benchmarks beside the published figures."""
 
 
 def render_page(page: Page) -> str:
@@ -51,48 +60,49 @@ def render_page(page: Page) -> str:
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    classes = {name: f"p{number}" for number, name in enumerate(sorted(page.pictures))}
-    kinds = sorted(set(page.answers.kinds))
     return environment.get_template("page.html").render(
         page=page,
         title=benchmark_label(page.benchmark),
         further={benchmark_label(name): table for name, table in page.further.items()},
-        kinds=[(number, kind_label(kind)) for number, kind in enumerate(kinds)],
-        queries=[_query(page, row, classes, kinds) for row in page.samples],
+        kinds=len(set(page.answers.kinds)),
+        top=TOP,
         methods=[(method, describe(method)) for method in page.answers.by_method],
-        judge=describe(featured(page.answers)[0]).label,
-        judge_k=INTERVAL_K,
         tiles=_tiles(page),
         changed=[(name, *_before_and_now(value)) for name, value in sorted(page.changed.items())],
         orders=_orders(page.orders),
-        recall_charts={theme: png_uri(plots.recall_chart(page.curves, theme)) for theme in ("light", "dark")},
-        loss_charts=[
-            (name.replace("_", " "), {theme: png_uri(plots.loss_chart(log, theme)) for theme in ("light", "dark")})
-            for name, log in page.logs.items()
-        ],
-        pictures=[(classes[name], data_uri(page.pictures[name])) for name in classes],
+        recall_charts=_themed(plots.recall_chart(page.curves)),
+        loss_charts=[(describe(name).label.replace("_", " "), _themed(plots.loss_chart(log))) for name, log in page.logs.items()],
+        sweeps=[_sweep(page, sweep) for sweep in page.sweeps],
+        similarities=[_similarity(method, *values) for method, values in page.similarities.items()],
+        explorer=_json(page.explorer),
         attributions=ATTRIBUTIONS,
     )
 
 
-def _query(page: Page, row: int, classes: dict[str, str], kinds: list[str]) -> dict[str, Any]:
-    """One sample query: what is asked and what each method answers."""
-    query = page.answers.queries[row]
-    answers = []
-    for method in page.answers.by_method:
-        ranked = page.answers.ranked(method)[row]
-        rank = next((number for number, name in enumerate(ranked, start=1) if name in query.target_ids), None)
-        pictures = [(classes[name], name, name in query.target_ids) for name in ranked[:TOP]]
-        answers.append({
-            "method": method, "label": describe(method).label, "featured": method in FEATURED, "rank": rank, "listed": len(ranked),
-            "pictures": pictures,
-        })
-    kind = page.answers.kinds[row]
+def _themed(figure: Figure) -> dict[str, str]:
+    return {theme: png_uri(plots.as_png(figure, theme)) for theme in ("light", "dark")}
+
+
+def _json(value: Any) -> Markup:
+    """JSON that no markup inside a text can leave."""
+    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _sweep(page: Page, sweep: Sweep) -> dict[str, Any]:
+    """A sweep's chart, and in words where its best value lies and whose weights it sampled from."""
+    used = page.used.get(sweep.name)
+    value, recall = sweep.best
     return {
-        "id": query.query_id, "kind": kinds.index(kind), "kind_label": kind_label(kind), "text": query.text,
-        "reference": (classes[query.reference_id], query.reference_id), "description": page.descriptions.get(query.query_id, ""),
-        "targets": [(classes[name], name) for name in query.target_ids[:TOP]], "more_targets": max(0, len(query.target_ids) - TOP),
-        "hit": bool(page.answers.hits(featured(page.answers)[0])[row]), "answers": answers,
+        "label": sweep.label, "benchmark": benchmark_label(sweep.benchmark), "best": f"{value:g}", "recall": f"{recall:.1f}",
+        "used": None if used is None else f"{used:g}", "stale": dict(sweep.weights) != dict(page.weights),
+        "charts": _themed(plots.sweep_chart(sweep.points, sweep.label, used)),
+    }
+
+
+def _similarity(method: str, target: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    return {
+        "label": describe(method).label, "target": f"{target.mean():.2f}", "other": f"{other.mean():.2f}",
+        "above": f"{100 * float((target > other).mean()):.0f}", "charts": _themed(plots.similarity_chart(target, other)),
     }
 
 
@@ -125,12 +135,22 @@ def _orders(orders: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
         upper, lower = key.split("_above_")
         verdict = "holds" if entry["low"] > 0 else "reversed" if entry["high"] < 0 else "open"
         rows.append({
-            "upper": describe(upper).label, "lower": describe(lower).label, "verdict": verdict,
+            "upper": describe(upper).label, "lower": describe(lower).label, "verdict": verdict, "words": _in_words(entry, verdict),
             "difference": f"{entry['difference']:+.1f}", "interval": f"[{entry['low']:+.1f}, {entry['high']:+.1f}]",
             "left": place(entry["low"]), "width": f"{100 * (entry['high'] - entry['low']) / span:.2f}",
             "point": place(entry["difference"]), "zero": place(0.0),
         })
     return rows
+
+
+def _in_words(entry: dict[str, float], verdict: str) -> str:
+    """What a difference in R@10 says about a hundred queries."""
+    more, low, high = entry["difference"], entry["low"], entry["high"]
+    if verdict == "open":
+        return f"Between {low:+.1f} and {high:+.1f} queries in a hundred: these queries cannot tell which of the two is ahead."
+    many, (least, most) = abs(more), sorted((abs(low), abs(high)))
+    which = "more" if verdict == "holds" else "fewer"
+    return f"Finds a target for {many:.1f} {which} of a hundred queries (95% interval: {least:.1f} to {most:.1f})."
 
 
 def _before_and_now(value: Any) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The pictures that a report shows, small and as PNG."""
+"""The pictures that a report shows, small and inlined."""
 
 from __future__ import annotations
 
@@ -10,42 +10,47 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.artifacts.images import EncodedImages, image_columns
 
 THUMBNAIL = 96
-"""Pictures are shown at most this wide and high."""
+"""Width and height of the figures' pictures."""
+SMALL, QUALITY = 64, 80
+"""The same of the page's pictures, of which there are thousands, and how well they are kept."""
 
 
-def load_pictures(images: Path, wanted: Iterable[str]) -> dict[str, Image.Image]:
-    """The wanted rows of an `images` shard set as RGBA, no larger than a thumbnail.
+def load_pictures(images: Path, wanted: Iterable[str], side: int = THUMBNAIL) -> dict[str, Image.Image]:
+    """The wanted rows of an `images` shard set as RGBA, at most `side` wide and high.
 
     Raises ArtifactError naming a picture that is missing or cannot be decoded.
     """
     missing, pictures = set(wanted), {}
-    for table in ShardSet.open(images).shards(["image_id", "bytes"]):
+    shards = ShardSet.open(images)
+    for table in shards.shards(image_columns(shards)):
+        encoded = EncodedImages(table)
         for position, name in enumerate(table["image_id"].to_pylist()):
             if name in missing:
-                pictures[name] = _decoded(table["bytes"][position].as_py(), f"{images}: image {name!r}")
+                pictures[name] = _decoded(encoded[position], f"{images}: image {name!r}", side)
                 missing.discard(name)
     if missing:
         raise ArtifactError(f"{images}: {len(missing)} pictures are missing, the first is {min(missing)!r}")
     return pictures
 
 
-def data_uri(picture: Image.Image) -> str:
-    """The picture inline, as PNG of 256 colours: two thirds of the bytes, and hardly a difference at this size."""
+def webp(picture: Image.Image) -> bytes:
+    """The picture as WebP: an emoji takes under a kilobyte, and hardly a difference is seen at this size."""
     buffer = io.BytesIO()
-    picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(buffer, format="PNG")
-    return png_uri(buffer.getvalue())
+    picture.save(buffer, format="WEBP", quality=QUALITY)
+    return buffer.getvalue()
 
 
 def png_uri(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
-def _decoded(content: bytes, what: str) -> Image.Image:
+def _decoded(content: bytes, what: str, side: int) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(content)).convert("RGBA")
     except (UnidentifiedImageError, OSError, TypeError) as error:
         raise ArtifactError(f"{what} cannot be decoded ({error})") from None
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture

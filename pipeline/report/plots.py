@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipeline.artifacts import ArtifactError, write_atomically
 from pipeline.report.names import FEATURED, describe
+from pipeline.retrieval.protocols import MEAN
 
 THEMES = {"light": ("#1d1f23", "#d9dbe0", "none"), "dark": ("#e6e7ea", "#3a3e46", "none"), "print": ("#1d1f23", "#d9dbe0", "white")}
 """Ink, grid and background colour: two for the page, one for a README."""
+DPI = {"light": 130, "dark": 130, "print": 200}
+
+SWEPT, TARGET, FAINT = "#d9481f", "#1a9c4b", "#7f8ea3"
 
 LOSS_COLUMNS = ("step", "loss")
 
@@ -49,9 +55,9 @@ def write_loss_csv(path: Path, log: dict[str, list[float]]) -> None:
     _write_csv(path, names, rows)
 
 
-def recall_chart(curves: dict[str, dict[int, float]], theme: str) -> bytes:
-    """Mean recall over K, one line a method, as PNG; the page writes its own legend."""
-    figure, axes = _figure(theme, width=7.4 if theme == "print" else 5.6)
+def recall_chart(curves: dict[str, dict[int, float]], legend: bool = False) -> Figure:
+    """Mean recall over K, one line a method; the page writes its own legend."""
+    figure, axes = _figure(width=7.4 if legend else 5.6)
     for method, points in curves.items():
         name = describe(method)
         weight = 2.4 if method in FEATURED else 1.4
@@ -63,20 +69,71 @@ def recall_chart(curves: dict[str, dict[int, float]], theme: str) -> bytes:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("K")
     axes.set_ylabel("mean R@K (%)")
-    if theme == "print":
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False, labelcolor=THEMES[theme][0])
-    return _png(figure)
+    if legend:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
+    return figure
 
 
-def loss_chart(log: dict[str, list[float]], theme: str) -> bytes:
-    """The training loss over steps, raw and smoothed, as PNG."""
-    figure, axes = _figure(theme, width=4.4, height=2.6)
+def loss_chart(log: dict[str, list[float]]) -> Figure:
+    """The training loss over steps, raw and smoothed."""
+    figure, axes = _figure(width=4.4, height=2.6)
     steps, losses = log["step"], log["loss"]
-    axes.plot(steps, losses, color="#7f8ea3", linewidth=0.8, alpha=0.45)
+    axes.plot(steps, losses, color=FAINT, linewidth=0.8, alpha=0.45)
     axes.plot(steps, _smoothed(losses), color="#2f7de1", linewidth=1.8)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
-    return _png(figure)
+    return figure
+
+
+def sweep_chart(points: Mapping[str, list[tuple[float, float, float, float]]], label: str, used: float | None) -> Figure:
+    """R@10 over one parameter's values: the mean with its interval, the kinds faint; a dashed line at the value used."""
+    figure, axes = _figure(width=4.4, height=3.0)
+    for kind, rows in points.items():
+        values, recalls, low, high = zip(*rows, strict=True)
+        if kind == MEAN:
+            axes.fill_between(values, low, high, color=SWEPT, alpha=0.2, linewidth=0)
+            axes.plot(values, recalls, color=SWEPT, linewidth=2.2, marker="o", markersize=4, zorder=3)
+        else:
+            axes.plot(values, recalls, color=FAINT, linewidth=0.8, alpha=0.6)
+            axes.annotate(
+                kind.replace("_", " "), (values[-1], recalls[-1]), (4, 0), textcoords="offset points", fontsize=6, color=FAINT, va="center",
+            )
+    if used is not None:
+        axes.axvline(used, color=FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.set_xlabel(label)
+    axes.set_ylabel("R@10 (%)")
+    return figure
+
+
+def similarity_chart(target: np.ndarray, other: np.ndarray) -> Figure:
+    """Two histograms over queries: the best target's cosine similarity and the best other picture's."""
+    figure, axes = _figure(width=3.6, height=2.1)
+    low, high = min(target.min(), other.min()), max(target.max(), other.max())
+    bins = np.linspace(low, high if high > low else low + 1e-3, 41)
+    for values, colour in ((other, FAINT), (target, TARGET)):
+        axes.hist(values, bins, color=colour, alpha=0.45, histtype="stepfilled", weights=np.full(len(values), 100 / len(values)))
+        axes.axvline(float(np.mean(values)), color=colour, linewidth=1.2)
+    axes.set_xlabel("cosine similarity")
+    axes.set_ylabel("queries (%)")
+    return figure
+
+
+def as_png(figure: Figure, theme: str) -> bytes:
+    """The figure in a theme's colours. Its parts are laid out once: another theme of it costs less."""
+    ink, grid, background = THEMES[theme]
+    figure.set_facecolor(background)
+    for axes in figure.axes:
+        axes.set_facecolor(background)
+        axes.tick_params(colors=ink)
+        axes.grid(color=grid)
+        for label in (axes.xaxis.label, axes.yaxis.label, *(axes.get_legend().get_texts() if axes.get_legend() else ())):
+            label.set_color(ink)
+        for spine in axes.spines.values():
+            spine.set_color(grid)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI[theme], metadata={"Software": None})
+    figure.set_layout_engine("none")
+    return buffer.getvalue()
 
 
 def _smoothed(values: list[float], keep: float = 0.8) -> list[float]:
@@ -88,29 +145,18 @@ def _smoothed(values: list[float], keep: float = 0.8) -> list[float]:
     return result
 
 
-def _figure(theme: str, width: float, height: float = 3.7) -> tuple[Figure, Axes]:
-    ink, grid, background = THEMES[theme]
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+def _figure(width: float, height: float = 3.7) -> tuple[Figure, Axes]:
+    """Inches; `as_png` brings the colours."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.set_facecolor(background)
-    axes = figure.add_subplot(facecolor=background)
-    axes.grid(color=grid, linewidth=0.6)
+    axes = figure.add_subplot()
+    axes.grid(linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=ink, labelsize=8)
-    axes.xaxis.label.set_color(ink)
-    axes.yaxis.label.set_color(ink)
+    axes.tick_params(labelsize=8)
     axes.xaxis.label.set_size(9)
     axes.yaxis.label.set_size(9)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(grid)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _write_csv(path: Path, header: list[str], rows: list[list[object]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from pipeline.report.metrics import INTERVAL_K, Answers
+from pipeline.report.metrics import Answers
 from pipeline.report.names import FEATURED
 
 
@@ -13,21 +13,11 @@ def featured(answers: Answers) -> list[str]:
     return [method for method in FEATURED if method in answers.by_method] or list(answers.by_method)[-1:]
 
 
-def sample_queries(answers: Answers, per_kind: int, seed: int) -> list[int]:
-    """Rows of up to `per_kind` queries of every kind, half of them hits of the first featured method and half misses.
-
-    A kind with too few of the one is filled with the other. Drawn by the seed, in the kinds' order.
-    """
-    hit = answers.hits(featured(answers)[0], INTERVAL_K)
-    rows = []
-    for kind, members in _by_kind(answers).items():
-        rng = random.Random(f"{seed}/{kind}")
-        shuffled = rng.sample(members, len(members))
-        hits, misses = [row for row in shuffled if hit[row]], [row for row in shuffled if not hit[row]]
-        wanted = min(per_kind, len(members))
-        take = min(len(hits), max((wanted + 1) // 2, wanted - len(misses)))
-        rows += hits[:take] + misses[: wanted - take]
-    return rows
+def mixed_order(answers: Answers, seed: int) -> list[int]:
+    """All rows, shuffled within their kind by the seed and dealt kind by kind, so that every beginning is a fair sample."""
+    shuffled = [random.Random(f"{seed}/{kind}").sample(members, len(members)) for kind, members in _by_kind(answers).items()]
+    longest = max(len(members) for members in shuffled)
+    return [members[turn] for turn in range(longest) for members in shuffled if turn < len(members)]
 
 
 def figure_queries(answers: Answers, rows: int, seed: int) -> list[int]:

@@ -46,11 +46,14 @@ def kinds_of(metrics: dict[str, dict[str, Any]]) -> list[str]:
     return [key for key in first if key != MEAN and key not in PROTOCOLS]
 
 
-def recall_table(metrics: dict[str, dict[str, Any]], intervals: dict[str, Interval] | None = None) -> Table:
-    """The mean over kinds at every K, its R@10 with the 95% interval, then R@10 by kind."""
+def recall_table(
+    metrics: dict[str, dict[str, Any]], intervals: dict[str, Interval] | None = None, by_kind: dict[str, dict[str, Interval]] | None = None,
+) -> Table:
+    """The mean over kinds at every K, its R@10 with the 95% interval, then R@10 by kind (with its own where given)."""
     columns: list[tuple[str, Path]] = [(f"Mean {key}", (MEAN, key)) for key in metrics[next(iter(metrics))][MEAN]]
     columns += [(kind_label(kind), (kind, "R@10")) for kind in kinds_of(metrics)]
-    return _table("Recall by query kind", "The mean over query kinds, then R@10 by kind; in percent.", columns, metrics, {(MEAN, "R@10"): intervals or {}})
+    known = {(MEAN, "R@10"): intervals or {}} | {(kind, "R@10"): entry for kind, entry in (by_kind or {}).items()}
+    return _table("Recall by query kind", "The mean over query kinds, then R@10 by kind; in percent.", columns, metrics, known)
 
 
 def protocol_tables(metrics: dict[str, dict[str, Any]]) -> list[Table]:
@@ -88,7 +91,8 @@ def markdown(tables: Sequence[Table]) -> str:
         lines = [f"### {table.title}", "", table.caption, "", "| method | " + " | ".join(table.columns) + " |"]
         lines.append("| --- |" + " ---: |" * len(table.columns))
         for row in table.rows:
-            cells = " | ".join(_MARKDOWN[cell.mark].format(cell.text) + (f" {cell.interval}" if cell.interval else "") for cell in row.cells)
+            shown = (_MARKDOWN[cell.mark].format(cell.text) + (f" {cell.interval}" if cell.interval else "") for cell in row.cells)
+            cells = " | ".join(shown)
             lines.append(f"| {_plain(row.label)} | {cells} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
@@ -103,7 +107,8 @@ def _plain(text: str) -> str:
 
 
 def _table(
-    title: str, caption: str, columns: list[tuple[str, Path]], metrics: dict[str, dict[str, Any]], intervals: dict[Path, dict[str, Interval]],
+    title: str, caption: str, columns: list[tuple[str, Path]], metrics: dict[str, dict[str, Any]],
+    intervals: dict[Path, dict[str, Interval]],
 ) -> Table:
     values = {path: [_at(metrics[method], path) for method in metrics] for _, path in columns}
     marked = {path: marks(column) for path, column in values.items()}

@@ -10,134 +10,38 @@ two equal scores the row that comes first in the gallery ranks first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
 
-from pipeline.artifacts import ArtifactError, ShardSet, read_json, sha256_file, write_atomically, write_json, write_table
+from pipeline.artifacts import ArtifactError, ShardSet, read_json, sha256_file
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.config import IndexParams
+from pipeline.retrieval.kinds import GPU_MOST, gpu_copy
 
 INDEX, IDS = "index.faiss", "ids"
-UNIT_TOLERANCE = 1e-3
-"""What rounding a unit vector to float16 may cost its norm, doubled."""
-
-HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 200, 256
-IVF_TRAIN_PER_LIST, IVF_PROBED_SHARE, IVF_PROBED_LEAST, REFINE_FACTOR = 64, 0.15, 8, 8
-PQ_TRAIN_PER_CENTROID = 39
-"""FAISS's own lower limit for a codebook worth having."""
+RECALL = "recall@10"
+"""The manifest's entry for recall against exact search, in [0, 1]; absent where it was not measured."""
 
 SLACK = 16
 """Candidates asked of FAISS beyond those wanted, before the exact scoring."""
 FAISS_TOLERANCE = 1e-5
 """How far FAISS's float32 scores may lie from the exact ones."""
 
-_IDS_SCHEMA = pa.schema([("id", pa.string())])
-
-
-def build_index(shard_folder: str | Path, out_folder: str | Path, params: IndexParams, threads: int = 1) -> dict[str, Any]:
-    """Build the index of a shard set of `schemas.embeddings`, shard by shard, and return its manifest.
-
-    Raises ArtifactError naming the row whose vector is missing, not finite, not of unit length or of
-    another dimension, or whose id occurs twice. `out_folder` appears only when it is complete.
-    """
-    shard_folder = Path(shard_folder)
-    gallery = ShardSet.open(shard_folder)
-    if gallery.rows == 0:
-        raise ArtifactError(f"{shard_folder}: no vectors to index")
-    dim = next(_vectors(gallery))[1].shape[1]
-    # Inserting into an HNSW graph from several threads makes the graph depend on their race.
-    faiss.omp_set_num_threads(1 if params.kind == "hnsw" else threads)
-    index = _empty_index(params.kind, dim, gallery)
-    ids: list[str] = []
-    seen: set[str] = set()
-    for names, vectors in _vectors(gallery):
-        for name in names:
-            if name in seen:
-                raise ArtifactError(f"{shard_folder}: row {name!r} occurs twice")
-            seen.add(name)
-        ids.extend(names)
-        index.add(vectors)
-    faiss.omp_set_num_threads(threads)
-
-    with write_atomically(out_folder) as aside:
-        aside.mkdir()
-        faiss.write_index(index, str(aside / INDEX))
-        gallery_hash = sha256_file(shard_folder / MANIFEST)
-        write_table(aside / IDS, pa.table({"id": ids}, schema=_IDS_SCHEMA), {"gallery": gallery_hash}, rows_per_shard=1_000_000)
-        manifest = {
-            "kind": params.kind, "dim": dim, "rows": len(ids), "metric": "inner_product", "gallery": gallery_hash,
-            "gallery_identity": gallery.identity, "index_sha256": sha256_file(aside / INDEX),
-        }
-        write_json(aside / MANIFEST, manifest)
-    return manifest
-
-
-def _vectors(gallery: ShardSet) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Ids and float32 unit vectors [rows, d] of one shard after the other, checked."""
-    dim = None
-    for table in gallery.shards(["id", "vector"]):
-        ids, column = table["id"].to_pylist(), table["vector"].combine_chunks()
-        if not ids:
-            continue
-        if not pa.types.is_fixed_size_list(column.type):
-            raise ArtifactError(f"{gallery.folder}: vectors are {column.type}, not fixed_size_list")
-        dim = dim or column.type.list_size
-        if column.type.list_size != dim:
-            raise ArtifactError(f"{gallery.folder}: row {ids[0]!r} has {column.type.list_size} dimensions, the rows before it {dim}")
-        if column.null_count:
-            raise ArtifactError(f"{gallery.folder}: row {ids[column.is_null().to_pylist().index(True)]!r} has no vector")
-        vectors = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
-        norms = np.linalg.norm(vectors, axis=1)
-        for wrong, reason in ((~np.isfinite(vectors).all(axis=1), "is not finite"), (np.abs(norms - 1) > UNIT_TOLERANCE, "is not of unit length")):
-            if wrong.any():
-                raise ArtifactError(f"{gallery.folder}: the vector of row {ids[int(wrong.argmax())]!r} {reason}")
-        yield ids, np.ascontiguousarray(vectors / norms[:, None])
-
-
-def _empty_index(kind: str, dim: int, gallery: ShardSet) -> faiss.Index:
-    """An index without rows, trained where its kind needs it."""
-    if kind == "flat":
-        return faiss.IndexFlatIP(dim)
-    if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction, index.hnsw.efSearch = HNSW_BUILD, HNSW_SEARCH
-        return index
-    rows = gallery.rows
-    least = PQ_TRAIN_PER_CENTROID * 2**4
-    if rows < least:
-        raise ArtifactError(f"{gallery.folder}: an ivfpq index needs at least {least} vectors, not {rows}; use flat")
-    lists = max(1, min(int(4 * rows**0.5), rows // IVF_TRAIN_PER_LIST))
-    parts = max(parts for parts in range(1, max(1, dim // 4) + 1) if dim % parts == 0)
-    bits = 8 if rows >= PQ_TRAIN_PER_CENTROID * 2**8 else 4
-    index = faiss.index_factory(dim, f"IVF{lists},PQ{parts}x{bits},RFlat", faiss.METRIC_INNER_PRODUCT)
-    index.k_factor = REFINE_FACTOR
-    faiss.extract_index_ivf(index).nprobe = min(lists, max(IVF_PROBED_LEAST, round(lists * IVF_PROBED_SHARE)))
-    index.train(_training_sample(gallery, max(lists * IVF_TRAIN_PER_LIST, 65_536)))
-    return index
-
-
-def _training_sample(gallery: ShardSet, size: int) -> np.ndarray:
-    """At most `size` vectors, evenly spaced over the gallery."""
-    wanted = np.unique(np.linspace(0, gallery.rows - 1, min(size, gallery.rows)).astype(np.int64))
-    parts, start = [], 0
-    for _, vectors in _vectors(gallery):
-        inside = wanted[(wanted >= start) & (wanted < start + len(vectors))]
-        parts.append(vectors[inside - start])
-        start += len(vectors)
-    return np.concatenate(parts)
-
 
 class Index:
-    """A gallery that can be searched. Open one with `Index.open`."""
+    """A gallery that can be searched. Open one with `Index.open`.
+
+    Where the manifest's `device` is `auto` and FAISS has a GPU for this kind, candidates come from there;
+    their exact scores never do.
+    """
 
     def __init__(self, index: faiss.Index, ids: list[str], manifest: dict[str, Any]):
         self.ids, self.manifest = ids, manifest
         self._index = index
+        self._on_gpu = gpu_copy(index) if manifest.get("device") == "auto" else None
         self._positions = {name: position for position, name in enumerate(ids)}
 
     @classmethod
@@ -189,8 +93,8 @@ class Index:
         pending, asked = np.arange(len(queries)), top_k + 1 + SLACK
         while len(pending):
             asked = min(asked, len(self))
-            rough, candidates = self._index.search(queries[pending].reshape(-1, self.dim), asked)
-            shape = (len(pending), queries.shape[1], asked)
+            rough, candidates = self._candidates(queries[pending].reshape(-1, self.dim), asked)
+            shape = (len(pending), queries.shape[1], -1)
             rough, candidates = rough.reshape(shape), candidates.reshape(shape)
             unsettled = []
             for row, query in enumerate(pending):
@@ -203,16 +107,30 @@ class Index:
             pending, asked = np.array(unsettled, dtype=np.int64), asked * 4
         return [[self.ids[p] for p in positions] for positions, _ in found], [scores.tolist() for _, scores in found]
 
+    def positions(self, ids: Sequence[str]) -> np.ndarray:
+        """Gallery rows [len(ids)] of the named ids."""
+        unknown = [name for name in ids if name not in self._positions]
+        if unknown:
+            raise ValueError(f"{len(unknown)} ids are not in the gallery, the first is {unknown[0]!r}")
+        return np.array([self._positions[name] for name in ids], dtype=np.int64)
+
     def scores_for(self, query_vector: np.ndarray, ids: Sequence[str], fuse: str = "mean") -> np.ndarray:
         """Exact scores [len(ids)] of the named gallery rows for one query, [d] or [H, d]."""
         query = self._as_hypotheses(np.asarray(query_vector)[None], fuse)[0]
-        return self._exact_scores(query, self._positions_of(ids))
+        return self._exact_scores(query, self.positions(ids))
 
     def rank(self, query_vector: np.ndarray, ids: Sequence[str], fuse: str = "mean") -> tuple[list[str], list[float]]:
         """The named gallery rows ordered for one query, best first, with their scores."""
         query = self._as_hypotheses(np.asarray(query_vector)[None], fuse)[0]
-        positions, scores = self._rank(query, self._positions_of(ids))
+        positions, scores = self._rank(query, self.positions(ids))
         return [self.ids[p] for p in positions], scores.tolist()
+
+    def _candidates(self, queries: np.ndarray, asked: int) -> tuple[np.ndarray, np.ndarray]:
+        """FAISS's scores and positions [Q, n] of at least `asked` candidates (-1: none), n >= asked."""
+        if self._on_gpu is None or asked > GPU_MOST:
+            return self._index.search(queries, asked)
+        # There a quantised index goes without its refinement: the exact scoring of more candidates is that.
+        return self._on_gpu.search(queries, min(GPU_MOST, len(self), int(asked * getattr(self._index, "k_factor", 1))))
 
     def _settled(self, scores: np.ndarray, top_k: int, rough: np.ndarray, asked: int) -> bool:
         """Whether no row beyond FAISS's candidates can belong to the top k (an approximate index promises nothing)."""
@@ -232,12 +150,6 @@ class Index:
         if not np.isfinite(queries).all():
             raise ValueError(f"query {int((~np.isfinite(queries)).any(axis=(1, 2)).argmax())} is not finite")
         return np.ascontiguousarray(queries.mean(axis=1, keepdims=True) if fuse == "mean" else queries)
-
-    def _positions_of(self, ids: Sequence[str]) -> np.ndarray:
-        unknown = [name for name in ids if name not in self._positions]
-        if unknown:
-            raise ValueError(f"{len(unknown)} ids are not in the gallery, the first is {unknown[0]!r}")
-        return np.array([self._positions[name] for name in ids], dtype=np.int64)
 
     def _exact_scores(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Scores [n] of gallery rows for one query [H, d]: the best hypothesis, in float64, rounded to float32."""

@@ -69,13 +69,12 @@ def test_slerp_cap_is_narrow():
     assert np.degrees(np.arccos(1 - ANTIPODAL)) < 1
 
 
-@pytest.mark.parametrize("form", ["sigmoid", "clip"])
+@pytest.mark.parametrize("dac", [True, False])
 @pytest.mark.parametrize("base, end", [(0.0, "image"), (1.0, "text")])
-def test_the_ends_of_alpha_base(base, end, form):
+def test_the_ends_of_alpha_base(base, end, dac):
     vectors = {"image": units(3, 8), "text": units(3, 8, seed=1)}
-    for dac in (True, False):
-        module = Composition(dac, base, lam=0.0, alpha_form=form).eval()
-        torch.testing.assert_close(module(vectors["image"], None, vectors["text"]), vectors[end], atol=1e-5, rtol=0)
+    composed = Composition(dac, base, lam=0.0)(vectors["image"], units(3, 4, 8, seed=2), vectors["text"])
+    torch.testing.assert_close(composed, vectors[end], atol=1e-5, rtol=0)
 
 
 def test_alpha_base_at_an_end_keeps_gradients_finite():
@@ -89,7 +88,7 @@ def test_alpha_base_at_an_end_keeps_gradients_finite():
 def test_text_weighs_more_where_the_image_disagrees(form):
     module = Composition(alpha_base=0.5, alpha_form=form)
     local, text = units(4, 9, 8), units(4, 8, seed=1)
-    weights, difference = module.local_weights(local, text), discrepancy(local, text[:, None])
+    weights, difference = module.weights(local, text), discrepancy(local, text[:, None])
     assert torch.equal(weights.argsort(1), difference.argsort(1))
     assert ((weights >= 0) & (weights <= 1)).all()
 
@@ -99,30 +98,29 @@ def test_clip_form_is_the_written_formula():
     local, text = units(2, 5, 8), units(2, 8, seed=1)
     difference = 1 - np.einsum("bjd,bd->bj", local.numpy(), text.numpy())
     expected = np.clip(0.8 + 3.0 * (difference - difference.mean(1, keepdims=True)), 0, 1)
-    np.testing.assert_allclose(module.local_weights(local, text).detach().numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(module.weights(local, text).detach().numpy(), expected, atol=1e-6)
 
 
 def test_sigmoid_form_moves_whatever_the_scale_of_the_differences():
     module, text = Composition(alpha_base=0.4), units(1, 8, seed=1)
     near = torch.nn.functional.normalize(text[:, None] + 0.2 * units(1, 16, 8), dim=-1)
-    assert module.local_weights(near, text).std() > 0.05
+    assert module.weights(near, text).std() > 0.05
 
 
-def test_global_weight_is_alpha_base_before_training_and_does_not_depend_on_the_batch_after():
-    module, image, text = Composition(alpha_base=0.3), units(64, 8), units(64, 8, seed=1)
-    torch.testing.assert_close(module.eval().global_weight(image, text), torch.full((64,), 0.3))
-    trained = module.train().global_weight(image, text)
-    assert trained.std() > 0.05 and torch.equal(trained.argsort(), discrepancy(image, text).argsort())
-    module.eval()
-    torch.testing.assert_close(module.global_weight(image[:3], text[:3]), module.global_weight(image, text)[:3])
-    assert int(module.images_seen) == 64
+def test_a_query_is_its_image_s_own_matter():
+    """No statistic of other images enters, so neither batch nor training history moves a query's weights."""
+    module, image, local, text = Composition(alpha_base=0.3), units(6, 8), units(6, 4, 8, seed=1), units(6, 8, seed=2)
+    together = module.eval()(image, local, text)
+    module.train()(units(9, 8, seed=3), units(9, 4, 8, seed=4), units(9, 8, seed=5))
+    torch.testing.assert_close(module.eval()(image[:2], local[:2], text[:2]), together[:2])
 
 
 def test_composition_formula():
     module = Composition(alpha_base=0.4, lam=0.4).eval()
     image, local, text = units(3, 8), units(3, 4, 8, seed=1), units(3, 8, seed=2)
-    parts = slerp(local, text[:, None], module.local_weights(local, text)).mean(1)
-    whole = slerp(image, text, 0.4)
+    alpha = module.weights(local, text)
+    parts = slerp(local, text[:, None], alpha).mean(1)
+    whole = slerp(image, text, alpha.mean(1))
     expected = torch.nn.functional.normalize(0.6 * whole + 0.4 * torch.nn.functional.normalize(parts, dim=-1), dim=-1)
     torch.testing.assert_close(module(image, local, text), expected)
     with pytest.raises(ValueError, match="super-patch"):

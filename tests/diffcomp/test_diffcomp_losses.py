@@ -91,3 +91,15 @@ def test_two_processes_make_one_batch():
     for rank, (value, gradient) in enumerate(outputs):
         assert value == pytest.approx(loss.item(), abs=1e-6)
         torch.testing.assert_close(torch.tensor(gradient), a.grad[3 * rank : 3 * rank + 3], atol=1e-6, rtol=1e-4)
+
+
+def test_further_negatives_enter_one_direction_only_and_never_with_the_own_label():
+    queries, keys, extra = (units(n, 6, seed=n) for n in (4, 5, 3))
+    keys, labels, extra_labels = keys[:4], torch.tensor([0, 1, 2, 3]), torch.tensor([7, 2, 8])
+    logits, more = 9.0 * queries @ keys.T, 9.0 * queries @ extra.T
+    total = 0.0
+    for i in range(4):
+        beside = [more[i, j] for j in range(3) if extra_labels[j] != labels[i]]
+        total -= (logits[i, i] - torch.stack([*logits[i], *beside]).logsumexp(0)) / 8
+        total -= (logits[i, i] - logits[:, i].logsumexp(0)) / 8
+    torch.testing.assert_close(info_nce(queries, keys, 9.0, labels, extra, extra_labels), total)

@@ -80,7 +80,42 @@ def test_the_loss_repeats_and_says_its_terms(make_task):
     torch.testing.assert_close(loss, again, atol=0.2, rtol=0.2)  # DAC's running statistics moved in between
 
 
-@pytest.mark.parametrize("values", [{}, {"css": False, "psm": False, "dac": False}], ids=str)
+RELATIVE = {"fill": "relative", "relatives": 2}
+
+
+def test_relatives_have_other_captions_and_choose_the_phrase(make_task):
+    task, everyone = make_task(text="phrase", **RELATIVE), torch.arange(6)
+    for n in range(20):
+        relatives = task._draw_relatives(everyone, seeded(n))
+        assert (task.caption_rows[relatives] != task.caption_rows).all()
+        told = task._composition_rows(everyone, seeded(n), relatives)
+        for sample, phrase in enumerate(texts(task, told)):
+            own = PHRASES[sample] or [CAPTIONS[sample]]
+            features = task.model.encoder.encode_text(task.model.encoder.tokenize(own))
+            looks = task._looks[sample] - task._looks[relatives[sample]]
+            assert phrase == own[int((features @ looks).argmax())]
+
+
+def test_relatives_are_negatives_and_fill_the_masks(make_task):
+    task = make_task(**RELATIVE, psm=False, masking="random", rho=1.0)
+    loss, logs = task.loss(task.model, torch.arange(6), seeded(), "cpu")
+    loss.backward()
+    assert logs["masked_share"] == 1.0 and task.model.mask_token.grad is None
+    # all masked and filled: the model sees the relative and nothing of the image
+    images, others = (task.model.encoder.normalise(task.images[rows]) for rows in (torch.arange(6), torch.arange(5, -1, -1)))
+    views = task.model.views(images, None, None, seeded(), others)
+    torch.testing.assert_close(views.masked_image, task.model.encoder.encode_image(others), atol=1e-5, rtol=0)
+
+
+def test_augmentation_varies_the_images_and_repeats(make_task):
+    plain, varied = make_task(), make_task(augment=True)
+    rows = torch.arange(6)
+    assert torch.equal(plain._pixels(rows, seeded(), "cpu"), plain.model.encoder.normalise(plain.images))
+    one, again, other = (varied._pixels(rows, seeded(n), "cpu") for n in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("values", [{}, {"css": False, "psm": False, "dac": False}, RELATIVE], ids=str)
 def test_a_few_steps_learn(make_task, values):
     task = make_task(**values)
     optimiser = torch.optim.AdamW([p for p in task.model.parameters() if p.requires_grad], 1e-3)

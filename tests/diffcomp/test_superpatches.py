@@ -53,7 +53,8 @@ def test_one_super_patch_over_everything_is_the_global_feature(make_encoder):
     encoder, images = make_encoder(), torch.randn(2, 3, 32, 32)
     css = SuperPatches(encoder, 4, 2)
     before, after = branches(encoder, css, images)
-    torch.testing.assert_close(css.encode(encoder, before, after, css.assign(before))[:, 0], encoder.encode_image(images), atol=1e-5, rtol=0)
+    encoded = css.encode(encoder, before, after, css.assign(before))[:, 0]
+    torch.testing.assert_close(encoded, encoder.encode_image(images), atol=1e-5, rtol=0)
 
 
 def test_all_local_blocks_see_nothing_beyond_their_group(make_encoder):

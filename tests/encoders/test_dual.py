@@ -79,7 +79,7 @@ def test_table_1(name):
     for blocks, count in ((encoder.image_blocks, trained[0]), (encoder.text_blocks, trained[1])):
         training = [any(p.requires_grad for p in block.parameters()) for block in blocks]
         assert training == [False] * (len(blocks) - count) + [True] * count
-    assert all(parameter.requires_grad for parameter in encoder.heads())
+    assert all(parameter.requires_grad for parameter in (*encoder.image_head(), *encoder.text_head(), encoder.logit_scale))
 
 
 @pytest.mark.parametrize("encoder", [small_clip, small_blip])
@@ -151,6 +151,14 @@ def test_checkpointing_changes_no_gradient(encoder):
         encoder.encode_image(images)[:, 0].sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in encoder.image_blocks[-1].parameters()]))
     torch.testing.assert_close(*gradients)
+
+
+def test_a_tower_without_trained_blocks_is_frozen_as_a_whole():
+    encoder = small_clip()
+    encoder.freeze_all_but(1, 0)
+    text = (*encoder.text_blocks.parameters(), *encoder.text_head())
+    assert not any(parameter.requires_grad for parameter in text)
+    assert all(parameter.requires_grad for parameter in encoder.image_head())
 
 
 def test_freezing_more_blocks_than_there_are_is_refused():

@@ -158,3 +158,17 @@ def test_bad_settings_are_refused(prior, adapter, diffusion):
         Sampler(prior, adapter, diffusion, 0)
     with pytest.raises(ValueError, match="guidance_scale -1.0"):
         Sampler(prior, adapter, diffusion, guidance_scale=-1.0)
+
+
+def test_temperature_scales_the_starting_noise(prior, adapter, diffusion, queries):
+    def sample(hypotheses=2, **settings):
+        return Sampler(prior, adapter, diffusion, 4, **settings).sample(IDS, *queries, hypotheses=hypotheses)
+
+    plain, still = sample(), sample(temperature=0.0)
+    assert torch.equal(sample(temperature=1.0), plain)
+    assert (plain[:, 0] - plain[:, 1]).abs().max() > 1e-3
+    torch.testing.assert_close(still[:, 0], still[:, 1])
+    scaled = Sampler(prior, adapter, diffusion, 4, temperature=0.5).scaled(control_scale=1.0)
+    assert torch.equal(scaled.sample(IDS, *queries, hypotheses=2), sample(temperature=0.5))
+    with pytest.raises(ValueError, match="temperature -1"):
+        sample(temperature=-1.0)

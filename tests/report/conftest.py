@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.artifacts import schemas, write_table
-from pipeline.report import Benchmark, ReportInputs
+from pipeline.artifacts import schemas, write_json, write_table
+from pipeline.report import Benchmark, ReportInputs, build_report
 from pipeline.retrieval import Ranking, write_rankings
 
 NAMES = [f"square-{number:02d}" for number in range(30)]
@@ -29,7 +29,8 @@ def query_rows(kinds):
         for number in range(12):
             reference, *others = rng.sample(NAMES, 8)
             rows.append({
-                "query_id": f"{kind}-{number}", "reference_id": reference, "modifications": [HOSTILE], "target_ids": others[: 1 + number % 2],
+                "query_id": f"{kind}-{number}", "reference_id": reference, "modifications": [HOSTILE],
+                "target_ids": others[: 1 + number % 2],
                 "subset_ids": others[:6], "category": kind, "shared_concept": "",
             })
     return rows
@@ -49,19 +50,50 @@ def write_answers(folder: Path, rows, methods=STRENGTH):
         write_rankings(folder / method, method, rankings, {"method": method})
 
 
+def write_similarities(folder: Path, rows):
+    rng = random.Random(2)
+    scores = [
+        {"query_id": row["query_id"], "method": method, "target": rng.gauss(0.5 + STRENGTH[method], 0.1), "other": rng.gauss(0.9, 0.1)}
+        for method in STRENGTH for row in rows
+    ]
+    write_table(folder, pa.Table.from_pylist(scores, schema=schemas.SIMILARITIES), {})
+
+
 @pytest.fixture
 def inputs(tmp_path) -> ReportInputs:
-    data = tmp_path / "data"
+    return make_inputs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> ReportInputs:
+    """Inputs whose report is written: to be looked at, not to be changed."""
+    made = make_inputs(tmp_path_factory.mktemp("report"))
+    build_report(made)
+    return made
+
+
+def make_inputs(folder: Path) -> ReportInputs:
+    data = folder / "data"
     images = [{"image_id": name, "bytes": square(number), "width": 24, "height": 24} for number, name in enumerate(NAMES)]
     write_table(data / "images", pa.Table.from_pylist(images, schema=schemas.IMAGES), {})
     for name, kinds in (("queries", ["gender", "role", "tone"]), ("genecis_queries", ["focus_attribute", "change_object"])):
         rows = query_rows(kinds)
         write_table(data / name, pa.Table.from_pylist(rows, schema=schemas.QUERIES), {})
         write_answers(data / name.replace("queries", "rankings"), rows)
+        if name == "queries":
+            write_similarities(data / "similarities", rows)
+    (data / "sweeps").mkdir()
+    (data / "sweeps" / "guidance_scale.csv").write_text(
+        "guidance_scale,kind,recall,low,high\n0,mean,40.0,30.0,50.0\n0,role,41.0,30.0,50.0\n1,mean,60.5,50.0,70.0\n1,role,62.0,50.0,70.0\n"
+    )
+    write_json(data / "sweeps" / "guidance_scale.json", {"benchmark": "emoji_cir_val", "prior": "a" * 64, "control": "b" * 64})
     (data / "log.csv").write_text("step,loss,lr\n" + "".join(f"{step},{2 / (step + 1)},0.0001\n" for step in range(0, 50, 10)))
-    main = Benchmark("emoji_cir", data / "queries", data / "rankings", data / "images", data / "genecis_queries", data / "genecis_rankings")
+    main = Benchmark(
+        "emoji_cir", data / "queries", data / "rankings", data / "images", data / "genecis_queries", data / "genecis_rankings",
+        data / "similarities",
+    )
     return ReportInputs(
-        [main, Benchmark("emoji_cir_val", data / "queries", data / "rankings")], tmp_path / "reports", "smoke",
+        [main, Benchmark("emoji_cir_val", data / "queries", data / "rankings")], folder / "reports", "smoke",
         changed={"prior.lr": (1e-4, 2e-5)}, losses={"prior": data / "log.csv"}, descriptions={"gender-0": "a <b>man</b>"},
-        bootstrap=50, sample_queries=12,
+        sweeps=data / "sweeps", weights={"prior": "a" * 64, "control": "b" * 64}, used={"guidance_scale": 0.0}, bootstrap=50,
     )

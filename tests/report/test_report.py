@@ -1,9 +1,12 @@
 """What `build_report` writes."""
 
+import base64
 import csv
 import dataclasses
 import io
+import json
 import re
+import struct
 from html.parser import HTMLParser
 
 import pytest
@@ -18,10 +21,9 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def written(inputs):
-    build_report(inputs)
-    return inputs.out
+@pytest.fixture(scope="module")
+def written(built):
+    return built.out
 
 
 def test_every_file_is_there(written):
@@ -31,7 +33,7 @@ def test_every_file_is_there(written):
     ]
 
 
-def test_metrics_have_the_shape_that_dvc_compares(written, inputs):
+def test_metrics_have_the_shape_that_dvc_compares(written, built):
     metrics = read_json(written / "metrics.json")
     assert sorted(metrics) == ["emoji_cir", "emoji_cir_val", "orders"]
     assert sorted(metrics["emoji_cir"]) == ["fused_only", "fusion_diff", "my_own_method", "slerp"]
@@ -48,8 +50,8 @@ def test_metrics_have_the_shape_that_dvc_compares(written, inputs):
     assert order["difference"] == pytest.approx(row["mean"]["R@10"] - metrics["emoji_cir"]["fused_only"]["mean"]["R@10"], abs=0.011)
 
 
-def test_metrics_are_percentages_counted_from_the_rankings(written, inputs):
-    main = inputs.benchmarks[0]
+def test_metrics_are_percentages_counted_from_the_rankings(written, built):
+    main = built.benchmarks[0]
     queries = ShardSet.open(main.queries).table().to_pylist()
     rankings = read_rankings(main.rankings / "slerp").by_query
     role = [query for query in queries if query["category"] == "role"]
@@ -57,17 +59,17 @@ def test_metrics_are_percentages_counted_from_the_rankings(written, inputs):
     assert read_json(written / "metrics.json")["emoji_cir"]["slerp"]["role"]["R@5"] == round(100 * hit / len(role), 2)
 
 
-def test_two_runs_give_the_same_bytes(written, inputs, tmp_path):
-    build_report(dataclasses.replace(inputs, out=tmp_path / "again"))
+def test_two_runs_give_the_same_bytes(written, built, tmp_path):
+    build_report(dataclasses.replace(built, out=tmp_path / "again"))
     assert files(tmp_path / "again") == files(written)
 
 
-def test_nothing_names_a_path_or_needs_the_network(written, tmp_path):
+def test_nothing_names_a_path_or_needs_the_network(written):
     page = (written / "index.html").read_text()
     for name, content in files(written).items():
-        assert str(tmp_path).encode() not in content, name
+        assert str(written.parent).encode() not in content, name
     assert not re.search(r"(src|srcset|href)=\"(?!data:|#|https://(github\.com|openmoji\.org|emojibase\.dev))", page)
-    assert "url(" in page and not re.search(r"url\((?!data:image/png;base64,)", page)
+    assert "url(" not in page and "@import" not in page and "fetch(" not in page
 
 
 class Elements(HTMLParser):
@@ -84,32 +86,78 @@ class Elements(HTMLParser):
     def handle_data(self, data):
         self.text.append(data.strip())
 
+    @property
+    def explorer(self):
+        """What the page's script reads."""
+        return json.loads(next(text for text in self.text if text.startswith('{"methods"')))
 
-def test_markup_in_texts_is_shown_and_not_executed(written):
+
+def unpacked(text):
+    return struct.unpack(f"<{len(base64.b64decode(text)) // 2}H", base64.b64decode(text))
+
+
+def test_markup_in_texts_stays_inside_the_data(written):
+    page = (written / "index.html").read_text()
+    elements = Elements(page)
+    scripts = [attributes for tag, attributes in elements.tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "data"}, {}]
+    assert "alert('modified')</" not in page
+    queries = elements.explorer["queries"]
+    assert {text for _, text, *_ in queries} == {"<script>alert('modified')</script> & \"greener\""}
+    assert {description for _, _, description, *_ in queries} == {"", "a <b>man</b>"}
+
+
+def test_the_page_holds_every_query_with_its_answers(written, built):
+    data = Elements((written / "index.html").read_text()).explorer
+    assert [method["key"] for method in data["methods"]] == ["slerp", "fused_only", "fusion_diff", "my_own_method"]
+    assert data["kinds"] == ["Gender", "Role", "Tone"] and len(data["queries"]) == 36
+    kinds = unpacked(data["kind"])
+    assert kinds[:6] == (0, 1, 2, 0, 1, 2) and sorted(kinds) == sorted([0, 1, 2] * 12)
+    ids = [name for name, _ in data["pictures"]]
+    by_reference = {}
+    for query in ShardSet.open(built.benchmarks[0].queries).table().to_pylist():
+        by_reference.setdefault((query["reference_id"], tuple(query["target_ids"])), query)
+    answers = unpacked(data["answers"])
+    assert len(answers) == 36 * 4 * 10
+    for method, name in enumerate(["slerp", "fused_only", "fusion_diff", "my_own_method"]):
+        rankings = read_rankings(built.benchmarks[0].rankings / name).by_query
+        ranks = unpacked(data["ranks"][method])
+        for number, (reference, _, _, targets, more) in enumerate(data["queries"]):
+            query = by_reference[ids[reference], tuple(ids[target] for target in targets)]
+            ranked = rankings[query["query_id"]].ranked_ids
+            shown = answers[(number * 4 + method) * 10 :][:10]
+            assert more == 0 and [ids[entry & 0x7FFF] for entry in shown] == list(ranked[:10])
+            assert [bool(entry & 0x8000) for entry in shown] == [one in query["target_ids"] for one in ranked[:10]]
+            places = [place for place, one in enumerate(ranked, start=1) if one in query["target_ids"]]
+            assert ranks[number] == min(places, default=0)
+
+
+def test_a_page_without_room_shows_fewer_queries_and_counts_them_all(inputs):
+    build_report(dataclasses.replace(inputs, page_megabytes=0.008))
+    data = Elements((inputs.out / "index.html").read_text()).explorer
+    assert 0 < len(data["queries"]) < 36
+    assert len(unpacked(data["kind"])) == len(unpacked(data["ranks"][0])) == 36
+    assert len(unpacked(data["answers"])) == len(data["queries"]) * 40
+    assert {index for query in data["queries"] for index in query[3]} <= set(range(len(data["pictures"])))
+
+
+def test_the_page_says_what_was_run_and_what_came_of_it(written):
     page = Elements((written / "index.html").read_text())
-    assert [tag for tag, _ in page.tags].count("script") == 1
-    assert "<script>alert('modified')</script> & \"greener\"" in page.text
-    assert "a <b>man</b>" in page.text
+    text = re.sub(r"\s+", " ", " ".join(page.text))
+    assert "prior.lr" in page.text and "2e-05" in page.text
+    assert "best at 1 with 60.5; this run uses 0." in text and "other weights" not in text
+    order = read_json(written / "metrics.json")["orders"]["fusion_diff_above_fused_only"]
+    assert order["low"] > 0
+    interval = f"(95% interval: {order['low']:.1f} to {order['high']:.1f})."
+    assert f"Finds a target for {order['difference']:.1f} more of a hundred queries {interval}" in page.text
 
 
-def test_the_page_shows_sampled_queries_with_targets_marked(written, inputs):
-    page = Elements((written / "index.html").read_text())
-    articles = [attributes for tag, attributes in page.tags if tag == "article"]
-    assert len(articles) == 36 and {article["data-outcome"] for article in articles} == {"hit", "miss"}
-    assert {article["data-kind"] for article in articles} == {"0", "1", "2"}
-    rows = [attributes["data-method"] for tag, attributes in page.tags if tag == "div" and "data-method" in attributes]
-    assert rows[:4] == ["slerp", "fused_only", "fusion_diff", "my_own_method"]
-    shown = [attributes for tag, attributes in page.tags if tag == "span" and attributes.get("role") == "img"]
-    marked = [item for item in shown if item["aria-label"].endswith("(target)")]
-    assert marked and all("target" in item["class"].split() for item in marked)
-    assert any(tag == "code" for tag, _ in page.tags) and "prior.lr" in page.text
-
-
-def test_a_small_sample_holds_hits_and_misses(inputs):
-    build_report(dataclasses.replace(inputs, sample_queries=2))
-    page = Elements((inputs.out / "index.html").read_text())
-    outcomes = [(attributes["data-kind"], attributes["data-outcome"]) for tag, attributes in page.tags if tag == "article"]
-    assert outcomes == [(kind, outcome) for kind in "012" for outcome in ("hit", "miss")]
+def test_a_sweep_of_other_weights_is_marked(inputs):
+    build_report(dataclasses.replace(inputs, weights={"prior": "c" * 64, "control": "b" * 64}))
+    assert "Made with other weights than this run" in (inputs.out / "index.html").read_text()
+    (inputs.sweeps / "guidance_scale.csv").write_text("guidance_scale,kind,recall\n1,mean,2\n")
+    with pytest.raises(ArtifactError, match="guidance_scale.csv: not a sweep"):
+        build_report(inputs)
 
 
 def test_plots_are_plain_tables(written):

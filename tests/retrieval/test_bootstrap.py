@@ -11,7 +11,7 @@ KINDS = ["gender"] * 150 + ["role"] * 50
 def naive_interval(values, strata, samples, rng):
     """Resampling written out with lists."""
     groups = {}
-    for value, kind in zip(values, strata):
+    for value, kind in zip(values, strata, strict=True):
         groups.setdefault(kind, []).append(value)
     drawn = []
     for _ in range(samples):

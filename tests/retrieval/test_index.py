@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.artifacts import ArtifactError, schemas, write_table
 from pipeline.config import IndexParams
-from pipeline.retrieval import Index, Query, build_index, rank_queries
+from pipeline.retrieval import Index, Query, build_index, rank_queries, target_similarities
 
 
 def unit(rng, *shape):
@@ -17,7 +17,8 @@ def unit(rng, *shape):
 def write_gallery(folder, vectors, ids=None, dtype=pa.float32(), rows_per_shard=10_000):
     ids = ids or [f"image-{row}" for row in range(len(vectors))]
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), type=dtype), vectors.shape[1])
-    write_table(folder, pa.table({"id": ids, "vector": column}, schema=schemas.embeddings(vectors.shape[1], dtype)), {"model": "test"}, rows_per_shard)
+    table = pa.table({"id": ids, "vector": column}, schema=schemas.embeddings(vectors.shape[1], dtype))
+    write_table(folder, table, {"model": "test"}, rows_per_shard)
     return folder
 
 
@@ -29,7 +30,8 @@ def open_index(tmp_path, vectors, kind="flat", **options):
 
 def naive(vectors, query, top_k, excluded=None):
     """Sorted by hand: score first, gallery order among equals."""
-    scored = [(-float(np.float32(sum(float(a) * float(b) for a, b in zip(row, query)))), position) for position, row in enumerate(vectors)]
+    products = [sum(float(a) * float(b) for a, b in zip(row, query, strict=True)) for row in vectors]
+    scored = [(-float(np.float32(product)), position) for position, product in enumerate(products)]
     return [position for _, position in sorted(scored) if position != excluded][:top_k]
 
 
@@ -162,3 +164,17 @@ def test_rank_queries_removes_the_reference_everywhere(tmp_path):
     assert list(ranking.subset_ranked_ids) == [i for i in index.search(vectors[2:3], 9)[0][0] if i in ("image-1", "image-4")]
     with pytest.raises(ValueError, match="2 vectors for 1 queries"):
         rank_queries(index, [query], vectors[:2], 5)
+
+
+def test_target_similarities_are_those_of_the_best_target_and_the_best_other(tmp_path):
+    vectors = unit(np.random.default_rng(11), 12, 4)
+    index, query = open_index(tmp_path, vectors), unit(np.random.default_rng(12), 1, 4)
+    scores = vectors @ query[0]
+    worst, best = np.argsort(scores)[[0, -1]]
+    asked = Query("q", "elsewhere", ("redder",), (f"image-{worst}", f"image-{best}"))
+    rankings = rank_queries(index, [asked], query, 3)  # the worst target is not even listed
+    [row] = target_similarities(index, "slerp", [asked], query, rankings)
+    assert (row["query_id"], row["method"]) == ("q", "slerp")
+    assert row["target"] == pytest.approx(scores[best], abs=1e-6) and row["other"] == pytest.approx(np.sort(scores)[-2], abs=1e-6)
+    [alone] = target_similarities(index, "slerp", [asked], query, rank_queries(index, [asked], query, 1))
+    assert alone["other"] is None

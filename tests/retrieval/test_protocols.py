@@ -15,7 +15,7 @@ queries = st.lists(query, min_size=1, max_size=12)
 
 def naive_recall(ranked, targets, k, any_target):
     hit = 0
-    for names, wanted in zip(ranked, targets):
+    for names, wanted in zip(ranked, targets, strict=True):
         first = names[:k]
         found = False
         for target in wanted if any_target else [wanted[0]]:
@@ -27,7 +27,7 @@ def naive_recall(ranked, targets, k, any_target):
 
 def naive_map(ranked, targets, k):
     total = 0.0
-    for names, wanted in zip(ranked, targets):
+    for names, wanted in zip(ranked, targets, strict=True):
         precision_sum = 0.0
         for position in range(min(k, len(names))):
             if names[position] in wanted:
@@ -40,7 +40,8 @@ def naive_map(ranked, targets, k):
 @given(queries, st.integers(1, 15), st.booleans())
 def test_recall(rows, k, any_target):
     ranked, targets = [row[0] for row in rows], [row[1] for row in rows]
-    assert protocols.recall(ranked, targets, (k,), any_target)[f"R@{k}"] == pytest.approx(naive_recall(ranked, targets, k, any_target), abs=1e-9)
+    expected = naive_recall(ranked, targets, k, any_target)
+    assert protocols.recall(ranked, targets, (k,), any_target)[f"R@{k}"] == pytest.approx(expected, abs=1e-9)
 
 
 @given(queries)
@@ -62,8 +63,8 @@ def test_cirr_removes_the_reference(rows):
     ranked, targets, references = [r[0] for r in rows], [r[1] for r in rows], [r[3] for r in rows]
     subsets = [names[::2] for names in ranked]
     result = protocols.cirr(ranked, targets, references, subsets)
-    without = [[name for name in names if name != reference] for names, reference in zip(ranked, references)]
-    within = [[name for name in names if name != reference] for names, reference in zip(subsets, references)]
+    without = [[name for name in names if name != reference] for names, reference in zip(ranked, references, strict=True)]
+    within = [[name for name in names if name != reference] for names, reference in zip(subsets, references, strict=True)]
     for k in (1, 5, 10, 50):
         assert result[f"R@{k}"] == pytest.approx(naive_recall(without, targets, k, False), abs=1e-9)
     for k in (1, 2, 3):

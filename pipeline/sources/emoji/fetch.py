@@ -83,7 +83,7 @@ def _npm_pack(package: Package, folder: str) -> None:
 
     specification = f"{package.name}@{package.version}"
     arguments = [
-        "pack", specification, "--pack-destination", folder, "--ignore-scripts", "--no-audit", "--no-fund",
+        "pack", specification, "--pack-destination", ".", "--ignore-scripts", "--no-audit", "--no-fund",
         "--no-update-notifier", "--loglevel=error",
     ]
     completed: subprocess.CompletedProcess[str] = npm(

@@ -8,7 +8,7 @@ the query is enough. The reference is not in it.
 | focus attribute | another object with the reference's value | either object with another value |
 | change attribute | the reference with the named value | the reference with other values; other objects with the named value |
 | focus object | the same object, otherwise different | other objects that share the reference's looks |
-| change object | the named object with the reference's looks | the named object with other looks; other objects with the reference's looks |
+| change object | the named object with the reference's looks | the named object with other looks; others with the reference's looks |
 
 An object is a role or a shape; looks are gender, tone, hair and colour.
 """
