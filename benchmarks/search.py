@@ -28,9 +28,9 @@ def main(gallery: Annotated[str, typer.Option(help="As for `cir search`.")] = ""
             start = time.perf_counter()
             answer = searcher.search(request)
             runs.append((time.perf_counter() - start, answer.seconds))
-        first, slowest = runs[0], max(runs, key=lambda run: run[0])
-        parts = {part: round(seconds, 3) for part, seconds in first[1].items()}
-        found[method] = {"first": round(first[0], 3), "slowest": round(slowest[0], 3), "parts_of_the_first": parts}
+        (first, parts), slowest = runs[0], max(seconds for seconds, _ in runs)
+        rounded = {part: round(seconds, 3) for part, seconds in parts.items()}
+        found[method] = {"first": round(first, 3), "slowest": round(slowest, 3), "parts_of_the_first": rounded}
     print(json.dumps({"pictures": len(ids), "threads": params.runtime.threads, "methods": found}, indent=2))
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from pipeline.app.answers import NONE, Answers, Panel, asked, editor_value, friendly, open_reference
 from pipeline.app.searcher import Searcher
@@ -16,6 +18,7 @@ from pipeline.report.names import describe
 AT_ONCE = 4
 """Requests in work at the same time; the others wait in the queue."""
 HOUR = 3_600
+MISSING = "no upload of this page"
 WELCOME = '<p class="cir-quiet">Upload a picture or pick one, say what should be different, and press Search.</p>'
 CSS = """
 .cir-message { border-left: 4px solid #d9481f; background: color-mix(in srgb, #d9481f 12%, transparent); padding: .6rem .9rem;
@@ -26,7 +29,7 @@ CSS = """
 .cir-why blockquote, .cir-why td + td { overflow-wrap: anywhere; }
 .cir-why table, .cir-why tr, .cir-why td { border: 0 !important; vertical-align: top; }
 .cir-why td { padding: .15rem .6rem .15rem 0 !important; }
-#trail:not(:has(p, .cir-message)) { display: none; }
+#trail { min-height: 0; }
 .cir-grid, .cir-grid .grid-wrap { min-height: 0 !important; height: auto !important; }
 .cir-grid .grid-container { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)) !important; height: auto !important; }
 .cir-grid .caption-label { font-size: .7rem; left: 0; right: 0; bottom: 0; max-width: none; margin: 0; padding: 0 .3rem; border-radius: 0;
@@ -136,7 +139,11 @@ def build(searcher: Searcher) -> gr.Blocks:
 
 
 def _path(payload: Any) -> str | None:
-    return payload.path if payload else None
+    """An upload's file; a visitor who names any other one gets what a missing file gets."""
+    if not payload:
+        return None
+    inside = Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+    return payload.path if inside else MISSING
 
 
 def _panel(name: str) -> tuple[Any, ...]:
