@@ -200,7 +200,7 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
     """Upload, search, go on from an answer, paint a region, and every kind of mistake. SCREENSHOTS names a folder for pictures of it."""
     shots = Path(os.environ.get("SCREENSHOTS", tmp_path))
     page = browser.new_page(viewport={"width": width, "height": height})
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(90_000)
     outside = []
     page.on("request", lambda request: outside.append(request.url) if not request.url.startswith((url, "data:", "blob:")) else None)
     page.goto(url)
@@ -219,7 +219,7 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
         wrong.write_bytes(content)
         upload.set_input_files(str(wrong))
         page.locator("#trail .cir-message", has_text=reason).wait_for()
-        page.locator("#reference button[aria-label*=lear], #reference button[title*=lear]").first.click()
+        page.locator("#reference").get_by_label("Remove Image").click()
         upload.wait_for(state="attached")
     page.screenshot(path=shots / f"{name}-mistake.png")
 
