@@ -38,6 +38,9 @@ from pipeline.runtime import device
 FUSED, CLIP = "fused", "clip"
 """The galleries' spaces, beside one for every DiffComp variant under its name."""
 
+NEGATIVE_GUIDANCE = 1.0
+"""The guidance scale of a negative text where `retrieve.guidance_scale` is 0."""
+
 PRIOR, CONTROL, DIFFCOMP = Path("models/prior"), Path("models/control"), Path("models/diffcomp")
 
 
@@ -177,7 +180,7 @@ class FusionDiffQueries:
         return [[text or query.text for text in texts] for query, texts in zip(queries, answers, strict=True)]
 
     def ask(self, method: str, query: Query, pictures: PictureSource, controls: Controls) -> Asked:
-        """Raises ControlError for a region, and for a negative text without guidance."""
+        """A negative text brings guidance where the parameters have none. ControlError for a region, and for one with a guidance of 0."""
         if controls.region is not None:
             raise ControlError(f"region: {method} takes none, only DiffComp does")
         clock, described = Clock(), [[]]
@@ -189,7 +192,10 @@ class FusionDiffQueries:
             if controls.negative:
                 fused = _subtract(fused, self.mllm.embed([MllmInput(controls.negative)]), controls)
             return Asked(QueryVectors(FUSED, fused), seconds=clock.seconds)
-        sampler = (self.stage1 if fused is None else self.full).scaled(controls.guidance_scale, controls.control_scale)
+        guidance = controls.guidance_scale
+        if controls.negative and guidance is None and self.params.retrieve.guidance_scale == 0.0:
+            guidance = NEGATIVE_GUIDANCE
+        sampler = (self.stage1 if fused is None else self.full).scaled(guidance, controls.control_scale)
         if controls.negative and sampler.guidance_scale == 0.0:
             raise ControlError(f"negative: {method} needs a guidance scale above 0 to be led away from it")
         with clock.part("sample"):

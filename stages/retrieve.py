@@ -46,7 +46,7 @@ def main() -> None:
                     write_submissions(out / "submissions", benchmark.public, method, queries, rankings)
                 elif query_set == "queries":
                     similarities += target_similarities(index, method, queries, query.vectors, rankings, fuse)
-                if query_set == "queries" and method == "fused_only":
+                if query_set == "queries" and method == "fused_only" and query.vectors.ndim == 2:  # one wording a query
                     write_fused(out / "fused", queries, query.vectors, made_by)
         asked = [query.query_id for query in read_queries(benchmark.path / "queries")]
         rows = [{"query_id": query_id, "descriptions": fusion_diff.descriptions[query_id]} for query_id in asked]

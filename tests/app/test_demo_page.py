@@ -128,7 +128,8 @@ def free_port() -> int:
 
 
 def visitor(url: str):
-    return gradio_client.Client(url, verbose=False, httpx_kwargs={"timeout": 300})
+    """Takes the answers without fetching their pictures: gradio rewrites a cached picture while another visitor reads it."""
+    return gradio_client.Client(url, verbose=False, download_files=False, httpx_kwargs={"timeout": 300})
 
 
 def ask(client, photo: str, text: str) -> tuple:
