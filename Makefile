@@ -12,7 +12,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip
 CONSTRAINTS := requirements/constraints.txt
-# Tests run in so many processes of one torch thread each.
+# Tests run in so many processes of one torch thread each; a file's tests stay together, since they share what they prepare.
 WORKERS ?= 2
 
 # The project's environment and nothing else: child processes find its programs first.
@@ -35,7 +35,7 @@ repro: $(INSTALLED)  ## run what is out of date of the pipeline: dvc repro
 	dvc repro
 
 test: $(INSTALLED)  ## every test, with a small run of the whole graph among them
-	pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 $(ARGS)
 
 lint: $(INSTALLED)  ## style and imports
 	ruff check

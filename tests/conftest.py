@@ -15,6 +15,18 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
+LONG = (
+    "tests/stages/test_smoke.py", "tests/app/test_demo_page.py", "tests/app/test_controls_on_emoji.py", "tests/stages/test_public_smoke.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Where several processes share the files, the long ones begin first, so that none is waited for at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_torch_thread():
     """Several test processes share the cores, and sums do not depend on their number."""

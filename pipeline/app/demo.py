@@ -10,8 +10,10 @@ from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from PIL import Image
 
 from pipeline.app.answers import NONE, Answers, Panel, asked, editor_value, friendly, open_reference
+from pipeline.app.files import PictureFiles
 from pipeline.app.searcher import Searcher
 from pipeline.methods import NEGATIVE_GUIDANCE
 from pipeline.report.names import describe
@@ -49,6 +51,7 @@ class ServeError(ValueError):
 def build(searcher: Searcher) -> gr.Blocks:
     """The page over one gallery."""
     answers, methods, retrieve = Answers(searcher), searcher.methods, searcher.params.retrieve
+    files = PictureFiles(get_upload_folder())
     choices = [(describe(name).label, name) for name in methods]
     with gr.Blocks(title="Composed image retrieval", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         count = f"{len(searcher.gallery.ids):,}"
@@ -101,7 +104,7 @@ def build(searcher: Searcher) -> gr.Blocks:
             form = dict(zip(names, values, strict=True))
             results = answers.search(form)
             line = results.message or asked(form["text"], form["negative"])
-            return [line, *(value for panel in results.panels for value in _shown(panel))]
+            return [line, *(value for panel in results.panels for value in _shown(panel, files))]
 
         def chosen(image_id: str) -> tuple[Any, str, Any, str]:
             """A gallery picture becomes the reference."""
@@ -109,17 +112,19 @@ def build(searcher: Searcher) -> gr.Blocks:
             problem = friendly(lambda: found.append(answers.reference(image_id)))
             if problem:
                 return gr.skip(), gr.skip(), gr.skip(), problem
-            return found[0], image_id, editor_value(found[0]), f'<p class="cir-quiet">from the gallery: {escape(image_id)}</p>'
+            said = f'<p class="cir-quiet">from the gallery: {escape(image_id)}</p>'
+            return files.keep(found[0]), image_id, _paintable(found[0], files), said
 
         def from_list(ids: list[str], event: gr.SelectData) -> tuple[Any, str, Any, str]:
             return chosen(ids[event.index] if 0 <= event.index < len(ids) else "")
 
         def uploaded(path: str | None) -> tuple[str, Any, str]:
             image, problem = open_reference(path)
-            return "", editor_value(image) if image else None, problem
+            return "", _paintable(image, files) if image else None, problem
 
         def offered(words: str, number: int) -> tuple[Any, list[str]]:
-            return answers.picks(words or "", number)
+            pictures, ids = answers.picks(words or "", number)
+            return _kept(pictures, files), ids
 
         becomes = [reference, reference_id, editor, trail]
         gr.on(
@@ -168,11 +173,21 @@ def _grid(name: str) -> gr.Gallery:
     )
 
 
-def _shown(panel: Panel) -> list[Any]:
+def _shown(panel: Panel, files: PictureFiles) -> list[Any]:
+    heat = files.keep(panel.heat) if panel.heat else None
     return [
-        gr.Column(visible=panel.shown), panel.title, panel.pictures, panel.ids, panel.why,
-        gr.Image(panel.heat, visible=panel.heat is not None),
+        gr.Column(visible=panel.shown), panel.title, _kept(panel.pictures, files), panel.ids, panel.why,
+        gr.Image(heat, visible=heat is not None),
     ]
+
+
+def _kept(pictures: list[tuple[Image.Image, str]], files: PictureFiles) -> list[tuple[str, str]]:
+    return [(files.keep(picture, "webp"), caption) for picture, caption in pictures]
+
+
+def _paintable(reference: Image.Image, files: PictureFiles) -> dict[str, Any]:
+    value = editor_value(reference)
+    return value | {"background": files.keep(value["background"])}
 
 
 def launch(searcher: Searcher, host: str = "127.0.0.1", port: int = 7860, wait: bool = True) -> gr.Blocks:

@@ -57,10 +57,21 @@ def unhalved(vectors: Tensor) -> Tensor:
 
 def gather_rows(rows: Tensor) -> Tensor:
     """Every process's rows, in rank order; all must hold equally many. Differentiable for floats."""
-    if rows.is_floating_point():
-        from torch.distributed.nn.functional import all_gather
+    return _GatherRows.apply(rows)
 
-        return torch.cat(all_gather(rows.contiguous()))
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+
+class _GatherRows(torch.autograd.Function):
+    """`all_gather` with a gradient: every process's share of it, summed, of the own rows."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        ctx.own = slice(dist.get_rank() * len(rows), (dist.get_rank() + 1) * len(rows))
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[ctx.own]

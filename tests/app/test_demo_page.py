@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pipeline.app.answers import NONE, Answers, friendly, region_of
+from pipeline.app.files import PictureFiles
 
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `demo` is not installed")
 SCRIPT = "<script>document.title = 'taken over'</script><img src=x onerror=\"document.title = 'taken over'\">"
@@ -114,22 +116,27 @@ def url(project, shared_searcher, tmp_path_factory):
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         from pipeline.app.demo import launch
 
-        page = launch(shared_searcher, port=free_port(), wait=False)
+        page = on_a_free_port(lambda port: launch(shared_searcher, port=port, wait=False))
         yield page.local_url
         page.close()
 
 
-def free_port() -> int:
-    import socket
+def on_a_free_port(start):
+    """A port is only known to be free until somebody else takes it."""
+    for _ in range(10):
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+        try:
+            return start(port)
+        except OSError as error:
+            taken = error
+    raise taken
 
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
-
-def visitor(url: str):
-    """Takes the answers without fetching their pictures: gradio rewrites a cached picture while another visitor reads it."""
-    return gradio_client.Client(url, verbose=False, download_files=False, httpx_kwargs={"timeout": 300})
+def visitor(url: str, folder: Path | bool = False):
+    """Downloads the answers' pictures into `folder`, if one is given."""
+    return gradio_client.Client(url, verbose=False, download_files=folder, httpx_kwargs={"timeout": 300})
 
 
 def ask(client, photo: str, text: str) -> tuple:
@@ -138,13 +145,17 @@ def ask(client, photo: str, text: str) -> tuple:
     )
 
 
-def test_twenty_visitors_at_once_are_all_answered(url, photo):
-    clients = [visitor(url) for _ in range(4)]
+def test_twenty_visitors_at_once_are_all_answered(url, photo, tmp_path):
+    """With whole pictures, though all of them are shown the same files."""
+    clients = [visitor(url, tmp_path / str(number)) for number in range(4)]
     with ThreadPoolExecutor(20) as pool:
         found = list(pool.map(lambda number: ask(clients[number % 4], photo, f"visitor {number}"), range(20)))
     assert [f"visitor {number}" in answer[0] for number, answer in enumerate(found)] == [True] * 20
     galleries = [[part for part in answer if isinstance(part, list)] for answer in found]
     assert all([len(gallery) for gallery in both] == [6, 6] for both in galleries)
+    for path in {item["image"] for both in galleries for gallery in both for item in gallery}:
+        with Image.open(path) as picture:
+            picture.load()
 
 
 OUTSIDE = ["/etc/passwd", "{project}/params.yaml", "{project}/photos/words.png", "../../../../etc/passwd", "{repository}/README.md"]
@@ -178,6 +189,17 @@ def test_it_listens_on_this_machine_alone(url):
     assert url.startswith("http://127.0.0.1:")
 
 
+def test_a_kept_picture_is_written_once(tmp_path):
+    files, picture = PictureFiles(tmp_path), Image.new("RGB", (64, 64), "red")
+    with ThreadPoolExecutor(8) as pool:
+        kept = set(pool.map(lambda _: files.keep(picture), range(40)))
+    [path] = map(Path, kept)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path] and not path.stat().st_mode & 0o077
+    inode, _ = path.stat().st_ino, os.utime(path, (0, 0))
+    assert files.keep(picture) == str(path) and path.stat().st_ino == inode and path.stat().st_mtime > 0
+    assert np.array_equal(Image.open(path), picture) and files.keep(Image.new("RGB", (64, 64), "blue"), "webp").endswith(".webp")
+
+
 # In a browser -----------------------------------------------------------------------------------
 
 
@@ -193,6 +215,30 @@ def browser():
             pytest.skip(f"there is no Chromium: {str(error).splitlines()[0]}")
         yield started
         started.close()
+
+
+LOADED = """selector => {
+  const images = [...document.querySelectorAll(selector)];
+  const image = images.find(image => !(image.complete && image.naturalWidth));
+  (image ?? images[0])?.scrollIntoView({block: "center"});
+  return images.length > 0 && !image;
+}"""
+
+
+def see(page, selector: str) -> None:
+    """Scroll to every such picture until all are there: Gradio's load lazily, and have no size while they are far out of sight."""
+    page.wait_for_function(LOADED, arg=selector, polling=200)
+
+
+def paint(page) -> None:
+    canvas = page.locator("#editor canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 30, y - 30)
+    page.mouse.down()
+    page.mouse.move(x + 40, y + 40, steps=6)
+    page.mouse.up()
 
 
 @pytest.mark.slow
@@ -222,6 +268,7 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
         page.locator("#trail .cir-message", has_text=reason).wait_for()
         page.locator("#reference").get_by_label("Remove Image").click()
         upload.wait_for(state="attached")
+        page.locator("#trail .cir-message").wait_for(state="detached")
     page.screenshot(path=shots / f"{name}-mistake.png")
 
     # A search, with HTML in its text.
@@ -229,10 +276,10 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
     page.locator("#reference img").wait_for()
     page.locator("#text textarea").fill(SCRIPT)
     page.locator("#go").click()
-    page.locator("#first-answers img").first.wait_for()
+    see(page, "#first-answers img")
     assert SCRIPT in page.locator("#message .cir-asked").inner_text() and page.title() == "Composed image retrieval"
     assert page.locator("#message script, #message img").count() == 0
-    page.locator("#second-heat img").wait_for()
+    see(page, "#second-heat img")
     assert "nearest to the sampled target" in page.locator("#first-why").inner_text()
 
     # The second answer becomes the reference.
@@ -248,21 +295,16 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
 
     # A region painted on it.
     page.locator("#region > button").click()
-    canvas = page.locator("#editor canvas").first
-    canvas.wait_for()
-    page.wait_for_timeout(1_000)
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 30, y - 30)
-    page.mouse.down()
-    page.mouse.move(x + 40, y + 40, steps=6)
-    page.mouse.up()
-    page.wait_for_timeout(1_000)
-    page.locator("#negative textarea, #negative input").fill("a moon")
-    page.locator("#go").click()
-    page.locator("#first", has_text="The region means nothing to this method").wait_for()
-    assert "without a moon" in page.locator("#message .cir-asked").inner_text()
+    page.locator("#editor canvas").first.wait_for()
+    for attempt in range(10):  # nothing in the page says when the editor is ready to be painted on
+        paint(page)
+        page.locator("#negative textarea, #negative input").fill(f"a moon {attempt}")
+        page.locator("#go").click()
+        page.locator("#message .cir-asked", has_text=f"without a moon {attempt}").wait_for()
+        if page.locator("#first", has_text="The region means nothing to this method").count():
+            break
+    else:
+        pytest.fail("ten strokes of the brush, and no region")
 
     # Too long a text, and the server is still up.
     page.locator("#text textarea").fill("x" * 5_000)
@@ -271,8 +313,8 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
     page.locator("#text textarea").fill("as a farmer")
     page.locator("#go").click()
     page.locator("#message .cir-asked", has_text="as a farmer").wait_for()
-    page.locator("#second-answers img").first.wait_for()
-    page.wait_for_timeout(1_000)
+    for part in ("first-answers", "second-answers", "second-heat", "reference"):
+        see(page, f"#{part} img")
     page.screenshot(path=shots / f"{name}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert outside == [], json.dumps(outside)

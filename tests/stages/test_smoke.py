@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COPIED = (
     ".dvc/config", ".dvc/plots", ".dvcignore", "dvc.yaml", "params.yaml", "pyproject.toml", "conf", "models/backbones", "pipeline",
-    "reports/sweeps", "stages", "tests/fixtures",
+    "reports/sweeps/.gitkeep", "stages", "tests/fixtures",
 )
 
 
@@ -46,6 +46,15 @@ def project(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def swept(project) -> tuple[Path, str]:
+    """The project after a sweep and the report of it, and what the sweep said."""
+    shutil.copytree(ROOT / "sweeps", project / "sweeps", ignore=shutil.ignore_patterns("dvc.lock"))
+    said = run(project, "dvc", "repro", "sweeps/dvc.yaml:sweep@solver_steps")
+    assert "Running stage 'report'" in run(project, "dvc", "repro")
+    return project, said
+
+
 def test_the_smoke_run_reports_every_method(project):
     metrics = json.loads((project / "reports/metrics.json").read_text())
     methods = {
@@ -70,17 +79,16 @@ def test_one_parameter_reruns_just_what_it_must(project):
     assert rerun == ["train_prior", "train_control_adapter", "retrieve", "report"]
 
 
-def test_a_sweep_is_one_command_and_the_report_shows_it(project):
-    shutil.copytree(ROOT / "sweeps", project / "sweeps", ignore=shutil.ignore_patterns("dvc.lock"))
-    output = run(project, "dvc", "repro", "sweeps/dvc.yaml:sweep@solver_steps")
-    assert "Running stage 'sweeps/dvc.yaml:sweep@solver_steps'" in output
+def test_a_sweep_is_one_command_and_the_report_shows_it(swept):
+    project, said = swept
+    assert "Running stage 'sweeps/dvc.yaml:sweep@solver_steps'" in said
     rows = list(csv.DictReader((project / "reports/sweeps/solver_steps.csv").open()))
     assert [row["solver_steps"] for row in rows if row["kind"] == "mean"] == ["2", "3"]
-    assert "Running stage 'report'" in run(project, "dvc", "repro")
     assert "Solver steps N" in (project / "reports/index.html").read_text()
 
 
-def test_plots_have_their_axes_named(project):
+def test_plots_have_their_axes_named(swept):
+    project, _ = swept
     run(project, "git", "add", "-A")
     run(project, "git", "commit", "-qm", "a run")
     curves = project / "reports/plots/recall.csv"
