@@ -5,7 +5,8 @@
 
 Each index is built and searched in a process of its own, so that its peak memory is its own. Recall@10 is
 against flat's answers. `reports/bench/index.json` is written after every index; a run that was cut off goes on
-where it stopped, as long as data, threads and versions are the same.
+where it stopped, as long as data, threads and versions are the same. Beside queries/s stand queries per second
+of processor time, which other work on the machine does not take away, and the load that there was.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def main(
         raise ParameterError("--kinds: usearch is not installed; it is in the extra 'bench'")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)  # read by the processes that are started below
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that waits for others takes no processor time
     data = Data(rows, dim, queries)
     result = _continued(out, {
         "command": f"python -m benchmarks.index --rows {rows} --dim {dim} --queries {queries} --threads {threads}",
@@ -94,7 +96,10 @@ def measure(kind: str, data: Data, scratch: Path, threads: int) -> dict[str, Any
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     before = peak_memory_mib()
     engine = ENGINES[kind](data, scratch, threads)
-    result: dict[str, Any] = {"build": engine.build(), "memory_mib": {"before": before, "built": peak_memory_mib()}}
+    load, (_, spent, build) = [round(value, 1) for value in os.getloadavg()[:2]], _clocked(engine.build)
+    result: dict[str, Any] = {
+        "load_at_start": load, "build": build | {"cpu_s": round(spent, 2)}, "memory_mib": {"before": before, "built": peak_memory_mib()},
+    }
     queries = np.load(scratch / "queries.npy")
     if kind == "flat":
         np.save(scratch / TRUTH, engine.search(queries, K))
@@ -105,7 +110,7 @@ def measure(kind: str, data: Data, scratch: Path, threads: int) -> dict[str, Any
     for target in TARGETS:
         reached = [point for point in curve if point["recall@10"] >= target]
         if reached:
-            best = max(reached, key=lambda point: point["queries_per_s"])
+            best = max(reached, key=lambda point: point["queries_per_cpu_s"])
             name = str(best["setting"])
             timed[name] = timed.get(name) or _timed(engine, best["setting"], queries, truth)
             result["at"][f"{target:.2f}"] = {"setting": best["setting"], "recall@10": best["recall@10"], **timed[name]}
@@ -117,8 +122,11 @@ def _curve(engine: Engine, queries: np.ndarray, truth: np.ndarray) -> list[dict[
     """Recall and queries/s, all queries in one call, along every sweep, with the least value for each target in it."""
     def at(setting: dict[str, int]) -> dict[str, Any]:
         engine.limit(**setting)
-        seconds, found = _clocked(lambda: engine.search(queries, K))
-        return {"setting": setting, "recall@10": recall(found, truth), "queries_per_s": round(len(queries) / seconds, 2)}
+        seconds, spent, found = _clocked(lambda: engine.search(queries, K))
+        return {
+            "setting": setting, "recall@10": recall(found, truth), "queries_per_s": round(len(queries) / seconds, 2),
+            "queries_per_cpu_s": round(len(queries) / spent, 2),
+        }
 
     if not engine.sweeps:
         return [at({})]
@@ -163,20 +171,25 @@ def _bisect(at: Callable[[int], dict[str, Any]], found: dict[int, dict[str, Any]
 def _timed(engine: Engine, setting: dict[str, int], queries: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """Queries/s of one setting: all in one call (the median of PASSES), one by one, and through the project's `Index.search`."""
     engine.limit(**setting)
-    rates = sorted(len(queries) / _clocked(lambda: engine.search(queries, K))[0] for _ in range(PASSES))
+    passes = [_clocked(lambda: engine.search(queries, K))[:2] for _ in range(PASSES)]
+    rates = sorted(len(queries) / seconds for seconds, _ in passes)
     alone = queries[: SINGLE if setting else FLAT_SINGLE]
     seconds = [_clocked(lambda query=query: engine.search(query[None], K))[0] for query in alone]
     timed = {
         "together": {
             "queries": len(queries), "queries_per_s": round(median(rates), 2), "least": round(rates[0], 2), "most": round(rates[-1], 2),
+            "queries_per_cpu_s": round(len(queries) / median(spent for _, spent in passes), 2),
         },
         "one_by_one": {
             "queries": len(alone), "queries_per_s": round(len(alone) / sum(seconds), 2), "median_ms": round(1000 * median(seconds), 3),
         },
     }
     if engine.ranked(queries[:1], K) is not None:
-        spent, found = _clocked(lambda: engine.ranked(queries, K))
-        timed["index_search"] = {"queries_per_s": round(len(queries) / spent, 2), "recall@10": recall(found, truth)}
+        seconds, spent, found = _clocked(lambda: engine.ranked(queries, K))
+        timed["index_search"] = {
+            "queries_per_s": round(len(queries) / seconds, 2), "queries_per_cpu_s": round(len(queries) / spent, 2),
+            "recall@10": recall(found, truth),
+        }
     return timed
 
 
@@ -186,31 +199,35 @@ def recall(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def compare(indexes: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Index and recall -> how many times flat's, and the peer's, queries/s, all queries in one call."""
-    def rate(kind: str, target: str) -> float | None:
-        return indexes.get(kind, {}).get("at", {}).get(target, {}).get("together", {}).get("queries_per_s")
+    """Index and recall -> how many times flat's, and the peer's, queries a second, all in one call; by the clock and by processor time."""
+    def rate(kind: str, target: str, unit: str) -> float | None:
+        return indexes.get(kind, {}).get("at", {}).get(target, {}).get("together", {}).get(unit)
 
     ratios: dict[str, dict[str, float]] = {}
     for kind in indexes:
         for target in indexes[kind]["at"]:
             for other in ("flat", "usearch"):
-                if kind not in (other, "flat") and (reference := rate(other, target)):
-                    ratios.setdefault(f"{kind} at {target}", {})[f"times {other}"] = round(rate(kind, target) / reference, 2)
+                for unit, what in (("queries_per_s", ""), ("queries_per_cpu_s", ", processor time")):
+                    if kind not in (other, "flat") and (reference := rate(other, target, unit)):
+                        times = round(rate(kind, target, unit) / reference, 2)
+                        ratios.setdefault(f"{kind} at {target}", {})[f"times {other}{what}"] = times
     return ratios
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown, for the README."""
     lines = [
-        "| index | build | peak memory | queries/s at recall 0.95: together, one by one | at 0.99 |", "| --- | --- | --- | --- | --- |",
+        "| index | build: clock, processor | peak memory | queries a second of the clock, of a processor, at recall 0.95 | at 0.99 |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for kind, measured in result["indexes"].items():
         cells = []
         for target in (f"{target:.2f}" for target in TARGETS):
             at = measured["at"].get(target)
-            cells.append(f"{at['together']['queries_per_s']:,.0f}, {at['one_by_one']['queries_per_s']:,.0f}" if at else "not reached")
-        build, memory = measured["build"]["build_s"], measured["memory_mib"]["searched"] / 1024
-        lines.append(f"| {kind} | {build:,.0f} s | {memory:.1f} GiB | {cells[0]} | {cells[1]} |")
+            together = at and at["together"]
+            cells.append(f"{together['queries_per_s']:,.0f}, {together['queries_per_cpu_s']:,.0f}" if at else "not reached")
+        build, memory = measured["build"], measured["memory_mib"]["searched"] / 1024
+        lines.append(f"| {kind} | {build['build_s']:,.0f} s, {build['cpu_s']:,.0f} s | {memory:.1f} GiB | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 
@@ -224,10 +241,11 @@ def _continued(out: Path, start: dict[str, Any]) -> dict[str, Any]:
     return before if same and set(before["indexes"]) < set(ENGINES) else {**start, "indexes": {}, "comparison": {}}
 
 
-def _clocked(work: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
+def _clocked(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Seconds by the clock, seconds that this process's threads computed, and what `work` returned."""
+    started, spent = time.perf_counter(), time.process_time()
     value = work()
-    return time.perf_counter() - started, value
+    return time.perf_counter() - started, time.process_time() - spent, value
 
 
 def _alone(work: Callable[..., Any], *arguments: Any) -> Any:

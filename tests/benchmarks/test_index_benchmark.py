@@ -28,6 +28,7 @@ def test_it_measures_every_index_and_goes_on_where_it_stopped(tmp_path):
         for target in TARGETS:
             at = measured["at"][f"{target:.2f}"]
             assert at["recall@10"] >= target and at["together"]["queries_per_s"] > 0 < at["one_by_one"]["queries_per_s"]
+            assert at["together"]["queries_per_cpu_s"] > 0 and at["together"]["least"] <= at["together"]["most"]
             assert at["index_search"]["recall@10"] >= at["recall@10"]
     assert result["indexes"]["hnsw"]["build"]["build_s"] > 0
     assert set(result["comparison"]) == {"hnsw at 0.95", "hnsw at 0.99"}
@@ -88,7 +89,10 @@ def test_a_sweep_finds_the_least_value_for_each_target():
 
 def test_recall_and_ratios_by_hand():
     assert recall(np.array([[1, 2, 9], [7, -1, -1]]), np.array([[2, 1, 3], [7, 8, 6]])) == 0.5
-    rate = lambda value: {"at": {"0.95": {"together": {"queries_per_s": value}}}}  # noqa: E731
-    assert compare({"flat": rate(10.0), "hnsw": rate(250.0), "usearch": rate(200.0)}) == {
-        "hnsw at 0.95": {"times flat": 25.0, "times usearch": 1.25}, "usearch at 0.95": {"times flat": 20.0},
+    rate = lambda clock, own: {"at": {"0.95": {"together": {"queries_per_s": clock, "queries_per_cpu_s": own}}}}  # noqa: E731
+    assert compare({"flat": rate(10.0, 5.0), "hnsw": rate(250.0, 150.0), "usearch": rate(200.0, 100.0)}) == {
+        "hnsw at 0.95": {
+            "times flat": 25.0, "times usearch": 1.25, "times flat, processor time": 30.0, "times usearch, processor time": 1.5,
+        },
+        "usearch at 0.95": {"times flat": 20.0, "times flat, processor time": 20.0},
     }
