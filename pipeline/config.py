@@ -436,6 +436,21 @@ class SweepParams:
 
 
 @dataclass
+class AblationParams:
+    """What the rows of `ablations/tables.yaml` share (`pipeline.ablation`)."""
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """What all of them change of `diffcomp`."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    benchmarks: list[str] = field(default_factory=lambda: ["emoji_cir_val", "emoji_cir"])
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "benchmarks"):
+            values = getattr(self, name)
+            _require(len(set(values)) == len(values) > 0, f"ablations.{name}: {values} is empty, or holds something twice")
+
+
+@dataclass
 class Params:
     profile: str = "offline"
     seed: int = 0
@@ -454,6 +469,7 @@ class Params:
     retrieve: RetrieveParams = field(default_factory=RetrieveParams)
     report: ReportParams = field(default_factory=ReportParams)
     sweep: SweepParams = field(default_factory=SweepParams)
+    ablations: AblationParams = field(default_factory=AblationParams)
 
     def __post_init__(self) -> None:
         self.variants()
@@ -461,10 +477,11 @@ class Params:
     def variants(self) -> dict[str, DiffCompParams]:
         """The whole parameters of every trained DiffComp. Raises ParameterError naming a wrong override."""
         overrides = self.diffcomp_variants.items()
-        return {name: _with_overrides(self.diffcomp, values, f"diffcomp_variants.{name}") for name, values in overrides}
+        return {name: with_overrides(self.diffcomp, values, f"diffcomp_variants.{name}") for name, values in overrides}
 
 
-def _with_overrides(section: Any, values: dict[str, Any], origin: str) -> Any:
+def with_overrides(section: Any, values: dict[str, Any], origin: str) -> Any:
+    """A section with some of its values changed. Raises ParameterError naming the wrong one after `origin`."""
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(section), values))
     except OmegaConfBaseException as error:
