@@ -15,6 +15,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.encoders.patch_grid import patch_grid
+
 
 class ParameterError(ValueError):
     """A parameter that is unknown, of the wrong type, or does not fit the others."""
@@ -288,6 +290,15 @@ class DiffCompParams(OptimiserParams):
             _require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
         _require(self.kappa > 0, f"diffcomp.kappa: {self.kappa} is not positive")
         _require(self.relatives > 0, f"diffcomp.relatives: {self.relatives} is not positive")
+        _require(self.super_patch > 0, f"diffcomp.super_patch: {self.super_patch} is not positive")
+
+    def check_grid(self) -> None:
+        """Raises ParameterError where S does not divide the backbone's patch grid, as far as its configuration is at hand."""
+        height, width = (self.css and patch_grid(self.backbone)) or (0, 0)
+        _require(
+            height % self.super_patch == width % self.super_patch == 0,
+            f"diffcomp.super_patch: {self.super_patch} does not divide the patch grid {height} x {width} of {self.backbone}",
+        )
 
 
 @dataclass
@@ -472,7 +483,11 @@ class Params:
     ablations: AblationParams = field(default_factory=AblationParams)
 
     def __post_init__(self) -> None:
-        self.variants()
+        for name, variant in self.variants().items():
+            try:
+                variant.check_grid()
+            except ParameterError as error:
+                raise ParameterError(f"diffcomp_variants.{name}: {error}") from None
 
     def variants(self) -> dict[str, DiffCompParams]:
         """The whole parameters of every trained DiffComp. Raises ParameterError naming a wrong override."""

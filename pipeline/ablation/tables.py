@@ -92,5 +92,6 @@ def _cells(name: str, table: Table, params: Params) -> Iterator[Cell]:
     for row_name, row in table.rows.items():
         for setting, beside in table.settings.items():
             variant = with_overrides(base, {**beside, **row.changes}, f"{name}.{row_name}")
+            variant.check_grid()
             for seed in params.ablations.seeds:
                 yield Cell(name, row_name, setting, seed, variant)

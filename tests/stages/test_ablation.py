@@ -168,7 +168,7 @@ def test_the_tables_are_those_of_the_supplement(monkeypatch):
     tables, params = read_tables(), load_params()
     counts = {name: len(cells_of(name, tables, params)) // len(params.ablations.seeds) for name in tables}
     assert counts == {"modules": 16, "grids": 5, "masks": 9, "rho": 7, "alpha_base": 7, "lam": 6}
-    rows = {row: (cell.variant.css, cell.variant.psm, cell.variant.dac) for cell in cells_of("modules", tables, params) for row in [cell.row]}
+    rows = {cell.row: (cell.variant.css, cell.variant.psm, cell.variant.dac) for cell in cells_of("modules", tables, params)}
     assert len(set(rows.values())) == 8 and rows["css+psm+dac"] == (True, True, True)
     encoder = load_dual_encoder(params.diffcomp.backbone)
     for cell in (cell for name in tables for cell in cells_of(name, tables, params)):
