@@ -15,6 +15,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.encoders.patch_grid import patch_grid
+
 
 class ParameterError(ValueError):
     """A parameter that is unknown, of the wrong type, or does not fit the others."""
@@ -288,6 +290,15 @@ class DiffCompParams(OptimiserParams):
             _require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
         _require(self.kappa > 0, f"diffcomp.kappa: {self.kappa} is not positive")
         _require(self.relatives > 0, f"diffcomp.relatives: {self.relatives} is not positive")
+        _require(self.super_patch > 0, f"diffcomp.super_patch: {self.super_patch} is not positive")
+
+    def check_grid(self) -> None:
+        """Raises ParameterError where S does not divide the backbone's patch grid, as far as its configuration is at hand."""
+        height, width = (self.css and patch_grid(self.backbone)) or (0, 0)
+        _require(
+            height % self.super_patch == width % self.super_patch == 0,
+            f"diffcomp.super_patch: {self.super_patch} does not divide the patch grid {height} x {width} of {self.backbone}",
+        )
 
 
 @dataclass
@@ -436,6 +447,21 @@ class SweepParams:
 
 
 @dataclass
+class AblationParams:
+    """What the rows of `ablations/tables.yaml` share (`pipeline.ablation`)."""
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """What all of them change of `diffcomp`."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    benchmarks: list[str] = field(default_factory=lambda: ["emoji_cir_val", "emoji_cir"])
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "benchmarks"):
+            values = getattr(self, name)
+            _require(len(set(values)) == len(values) > 0, f"ablations.{name}: {values} is empty, or holds something twice")
+
+
+@dataclass
 class Params:
     profile: str = "offline"
     seed: int = 0
@@ -454,17 +480,23 @@ class Params:
     retrieve: RetrieveParams = field(default_factory=RetrieveParams)
     report: ReportParams = field(default_factory=ReportParams)
     sweep: SweepParams = field(default_factory=SweepParams)
+    ablations: AblationParams = field(default_factory=AblationParams)
 
     def __post_init__(self) -> None:
-        self.variants()
+        for name, variant in self.variants().items():
+            try:
+                variant.check_grid()
+            except ParameterError as error:
+                raise ParameterError(f"diffcomp_variants.{name}: {error}") from None
 
     def variants(self) -> dict[str, DiffCompParams]:
         """The whole parameters of every trained DiffComp. Raises ParameterError naming a wrong override."""
         overrides = self.diffcomp_variants.items()
-        return {name: _with_overrides(self.diffcomp, values, f"diffcomp_variants.{name}") for name, values in overrides}
+        return {name: with_overrides(self.diffcomp, values, f"diffcomp_variants.{name}") for name, values in overrides}
 
 
-def _with_overrides(section: Any, values: dict[str, Any], origin: str) -> Any:
+def with_overrides(section: Any, values: dict[str, Any], origin: str) -> Any:
+    """A section with some of its values changed. Raises ParameterError naming the wrong one after `origin`."""
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(section), values))
     except OmegaConfBaseException as error:

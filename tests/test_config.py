@@ -1,12 +1,20 @@
 """Typed parameters: every mistake is one error that names the parameter."""
 
+import pipeline  # noqa: F401 (what it declares for torchvision comes before open_clip)
+
+# isort: split
 from pathlib import Path
 
+import open_clip
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from pipeline.artifacts import read_json
 from pipeline.config import ParameterError, as_dict, load_params, load_profile, params_from_dict
+from pipeline.encoders.clip import CLIP_CONFIG, ClipEncoder, build_clip
+from pipeline.encoders.patch_grid import patch_grid
 
 ROOT = Path(__file__).parents[1]
 PROFILES = ("offline", "smoke", "paper")
@@ -46,6 +54,30 @@ def test_a_wrong_parameter_is_named(values, name):
         params_from_dict(values)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("backbone", "side", "grid"), [
+    ("models/backbones/clip", 3, "8 x 8"), ("ViT-L-14", 3, "16 x 16"), ("ViT-bigG-14", 5, "16 x 16"), ("blip", 4, "14 x 14"),
+])
+def test_a_grid_that_does_not_divide_the_patch_grid_is_refused_when_loaded(backbone, side, grid, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    if backbone == "blip":
+        backbone = str(tmp_path)
+        (tmp_path / "config.json").write_text('{"model_type": "blip", "vision_config": {"image_size": 224, "patch_size": 16}}')
+    values = {"diffcomp": {"backbone": backbone}, "diffcomp_variants": {"mine": {"super_patch": side}}}
+    with pytest.raises(ParameterError, match=f"diffcomp_variants.mine: diffcomp.super_patch: {side} does not divide the patch grid {grid}"):
+        params_from_dict(values)
+    for harmless in ({"super_patch": 2}, {"super_patch": side, "css": False}):
+        params_from_dict({**values, "diffcomp_variants": {"mine": harmless}})
+    params_from_dict({**values, "diffcomp": {"backbone": "a/name-of-a-hub"}})  # its grid is seen when the model is built
+
+
+def test_the_grid_read_from_the_configuration_is_the_models(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for backbone in ("models/backbones/clip", "ViT-L-14", "ViT-bigG-14"):
+        with torch.device("meta"):
+            config = open_clip.get_model_config(backbone) or read_json(Path(backbone) / CLIP_CONFIG)["model_cfg"]
+            assert patch_grid(backbone) == ClipEncoder(build_clip(config), None).patch_grid
 
 
 def test_a_missing_file_and_a_file_that_is_no_mapping(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer, BlipConfig, BlipForImageTextRetrieval
 
 from pipeline.encoders.dual import DualEncoder, unit
+
+_checkpoint = functools.partial(checkpoint, use_reentrant=False)
 
 
 def blip_large_config() -> BlipConfig:
@@ -96,6 +100,8 @@ class BlipEncoder(DualEncoder):
     def encode_text(self, token_ids: Tensor) -> Tensor:
         length = int((token_ids != self.pad_id).sum(-1).max())
         token_ids = token_ids[:, :length]
+        for layer in self.text_blocks:  # transformers' switch for a whole model would make the embeddings need a gradient
+            layer.gradient_checkpointing, layer._gradient_checkpointing_func = self.gradient_checkpointing, _checkpoint
         states = self.model.text_encoder(input_ids=token_ids, attention_mask=(token_ids != self.pad_id).long())
         return unit(self.model.text_proj(states.last_hidden_state[:, 0]))
 

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BlipConfig, BlipForImageTextRetrieval, PreTrainedTokenizerFast
 
 from pipeline.artifacts import ArtifactError
+from pipeline.config import DiffCompParams
+from pipeline.diffcomp import DiffComp
 from pipeline.encoders.blip import BlipEncoder, blip_large_config
 from pipeline.encoders.clip import ClipEncoder, ClipSizes, build_clip, new_clip
 from pipeline.encoders.dual import DualEncoder, load_dual_encoder
@@ -151,6 +153,34 @@ def test_checkpointing_changes_no_gradient(encoder):
         encoder.encode_image(images)[:, 0].sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in encoder.image_blocks[-1].parameters()]))
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("encoder", [small_clip, small_blip])
+def test_text_blocks_are_checkpointed_too(encoder):
+    encoder = encoder().train()
+    encoder.freeze_all_but(0, len(encoder.text_blocks))
+    ids, runs, gradients = torch.tensor([[5, 6, 1, 0], [5, 7, 8, 1]]), [], []
+    encoder.text_blocks[0].register_forward_pre_hook(lambda *_: runs.append(1))
+    for encoder.gradient_checkpointing in (False, True):
+        encoder.zero_grad()
+        encoder.encode_text(ids)[:, 0].sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in encoder.text_blocks.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*gradients)
+    assert len(runs) == 1 + 2  # once more, to have the activations again
+
+
+@pytest.mark.parametrize("values", [{}, {"grouping": "kmeans"}, {"css": False}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize("encoder", [small_clip, small_blip])
+def test_diffcomp_trains_over_either_backbone(encoder, values):
+    encoder = encoder()
+    model = DiffComp(encoder, DiffCompParams(image_layers=1, text_layers=1, **values)).train()
+    images, ids = torch.randn(3, 3, encoder.image_size, encoder.image_size), torch.tensor([[5, 6, 1], [7, 8, 1], [5, 8, 1]])
+    model(images, ids, None, ids, torch.arange(4), torch.Generator().manual_seed(0))["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    composed = model.eval().compose(images, ids)
+    assert composed.shape == (3, encoder.dim)
+    torch.testing.assert_close(composed.norm(dim=-1), torch.ones(3))
 
 
 def test_a_tower_without_trained_blocks_is_frozen_as_a_whole():

@@ -133,5 +133,18 @@ def test_a_sweep_names_what_it_uses_and_the_report_reads_it():
     assert all(plot["title"] and plot["x_label"] and plot["y_label"] for plot in plots)
 
 
+def test_an_ablation_names_what_it_uses():
+    ablation = yaml.safe_load((ROOT / "ablations/dvc.yaml").read_text())["stages"]["ablation"]
+    tables, stage = yaml.safe_load((ROOT / "ablations/tables.yaml").read_text()), ablation["do"]
+    assert ablation["foreach"] == list(tables)
+    code = [dep for dep in stage["deps"] if dep.startswith("pipeline")]
+    used = imported_files(ROOT / "stages/ablate.py")
+    assert not [name for name in sorted(used) if not inside(name, code)] and all(any(inside(name, [dep]) for name in used) for dep in code)
+    made = [name for before in ORDER for name in outputs(before)]
+    others = [dep for dep in stage["deps"] if dep not in code]
+    assert all((ROOT / dep).is_file() or inside(dep, made) for dep in others)
+    assert all(name.split(".")[0] in PARAMS for name in stage["params"])
+
+
 def test_the_report_writes_all_that_the_page_and_plots_need():
     assert outputs("report") == ["reports/plots", "reports/tables", "reports/figures", "reports/index.html", "reports/metrics.json"]

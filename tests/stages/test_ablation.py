@@ -1,0 +1,175 @@
+"""Ablations: cells are trained once and kept, and scored as the retrieve stage scores."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline.ablation import data, run
+from pipeline.ablation.data import Judge, masking_nouns
+from pipeline.ablation.run import run_tables
+from pipeline.ablation.tables import cells_of, read_tables
+from pipeline.artifacts import ArtifactError, ShardSet, read_json, schemas, write_table
+from pipeline.config import ParameterError, load_params
+from pipeline.diffcomp import DiffComp, load_diffcomp
+from pipeline.encoders.dual import load_dual_encoder
+from pipeline.encoders.gallery import embed_gallery
+from pipeline.encoders.pictures import Pictures
+from pipeline.methods import DualEncoderQueries
+from pipeline.retrieval import Index, build_index, rank_queries, read_queries
+from pipeline.retrieval.protocols import recall_by_category
+from stages import train_diffcomp
+
+ROOT = Path(__file__).parents[2]
+OUT = Path("reports/ablations")
+TABLES = """
+modules:
+  title: Modules
+  settings: {mixed: {text: mixed}, caption: {text: caption}}
+  full: full
+  rows:
+    none: {label: nothing, changes: {css: false, psm: false, dac: false}, paper: {R@10: 29.5}}
+    full: {label: everything}
+rho: {title: Share, parameter: rho, values: [0.3, 0.7], peak: 0.7}
+"""
+
+
+def noise(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def ready(workspace):
+    """Two seeds over a benchmark of forty pictures and twelve queries of two kinds."""
+    ids = [f"picture {number:02d}" for number in range(40)]
+    images = [{"image_id": name, "bytes": noise(number), "width": 32, "height": 32} for number, name in enumerate(ids)]
+    rows = [
+        {
+            "query_id": f"q{number}", "reference_id": ids[number], "modifications": ["with a hat"], "target_ids": [ids[3 * number]],
+            "subset_ids": [], "category": "tone" if number % 3 else "hair", "shared_concept": "",
+        }
+        for number in range(1, 13)
+    ]
+    write_table("data/benchmarks/val/images", pa.Table.from_pylist(images, schema=schemas.IMAGES), {})
+    write_table("data/benchmarks/val/queries", pa.Table.from_pylist(rows, schema=schemas.QUERIES), {})
+    Path("tables.yaml").write_text(TABLES)
+    workspace.ablations.benchmarks, workspace.ablations.seeds = ["val"], [0, 1]
+    return workspace
+
+
+def cells(name: str) -> list[dict]:
+    return read_json(OUT / f"{name}.json")["cells"]
+
+
+def test_a_table_is_every_row_in_every_setting_with_every_seed(ready, monkeypatch):
+    trained = []
+    monkeypatch.setattr(run, "run_cell", lambda cell, params, key: trained.append(cell) or measured(len(trained)))
+    run_tables(["modules", "rho"], read_tables("tables.yaml"), ready)
+    assert [(cell["row"], cell["setting"], cell["seed"]) for cell in cells("modules")] == [
+        (row, setting, seed) for row in ("none", "full") for setting in ("mixed", "caption") for seed in (0, 1)
+    ]
+    first = trained[0].variant
+    assert (first.css, first.psm, first.dac, first.text, first.rho) == (False, False, False, "mixed", 0.7)
+    assert [(cell["row"], cell["seed"]) for cell in cells("rho")] == [("0.3", 0), ("0.3", 1), ("0.7", 0), ("0.7", 1)]
+    # rho 0.7 is the full model in the mixed setting: one training serves both tables
+    assert len(trained) == 8 + 2 and [cell["recall"] for cell in cells("rho")[2:]] == [cell["recall"] for cell in cells("modules")[4:6]]
+
+
+def measured(number: int) -> dict:
+    return {"recall": {"val": {"mean": float(number)}}, "training": {"loss": 1.0}, "device": "cpu"}
+
+
+def test_what_holds_is_kept_and_what_failed_is_named(ready, monkeypatch):
+    trained, broken = [], [True]
+
+    def fake(cell, params, key):
+        if broken[0] and cell.row == "full" and cell.seed == 1:
+            raise ValueError("lost its way")
+        trained.append(key)
+        return measured(len(trained))
+
+    monkeypatch.setattr(run, "run_cell", fake)
+    tables = read_tables("tables.yaml")
+    with pytest.raises(ArtifactError, match="2 of 8 cells failed, the first is modules full mixed with seed 1: lost its way"):
+        run_tables(["modules"], tables, ready)
+    assert len(cells("modules")) == 6
+    broken[0] = False
+    run_tables(["modules"], tables, ready)
+    assert len(trained) == len(set(trained)) == 8
+    whole = (OUT / "modules.json").read_bytes()
+    ready.diffcomp.log_every, ready.diffcomp.checkpoint_every = 7, 7  # what changes no result
+    run_tables(["modules"], tables, ready)
+    assert len(trained) == 8 and read_json(OUT / "modules.json")["cells"] == cells("modules")
+    ready.ablations.seeds = [1]
+    run_tables(["modules"], tables, ready)
+    assert len(trained) == 8 and {cell["seed"] for cell in cells("modules")} == {1} and whole != (OUT / "modules.json").read_bytes()
+    ready.ablations.recipe = {"lr": 0.5}
+    run_tables(["modules"], tables, ready)
+    assert len(trained) == 12 and read_json(OUT / "modules.json")["diffcomp"]["lr"] == 0.5
+
+
+def test_a_cell_is_the_stage_s_own_training(ready):
+    """The same weights as `train_diffcomp` makes, scored as FAISS and the protocol score them."""
+    ready.ablations.seeds, ready.ablations.recipe = [0], {"rho": 0.7}
+    run_tables(["rho"], read_tables("tables.yaml"), ready)
+    [measured] = [cell["recall"]["val"] for cell in cells("rho") if cell["row"] == "0.7"]
+    train_diffcomp.main()
+    folder, pictures = Path("data/benchmarks/val"), Pictures("data/benchmarks/val/images")
+    queries = read_queries(folder / "queries")
+    model = load_diffcomp("models/diffcomp/diffcomp", load_dual_encoder(ready.diffcomp.backbone))
+    embed_gallery(model.encoder, pictures, "data/gallery/val", {}, 7)
+    build_index("data/gallery/val", "data/index/val", ready.index)
+    vectors = DualEncoderQueries.load(ready).vectors(queries, pictures)["diffcomp"].vectors
+    ranked = [one.ranked_ids for one in rank_queries(Index.open("data/index/val"), queries, vectors, 10)]
+    expected = recall_by_category(ranked, [query.target_ids for query in queries], [query.category for query in queries], (10,))
+    assert measured == pytest.approx({kind: values["R@10"] for kind, values in expected.items()}, abs=0.001)
+    assert 0 < measured["mean"] < 100
+    assert {"cos_aligned", "cos_masked", "masked_share"} <= cells("rho")[0]["training"].keys()
+    assert not list(Path("data/ablations").rglob("*/*"))
+
+
+def test_the_reference_is_never_an_answer(ready):
+    model = DiffComp(load_dual_encoder(ready.diffcomp.backbone), ready.diffcomp).eval()
+    judge = Judge("val", 32)
+    only = [query for query in judge.queries if query.query_id == "q1"]
+    judge.queries = [type(only[0])(**{**vars(only[0]), "target_ids": (only[0].reference_id,)})]
+    assert judge.recall(model, 5)["mean"] == 0.0
+
+
+def test_nouns_are_parsed_once(ready, monkeypatch):
+    captions = [row["caption"] for row in data.short_rows()]
+    first = masking_nouns(captions, ready.captions)
+    assert first[0] == ["ball"] and len(first) == 12
+    monkeypatch.setattr("pipeline.text.phrases.nouns", None)
+    assert masking_nouns(captions, ready.captions) == first == ShardSet.open(data.NOUNS).table()["phrases"].to_pylist()
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a: {rows: {b: {changes: {rhoo: 1}}}}", "a.b.rhoo"),
+    ("a: {rows: {b: {change: {}}}}", "rows.b.change"),
+    ("a: {rows: {}}", "no rows"),
+    ("a: {full: c, rows: {b: {}}}", "'c' is none of them"),
+])
+def test_a_wrong_table_is_named(ready, text, message):
+    Path("tables.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=message):
+        cells_of("a", read_tables("tables.yaml"), ready)
+    with pytest.raises(ParameterError, match="'colours' is not one of modules"):
+        cells_of("colours", read_tables(ROOT / "ablations/tables.yaml"), ready)
+
+
+def test_the_tables_are_those_of_the_supplement(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    tables, params = read_tables(), load_params()
+    counts = {name: len(cells_of(name, tables, params)) // len(params.ablations.seeds) for name in tables}
+    assert counts == {"modules": 16, "grids": 5, "masks": 9, "rho": 7, "alpha_base": 7, "lam": 6}
+    rows = {cell.row: (cell.variant.css, cell.variant.psm, cell.variant.dac) for cell in cells_of("modules", tables, params)}
+    assert len(set(rows.values())) == 8 and rows["css+psm+dac"] == (True, True, True)
+    encoder = load_dual_encoder(params.diffcomp.backbone)
+    for cell in (cell for name in tables for cell in cells_of(name, tables, params)):
+        DiffComp(encoder, cell.variant)  # every configuration fits the shipped backbone
