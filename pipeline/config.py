@@ -250,7 +250,10 @@ class DiffCompParams(OptimiserParams):
     local_blocks: int = 1
     """k: the last k visual blocks run on each super-patch alone."""
     text: str = "mixed"
-    """Composition text in training: caption (the paper) | phrase | mixed."""
+    """Composition text in training: caption (the paper) | phrase | mixed. Where relatives fill, a phrase is what the
+    caption says and the relative's does not."""
+    carriers: float = 0.0
+    """Share of composition texts that stand among random English words (`pipeline.text.carriers`)."""
     masking: str = "phrase"
     """phrase (PSM) | random | crop | cam (Table 10). psm = false means random."""
     mask_model: str = "straight_through"
@@ -266,6 +269,8 @@ class DiffCompParams(OptimiserParams):
     rho: float = 0.7
     tau_mask: float = 0.1
     alpha_base: float = 0.8
+    alpha_query: float = 0.0
+    """alpha_base at inference, where it should be another one; 0 keeps it."""
     alpha_form: str = "sigmoid"
     """sigmoid of the standardised discrepancy | clip of the raw one (method-diffcomp: lesson 2)."""
     kappa: float = 1.0
@@ -286,7 +291,7 @@ class DiffCompParams(OptimiserParams):
         }
         for name, allowed in choices.items():
             _require(getattr(self, name) in allowed, f"diffcomp.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
-        for name in ("rho", "alpha_base", "lam"):
+        for name in ("rho", "alpha_base", "alpha_query", "lam", "carriers"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
         _require(self.kappa > 0, f"diffcomp.kappa: {self.kappa} is not positive")
         _require(self.relatives > 0, f"diffcomp.relatives: {self.relatives} is not positive")

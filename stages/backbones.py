@@ -12,11 +12,12 @@ import typer
 from pipeline.app.errors import run_stage
 from pipeline.artifacts import write_atomically
 from pipeline.backbones.clip import ClipTask, build_clip, clip_tokenizer
-from pipeline.backbones.corpus import english_words, load_corpus
+from pipeline.backbones.corpus import load_corpus
 from pipeline.backbones.mllm import MllmTask
 from pipeline.config import Params, as_dict, load_params
 from pipeline.encoders.qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.encoders.text import locate
+from pipeline.text.carriers import english_words
 from pipeline.training import train
 from pipeline.training.loop import log_csv, make_accelerator
 
@@ -25,7 +26,7 @@ FOLDER = Path("models/backbones")
 
 def main(only: Annotated[str, typer.Option(help="Train just this one: mllm or clip.")] = "", folder: Path = FOLDER) -> None:
     params = load_params()
-    words = english_words(Path(locate(params.text_encoder.path)) / "vocab.txt")
+    words = english_words(locate(params.text_encoder.path))
     corpus = load_corpus("data/pairs", "data/triplets/all", words)
     prompts = [params.encoder.target_prompt, params.encoder.caption_prompt, params.encoder.chat_template] * 100
     tokenizer = train_tokenizer(corpus.texts() + prompts, params.backbones.mllm.vocabulary)

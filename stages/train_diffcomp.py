@@ -16,7 +16,9 @@ from pipeline.diffcomp import DiffComp, DiffCompTask, save_diffcomp
 from pipeline.diffcomp.files import IDENTITY, backbone_identity, is_finished
 from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.pictures import Pictures
+from pipeline.encoders.text import locate
 from pipeline.runtime import set_up
+from pipeline.text.carriers import english_words, words_beside
 from pipeline.text.phrases import nouns
 from pipeline.training import train
 from pipeline.training.loop import log_csv
@@ -48,7 +50,8 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
     captions, phrases = [row["caption"] for row in rows], [row["phrases"] for row in rows]
     guides = nouns(captions, params.captions) if variant.granularity == "noun" else None
     pixels = pictures.pixels([row["image_id"] for row in rows], model.encoder.image_size)
-    task = DiffCompTask(model, pixels, captions, phrases, guides)
+    words = words_beside(captions, english_words(locate(params.text_encoder.path))) if variant.carriers else []
+    task = DiffCompTask(model, pixels, captions, phrases, guides, words)
     log = train(task, variant, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name)
     if PartialState().is_main_process:
         save_diffcomp(folder, model)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.artifacts import ShardSet
+from pipeline.text.carriers import carried, words_beside
 
 EDITS_A_KIND = 8
 PARTIAL = 8
@@ -55,12 +56,6 @@ def decode_images(encoded: list[bytes]) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-def english_words(vocabulary: str | Path) -> list[str]:
-    """Whole words of a word-piece vocabulary file (E_text's own), shortest of three letters."""
-    lines = Path(vocabulary).read_text(encoding="utf-8").splitlines()
-    return [word for word in lines if word.isascii() and word.isalpha() and len(word) > 2]
-
-
 def load_corpus(pairs: str | Path, triplets: str | Path, words: list[str]) -> Corpus:
     """Read the `prepare` stage's training tables (no benchmark image is in them). `words`: English fillers."""
     table = ShardSet.open(Path(pairs) / "images").table().to_pydict()
@@ -74,8 +69,7 @@ def load_corpus(pairs: str | Path, triplets: str | Path, words: list[str]) -> Co
         if rows[pair["image_id"]] not in where:
             where.append(rows[pair["image_id"]])
     characters = sorted(pictures)
-    known = {word for character in characters for word in captions[character]["short"].lower().split()}
-    fillers = [word for word in words if word not in known]
+    fillers = words_beside([captions[character]["short"] for character in characters], words)
     edits = _edits(triplets, fillers)
     short = [captions[c]["short"] for c in characters]
     return Corpus(
@@ -95,8 +89,7 @@ def _partial(caption: str, number: int, fillers: list[str]) -> list[str]:
     for _ in range(PARTIAL):
         begin = random_state.randrange(len(words))
         end = random_state.randint(begin + 1, len(words))
-        before, after = (random_state.choices(fillers, k=random_state.randint(0, 4)) for _ in range(2))
-        texts.append(" ".join([*before, *words[begin:end], *after]))
+        texts.append(carried(" ".join(words[begin:end]), fillers, random_state))
     return texts
 
 
@@ -127,5 +120,4 @@ def _reworded(instruction: str, fillers: list[str], random_state: random.Random)
             words.append(word)
         elif draw < 0.4:
             words.append(random_state.choice(fillers))
-    before, after = (random_state.choices(fillers, k=random_state.randint(0, 4)) for _ in range(2))
-    return " ".join([*before, *words, *after])
+    return carried(" ".join(words), fillers, random_state)

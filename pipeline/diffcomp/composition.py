@@ -81,15 +81,24 @@ class Composition(nn.Module):
     siblings in its image to be compared with, and one compared with training images carries their
     statistics into queries: a modification disagrees with its reference far more than a caption with
     its image, so every query would become its text. dac = False: one global linear interpolation.
-    Raises ValueError for an unknown form.
+    alpha_query: what stands in alpha_base's place in evaluation mode, since a modification and its
+    reference are no caption and masked image; 0 keeps alpha_base. Raises ValueError for an unknown form.
     """
 
-    def __init__(self, dac: bool = True, alpha_base: float = 0.8, lam: float = 0.4, alpha_form: str = "sigmoid", kappa: float = 1.0):
+    def __init__(
+        self, dac: bool = True, alpha_base: float = 0.8, lam: float = 0.4, alpha_form: str = "sigmoid", kappa: float = 1.0,
+        alpha_query: float = 0.0,
+    ):
         super().__init__()
         if alpha_form not in ("sigmoid", "clip"):
             raise ValueError(f"alpha_form {alpha_form!r} is neither sigmoid nor clip")
-        self.dac, self.alpha_base, self.lam, self.alpha_form = dac, alpha_base, lam, alpha_form
+        self.dac, self.alpha_base, self.alpha_query, self.lam, self.alpha_form = dac, alpha_base, alpha_query, lam, alpha_form
         self.log_kappa = nn.Parameter(torch.tensor(math.log(kappa)), requires_grad=dac)
+
+    @property
+    def base(self) -> float:
+        """The text's weight before differences: alpha_base, or alpha_query in evaluation mode."""
+        return self.alpha_base if self.training or not self.alpha_query else self.alpha_query
 
     def weights(self, super_patches: Tensor, text: Tensor) -> Tensor:
         """alpha_j [B, N_s] from [B, N_s, D] and [B, D]."""
@@ -97,15 +106,15 @@ class Composition(nn.Module):
         centred = difference - difference.mean(1, keepdim=True)
         kappa = self.log_kappa.exp()
         if self.alpha_form == "clip":
-            return (self.alpha_base + kappa * centred).clamp(0, 1)
-        base = torch.tensor(self.alpha_base, dtype=centred.dtype, device=centred.device).logit()
+            return (self.base + kappa * centred).clamp(0, 1)
+        base = torch.tensor(self.base, dtype=centred.dtype, device=centred.device).logit()
         variance = centred.square().mean(1, keepdim=True)
         return (base + kappa * centred * (variance + 1e-6).rsqrt()).sigmoid()
 
     def forward(self, image: Tensor, super_patches: Tensor | None, text: Tensor) -> Tensor:
         """f_Id [B, D], f_j^d [B, N_s, D] (unread without DAC), f_T [B, D] -> f_comp [B, D]."""
         if not self.dac:
-            return linear(image, text, self.alpha_base)
+            return linear(image, text, self.base)
         if super_patches is None:
             raise ValueError("difference-aware composition needs super-patch features")
         alpha = self.weights(super_patches, text)  # [B, Ns]

@@ -53,7 +53,7 @@ class DiffComp(nn.Module):
         self.masking = params.masking if params.psm else "random"
         if self.masking == "crop" and self.super_patches.kmeans:
             raise ValueError("masking crop needs a grid of super-patches, grouping kmeans has none")
-        self.composition = Composition(params.dac, params.alpha_base, params.lam, params.alpha_form, params.kappa)
+        self.composition = Composition(params.dac, params.alpha_base, params.lam, params.alpha_form, params.kappa, params.alpha_query)
         # Where relatives fill, the token stays as drawn, near zero: patches without content (`compose`'s region).
         self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.width), requires_grad=params.fill == "token")
         encoder.freeze_all_but(params.image_layers, params.text_layers)

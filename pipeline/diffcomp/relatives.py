@@ -2,8 +2,8 @@
 
 A query's reference contradicts its text; an image with holes merely lacks what the text names. So
 masked super-patches may be filled from a *relative*, an image that looks alike and is called
-otherwise, and the composition text may be the phrase that tells the image from its relative. Both
-come from plain image-text pairs and the encoder as it was before fine-tuning. Not in the paper.
+otherwise, and the composition text may be what the image's caption says and the relative's does not.
+Both come from plain image-text pairs and the encoder as it was before fine-tuning. Not in the paper.
 """
 
 from __future__ import annotations
@@ -32,15 +32,11 @@ def nearest_relatives(images: Tensor, captions: Tensor, count: int) -> Tensor:
     return torch.cat(found)
 
 
-def telling_phrases(phrases: Tensor, offsets: Tensor, images: Tensor, relatives: Tensor) -> Tensor:
-    """Which of each image's phrases tells it best from its relative: argmax_i cos(t_i, f_I) - cos(t_i, f_R).
+def difference(caption: str, other: str) -> str:
+    """The words of a caption that another one lacks, in order; the whole caption where it lacks none."""
+    known = set(_words(other))
+    return " ".join(word for word in _words(caption) if word not in known) or caption
 
-    phrases: t_i [P_total, D]; image b owns offsets[b]..offsets[b + 1] - 1; images f_I and relatives
-    f_R: [B, D]; all L2-normalised -> rows of `phrases`, [B].
-    """
-    owner = torch.arange(len(images)).repeat_interleave(offsets.diff())  # [P_total]
-    tells = (phrases * (images - relatives)[owner]).sum(-1)
-    best = torch.full((len(images),), float("-inf")).scatter_reduce(0, owner, tells, "amax")
-    first = torch.full((len(images),), len(phrases), dtype=torch.long)
-    rows = torch.arange(len(phrases))
-    return first.scatter_reduce(0, owner, torch.where(tells == best[owner], rows, len(phrases)), "amin")
+
+def _words(caption: str) -> list[str]:
+    return caption.replace(",", " ").split()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.diffcomp.model import DiffComp
-from pipeline.diffcomp.relatives import nearest_relatives, telling_phrases
+from pipeline.diffcomp.relatives import difference, nearest_relatives
 from pipeline.encoders.augment import augment
+from pipeline.text.carriers import carried
 
 logger = logging.getLogger(__name__)
 BATCH = 256
@@ -22,13 +24,15 @@ class DiffCompTask:
     images: uint8 [N, 3, H, W] at the encoder's size; captions: one a pair; phrases: each pair's noun
     phrases, which may be empty (the caption stands in). mask_phrases: what guides masking where it is
     not the phrases: the nouns of granularity noun, which it must then supply; granularity sentence
-    takes the captions. params.text decides what is composed with: caption | phrase | mixed (a coin
-    for every sample). Raises ValueError where lengths or sizes do not agree.
+    takes the captions. params.text decides what is composed with: the caption, a phrase, or either
+    (mixed: a coin for every sample); where relatives fill, the difference of the two captions is the
+    phrase. words: carrier words, of which params.carriers wants some. Raises ValueError where lengths
+    or sizes do not agree, or there are no such words.
     """
 
     def __init__(
         self, model: DiffComp, images: Tensor, captions: Sequence[str], phrases: Sequence[Sequence[str]],
-        mask_phrases: Sequence[Sequence[str]] | None = None,
+        mask_phrases: Sequence[Sequence[str]] | None = None, words: Sequence[str] = (),
     ):
         params, size = model.params, model.encoder.image_size
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (3, size, size):
@@ -40,11 +44,13 @@ class DiffCompTask:
         guides = phrases if mask_phrases is None else mask_phrases
         if not len(images) == len(captions) == len(phrases) == len(guides):
             raise ValueError(f"{len(images)} images, {len(captions)} captions, {len(phrases)} and {len(guides)} lists of phrases")
-        self.model, self.images, self.text = model, images, params.text
+        if params.carriers and not words:
+            raise ValueError(f"carriers {params.carriers} needs words to carry a text among")
+        self.model, self.images, self.captions, self.words = model, images, list(captions), list(words)
         self._table: dict[str, int] = {}
         self.caption_rows = torch.tensor([self._row(caption) for caption in captions], dtype=torch.long)
-        self.phrase_rows, self.phrase_starts = self._ragged(phrases, captions, "phrases")
-        self.guide_rows, self.guide_starts = self._ragged(guides, captions, "masking phrases")
+        self.phrases = self._filled(phrases, "phrases")
+        self.guide_rows, self.guide_starts = self._ragged(self._filled(guides, "masking phrases"))
         self.token_ids = model.encoder.tokenize(list(self._table))  # [distinct texts, C]
         if params.fill == "relative":
             self._find_relatives()
@@ -60,8 +66,8 @@ class DiffCompTask:
         captions = self.caption_rows[indices]
         guides, offsets = self._slices(self.guide_rows, self.guide_starts, indices)
         relatives = self._draw_relatives(indices, generator)
-        composed = self._composition_rows(indices, generator, relatives)
-        ids = [self.token_ids[rows].to(device) for rows in (captions, composed, guides)]
+        composed = self.model.encoder.tokenize(self._composition_texts(indices, generator, relatives))
+        ids = [ids.to(device) for ids in (self.token_ids[captions], composed, self.token_ids[guides])]
         more = {}
         if relatives is not None:
             more = {"relatives": self._pixels(relatives, generator, device), "relative_labels": self.caption_rows[relatives].to(device)}
@@ -75,19 +81,27 @@ class DiffCompTask:
             images = (255 * augment(images.float() / 255, generator)).round().to(torch.uint8)
         return self.model.encoder.normalise(images.to(device))
 
-    def _composition_rows(self, indices: Tensor, generator: torch.Generator, relatives: Tensor | None = None) -> Tensor:
-        """The row of each sample's composition text: its caption, or one of its phrases (the one that tells it from its relative)."""
-        captions = self.caption_rows[indices]
-        if self.text == "caption":
-            return captions
-        drawn = torch.rand(2, len(indices), generator=generator)
-        if relatives is None:
-            starts, counts = self.phrase_starts[indices], self.phrase_starts[indices + 1] - self.phrase_starts[indices]
-            phrases = self.phrase_rows[starts + torch.minimum((drawn[0] * counts).long(), counts - 1)]
-        else:
-            rows, offsets = self._slices(self.phrase_rows, self.phrase_starts, indices)
-            phrases = rows[telling_phrases(self._texts[rows], offsets, self._looks[indices], self._looks[relatives])]
-        return phrases if self.text == "phrase" else torch.where(drawn[1] < 0.5, captions, phrases)
+    def _composition_texts(self, indices: Tensor, generator: torch.Generator, relatives: Tensor | None = None) -> list[str]:
+        """What each sample is composed with; see the class."""
+        params = self.model.params
+        drawn = torch.rand(2, len(indices), generator=generator).tolist()
+        texts = [self.captions[index] for index in indices.tolist()]
+        if params.text != "caption":
+            whole = 0.5 if params.text == "mixed" else 0.0
+            parts = self._parts(indices, drawn[0], relatives)
+            texts = [text if coin < whole else part for text, part, coin in zip(texts, parts, drawn[1], strict=True)]
+        if params.carriers:
+            draws = random.Random(int(torch.randint(2**62, (), generator=generator)))
+            texts = [carried(text, self.words, draws) if draws.random() < params.carriers else text for text in texts]
+        return texts
+
+    def _parts(self, indices: Tensor, draws: Sequence[float], relatives: Tensor | None) -> list[str]:
+        """A phrase of each sample, or what its caption says and its relative's does not."""
+        if relatives is not None:
+            pairs = zip(indices.tolist(), relatives.tolist(), strict=True)
+            return [difference(self.captions[index], self.captions[relative]) for index, relative in pairs]
+        own = [self.phrases[index] for index in indices.tolist()]
+        return [phrases[int(draw * len(phrases))] for phrases, draw in zip(own, draws, strict=True)]
 
     def _draw_relatives(self, indices: Tensor, generator: torch.Generator) -> Tensor | None:
         """The row of each sample's relative, [B]; None where the mask token fills."""
@@ -98,25 +112,25 @@ class DiffCompTask:
 
     @torch.no_grad()
     def _find_relatives(self) -> None:
-        """Every image's nearest relatives, and the features of images and texts, by the encoder before training."""
+        """Every image's nearest relatives, by the encoder before training."""
         encoder = self.model.encoder
-        where = encoder.mean.device
-        pictures = (encoder.encode_image(encoder.normalise(batch)).cpu() for batch in self.images.split(BATCH))
-        self._looks = torch.cat(list(pictures))  # f_I [N, D]
-        self._texts = torch.cat([encoder.encode_text(ids.to(where)).cpu() for ids in self.token_ids.split(BATCH)])
-        self._relatives = nearest_relatives(self._looks, self.caption_rows, self.model.params.relatives)
+        pictures = [encoder.encode_image(encoder.normalise(batch)).cpu() for batch in self.images.split(BATCH)]
+        self._relatives = nearest_relatives(torch.cat(pictures), self.caption_rows, self.model.params.relatives)
 
     def _row(self, text: str) -> int:
         return self._table.setdefault(text, len(self._table))
 
-    def _ragged(self, lists: Sequence[Sequence[str]], captions: Sequence[str], what: str) -> tuple[Tensor, Tensor]:
-        """Rows of all phrases in order [P_total] and where each sample's begin [N + 1]."""
+    def _filled(self, lists: Sequence[Sequence[str]], what: str) -> list[list[str]]:
+        """Every sample's phrases, or its caption where it has none."""
         empty = sum(not phrases for phrases in lists)
         if empty:
             logger.info("%d of %d captions have no %s: the whole caption stands in", empty, len(lists), what)
-        filled = [list(phrases) or [caption] for phrases, caption in zip(lists, captions, strict=True)]
-        rows = torch.tensor([self._row(text) for texts in filled for text in texts], dtype=torch.long)
-        counts = torch.tensor([0] + [len(texts) for texts in filled])
+        return [list(phrases) or [caption] for phrases, caption in zip(lists, self.captions, strict=True)]
+
+    def _ragged(self, lists: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+        """Rows of all phrases in order [P_total] and where each sample's begin [N + 1]."""
+        rows = torch.tensor([self._row(text) for texts in lists for text in texts], dtype=torch.long)
+        counts = torch.tensor([0] + [len(texts) for texts in lists])
         return rows, counts.cumsum(0)
 
     @staticmethod

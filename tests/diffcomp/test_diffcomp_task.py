@@ -14,9 +14,9 @@ PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["
 
 @pytest.fixture
 def make_task(make_encoder, pictures):
-    def make(phrases=PHRASES, mask_phrases=None, **values):
+    def make(phrases=PHRASES, mask_phrases=None, words=(), **values):
         model = DiffComp(make_encoder(), DiffCompParams(**{"image_layers": 3, "text_layers": 2, "alpha_base": 0.4, **values}))
-        return DiffCompTask(model, pictures, CAPTIONS, phrases, mask_phrases)
+        return DiffCompTask(model, pictures, CAPTIONS, phrases, mask_phrases, words)
 
     return make
 
@@ -34,7 +34,7 @@ def test_composition_texts(make_task):
     everyone, drawn = torch.arange(6), {}
     for kind in ("caption", "phrase", "mixed"):
         task = make_task(text=kind)
-        drawn[kind] = [texts(task, task._composition_rows(everyone, seeded(n))) for n in range(40)]
+        drawn[kind] = [task._composition_texts(everyone, seeded(n)) for n in range(40)]
     assert all(batch == CAPTIONS for batch in drawn["caption"])
     for sample in range(6):
         choices = set(PHRASES[sample] or [CAPTIONS[sample]])
@@ -51,7 +51,7 @@ def test_a_missing_phrase_becomes_the_caption_and_is_counted_once(make_task, cap
         "6 of 6 captions have no phrases: the whole caption stands in",
         "1 of 6 captions have no masking phrases: the whole caption stands in",
     ]
-    assert texts(task, task.phrase_rows) == CAPTIONS
+    assert task.phrases == [[caption] for caption in CAPTIONS]
 
 
 def test_slices_are_the_samples_own(make_task):
@@ -83,17 +83,25 @@ def test_the_loss_repeats_and_says_its_terms(make_task):
 RELATIVE = {"fill": "relative", "relatives": 2}
 
 
-def test_relatives_have_other_captions_and_choose_the_phrase(make_task):
+def test_relatives_have_other_captions_and_choose_the_text(make_task):
     task, everyone = make_task(text="phrase", **RELATIVE), torch.arange(6)
     for n in range(20):
         relatives = task._draw_relatives(everyone, seeded(n))
         assert (task.caption_rows[relatives] != task.caption_rows).all()
-        told = task._composition_rows(everyone, seeded(n), relatives)
-        for sample, phrase in enumerate(texts(task, told)):
-            own = PHRASES[sample] or [CAPTIONS[sample]]
-            features = task.model.encoder.encode_text(task.model.encoder.tokenize(own))
-            looks = task._looks[sample] - task._looks[relatives[sample]]
-            assert phrase == own[int((features @ looks).argmax())]
+        told = task._composition_texts(everyone, seeded(n), relatives)
+        for own, other, text in zip(CAPTIONS, [CAPTIONS[row] for row in relatives], told, strict=True):
+            assert text.split() == ([word for word in own.split() if word not in other.split()] or own.split())
+
+
+def test_carrier_words_stand_around_a_share_of_the_texts(make_task):
+    task, everyone = make_task(text="caption", carriers=0.5, words=["zig", "zag"]), torch.arange(6)
+    carried = [text for n in range(60) for text in zip(task._composition_texts(everyone, seeded(n)), CAPTIONS, strict=True)]
+    assert all(" ".join(word for word in text.split() if word not in ("zig", "zag")) == caption for text, caption in carried)
+    # half are carried, and one in 25 of those gets no word on either side
+    assert 0.4 < sum(text != caption for text, caption in carried) / len(carried) < 0.56
+    assert max(len(text.split()) - len(caption.split()) for text, caption in carried) == 8
+    with pytest.raises(ValueError, match="carriers 0.5 needs words"):
+        make_task(carriers=0.5)
 
 
 def test_relatives_are_negatives_and_fill_the_masks(make_task):
