@@ -101,27 +101,35 @@ def encoding_costs(encoder: DualEncoder, side: int, batch: int, repeats: int) ->
 def step_costs(make: Callable[[], DualEncoder], side: int, batch: int, trained: int, repeats: int) -> dict[str, Any]:
     """A whole optimiser step (forward, backward, clipping, AdamW) of each; peak memory in GiB on a GPU, each model alone there."""
     result: dict[str, Any] = {"batch": batch, "trained_blocks": trained}
-    works = {"plain": plain_step, "open_clip": open_clip_step, "diffcomp": diffcomp_step, "diffcomp_checkpointed": diffcomp_step}
-    for name, build in works.items():
+    works = {"plain": plain_step, "open_clip": open_clip_step, "diffcomp": diffcomp_step}
+    checkpointed = {f"{name}_checkpointed": works[name] for name in ("plain", "diffcomp")}
+    for name, build in (works | checkpointed).items():
         encoder = make().train()
-        checkpointed = name.endswith("checkpointed")
-        params = DiffCompParams(
-            super_patch=side, image_layers=trained, text_layers=trained, batch_size=batch, gradient_checkpointing=checkpointed,
-        )
-        model = DiffComp(encoder, params).to(encoder.mean.device)
+        model = DiffComp(encoder, DiffCompParams(
+            super_patch=side, image_layers=trained, text_layers=trained, batch_size=batch, gradient_checkpointing=name in checkpointed,
+        )).to(encoder.mean.device)
         step = optimised(model if build is diffcomp_step else encoder, build(model, made_up_batch(encoder, batch)))
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        result[name] = {"seconds": round(in_turns({name: step}, repeats)[name], 5)}
-        if torch.cuda.is_available():
-            result[name]["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        result[name] = measured(step, repeats)
         del encoder, model, step
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    for name in ("diffcomp", "diffcomp_checkpointed"):
-        for peer in ("plain", "open_clip"):
-            result[name][f"times_{peer}"] = round(result[name]["seconds"] / result[peer]["seconds"], 3)
+    for name, peers in (("diffcomp", ("plain", "open_clip")), ("diffcomp_checkpointed", ("plain", "plain_checkpointed"))):
+        for peer in peers:
+            if "seconds" in result[name] and "seconds" in result[peer]:
+                result[name][f"times_{peer}"] = round(result[name]["seconds"] / result[peer]["seconds"], 3)
     return result
+
+
+def measured(step: Callable[[], None], repeats: int) -> dict[str, Any]:
+    """Seconds, and peak memory in GiB on a GPU; `out_of_memory` where the batch does not fit."""
+    if not torch.cuda.is_available():
+        return {"seconds": round(in_turns({"step": step}, repeats)["step"], 5)}
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        seconds = in_turns({"step": step}, repeats)["step"]
+    except torch.cuda.OutOfMemoryError:
+        return {"out_of_memory": True}
+    return {"seconds": round(seconds, 5), "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
 
 
 Batch = dict[str, Tensor]
@@ -205,7 +213,7 @@ def reached(encoding: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
     within = [int(k) for k, cost in encoding["local_blocks"].items() if cost["added"] <= CSS_BOUND]
     return {
         "css_at_most": CSS_BOUND, "local_blocks_within": within,
-        "step_at_most": STEP_BOUND, "step_within": steps["diffcomp"]["times_plain"] <= STEP_BOUND,
+        "step_at_most": STEP_BOUND, "step_within": steps["diffcomp"].get("times_plain", float("inf")) <= STEP_BOUND,
     }
 
 
@@ -213,12 +221,14 @@ def table(encoding: dict[str, Any], steps: dict[str, Any]) -> str:
     """The result as Markdown, for the README."""
     lines = ["| k | added to plain encoding |", "| --- | ---: |"]
     lines += [f"| {k} | {100 * cost['added']:.1f}% |" for k, cost in encoding["local_blocks"].items()]
-    lines += ["", "| step | seconds | plain steps | open_clip's | peak memory |", "| --- | ---: | ---: | ---: | ---: |"]
-    for name in ("plain", "open_clip", "diffcomp", "diffcomp_checkpointed"):
-        step = steps[name]
-        ratios = [f"{step['seconds'] / steps[peer]['seconds']:.2f}" for peer in ("plain", "open_clip")]
-        memory = f"{step['peak_gib']:.1f} GiB" if "peak_gib" in step else ""
-        lines.append(f"| {name.replace('_', ', ')} | {step['seconds']:.3f} | {' | '.join(ratios)} | {memory} |")
+    lines += ["", "| step | seconds | in plain steps | peak memory |", "| --- | ---: | ---: | ---: |"]
+    for name, step in steps.items():
+        if isinstance(step, dict) and "seconds" in step:
+            memory = f"{step['peak_gib']:.1f} GiB" if "peak_gib" in step else ""
+            ratio = step["seconds"] / steps["plain"]["seconds"] if "seconds" in steps["plain"] else float("nan")
+            lines.append(f"| {name.replace('_', ', ')} | {step['seconds']:.3f} | {ratio:.2f} | {memory} |")
+        elif isinstance(step, dict):
+            lines.append(f"| {name.replace('_', ', ')} | out of memory | | |")
     return "\n".join(lines)
 
 
