@@ -12,6 +12,7 @@ from pipeline.benchmarks import BenchmarkFolder, find_benchmarks
 from pipeline.config import as_dict, load_params, load_profile
 from pipeline.report import Benchmark, PublicAnswers, ReportInputs, build_report, changed_parameters
 from pipeline.report.indexes import index_metrics
+from pipeline.report.look import look_at
 from pipeline.report.sweeps import LABELS
 from pipeline.runtime import set_up
 
@@ -27,12 +28,11 @@ def main() -> None:
     losses = {"prior": MODELS / "prior" / LOG, "control_adapter": MODELS / "control" / LOG}
     losses |= {name: MODELS / "diffcomp" / name / LOG for name in params.diffcomp_variants}
     build_report(ReportInputs(
-        benchmarks, FOLDER, params.profile,
-        changed=changed_parameters(as_dict(params), as_dict(load_profile(params.profile))),
+        benchmarks, FOLDER, params.profile, changed=changed_parameters(as_dict(params), as_dict(load_profile(params.profile))),
         losses=losses, descriptions=descriptions_of(benchmarks[0].name), index=index_metrics(INDEX),
         sweeps=FOLDER / "sweeps", weights={name: sha256_file(MODELS / name / WEIGHTS) for name in ("prior", "control")},
-        used={name: getattr(params.retrieve, name) for name in LABELS},
-        seed=params.seed, bootstrap=params.report.bootstrap, page_megabytes=params.report.page_megabytes,
+        look=look_at(params, shown[0].path / "queries", shown[0].images), used={name: getattr(params.retrieve, name) for name in LABELS},
+        ablations=FOLDER / "ablations", seed=params.seed, bootstrap=params.report.bootstrap, page_megabytes=params.report.page_megabytes,
         public=[public_answers_of(folder) for folder in found if folder.public],
         backbones={"fused": params.encoder.path, "clip": params.diffcomp.backbone}
         | {name: variant.backbone for name, variant in params.variants().items()},

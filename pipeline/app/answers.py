@@ -21,7 +21,7 @@ from pipeline.app.pictures import PictureError, read_picture
 from pipeline.app.requests import Request, RequestError, painted
 from pipeline.app.searcher import Answer, Searcher, both
 from pipeline.app.show import thumbnail
-from pipeline.app.why import heat_map
+from pipeline.diffcomp.pictures import heat_map
 from pipeline.methods import FUSION_DIFF_METHODS, Controls
 from pipeline.report.names import describe
 

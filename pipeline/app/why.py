@@ -1,21 +1,17 @@
-"""Reading an answer: where a composition keeps the reference, and what a sampled target is near to."""
+"""Reading an answer: which training captions a sampled target is near to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from PIL import Image
 
 from pipeline.artifacts import ShardSet
-from pipeline.encoders.pictures import square
 
 FUSED_PAIRS, TEXTS = Path("data/fused/pairs"), Path("data/texts/pairs")
 MAX_ROWS = 100_000
 """Of a large training set, the first so many captions are looked through."""
-SIDE = 320
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,3 @@ class TrainingCaptions:
             if len(found) == count:
                 break
         return [Caption(text, cosine) for text, cosine in found.items()]
-
-
-def heat_map(reference: Image.Image, kept: np.ndarray, side: int = SIDE) -> Image.Image:
-    """Values [h, w] over the square that the encoder sees of the reference, brighter where they are larger."""
-    low, high = float(kept.min()), float(kept.max())
-    scaled = (kept - low) / (high - low) if high > low else np.full_like(kept, 0.5)
-    colours = (matplotlib.colormaps["inferno"](scaled)[..., :3] * 255).astype(np.uint8)
-    heat = Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST)
-    return Image.blend(square(reference, side), heat, 0.6)

@@ -21,6 +21,8 @@ from transformers import PreTrainedTokenizerFast
 from pipeline.artifacts import ArtifactError, read_json, write_atomically, write_json
 from pipeline.encoders.dual import DualEncoder, unit
 
+SHORT_TEXTS = 64
+"""From so many texts of at most half the longest's length on, they are encoded apart."""
 CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
@@ -194,14 +196,26 @@ class ClipEncoder(DualEncoder):
         return unit(visual.ln_post(cls) @ visual.proj)
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
-        """As open_clip does it, but cut to the longest text of the batch: causal attention makes that exact."""
+        """As open_clip does it, but cut to the longest text: causal attention makes that exact.
+
+        Many short texts among long ones (phrases among captions) go through the tower by themselves.
+        """
         text = self._text
         pool, eos = (text.pool_type, text.eos_id) if hasattr(self.model, "text") else (text.text_pool_type, text.text_eos_id)
         if text.attn_mask is None or pool not in ("argmax", "eos"):
             return unit(self.model.encode_text(token_ids))
         ends = token_ids.argmax(-1) if pool == "argmax" else (token_ids == eos).int().argmax(-1)
-        length = int(ends.max()) + 1
-        token_ids = token_ids[:, :length]
+        lengths = ends.cpu() + 1
+        short = lengths <= int(lengths.max()) // 2
+        if int(short.sum()) < SHORT_TEXTS:
+            return self._encode_cut(token_ids[:, : int(lengths.max())], pool, eos)
+        groups = [rows.nonzero()[:, 0] for rows in (short, ~short)]
+        parts = [self._encode_cut(token_ids[rows.to(token_ids.device), : int(lengths[rows].max())], pool, eos) for rows in groups]
+        return torch.cat(parts)[torch.cat(groups).argsort().to(token_ids.device)]
+
+    def _encode_cut(self, token_ids: Tensor, pool: str, eos: int) -> Tensor:
+        """[B, T] -> [B, D]: texts that all end within T tokens."""
+        text, length = self._text, token_ids.shape[1]
         causal = text.attn_mask[:length, :length]
         tokens = text.token_embedding(token_ids) + text.positional_embedding[:length]  # [B, T, W]
         for block in text.transformer.resblocks:

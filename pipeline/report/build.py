@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.ablation.tables import TABLES
 from pipeline.artifacts import ArtifactError, ShardSet, write_atomically, write_json
 from pipeline.report import plots
-from pipeline.report.figures import SHOWN, query_strip
+from pipeline.report.ablations import ablation_table, read_ablations, read_trials
+from pipeline.report.figures import SHOWN, map_strip, query_strip
 from pipeline.report.gallery import explorer
+from pipeline.report.look import Look
 from pipeline.report.metrics import (
     Answers,
     benchmark_metrics,
@@ -67,6 +70,11 @@ class ReportInputs:
     """What `index_metrics` says of the indexes."""
     sweeps: Path | None = None
     """A folder of sweeps (see `read_sweeps`)."""
+    ablations: Path | None = None
+    """A folder of DiffComp's ablations (see `read_ablations`), defined in `definitions`."""
+    definitions: Path = TABLES
+    look: Look | None = None
+    """What the trained DiffComp sees."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the `prior` and the `control` of this run: a sweep of others is marked as such."""
     used: Mapping[str, float] = field(default_factory=dict)
@@ -112,6 +120,10 @@ def build_report(inputs: ReportInputs) -> None:
     strip = figure_queries(answers, FIGURE_ROWS, inputs.seed)
     pictures = load_pictures(first.images, _shown(answers, strip))
     public = public_report(inputs.public, inputs.backbones)
+    ablations = read_ablations(inputs.ablations, inputs.definitions) if inputs.ablations else []
+    maps = {} if inputs.look is None else {
+        "masks": map_strip(inputs.look.masks, limits=(0.0, 1.0)), "kept": map_strip(inputs.look.kept),
+    }
     page = render_page(Page(
         profile=inputs.profile, seed=inputs.seed, changed=inputs.changed, benchmark=first.name, answers=answers,
         gallery_size=ShardSet.open(first.images, verify=False).rows, metrics=metrics[first.name],
@@ -121,17 +133,24 @@ def build_report(inputs: ReportInputs) -> None:
         similarities=read_similarities(first.similarities) if first.similarities else {},
         explorer=explorer(answers, first.images, inputs.descriptions, inputs.seed, int(inputs.page_megabytes * 1e6)),
         further={benchmark.name: recall_table(metrics[benchmark.name]) for benchmark in inputs.benchmarks[1:]},
-        public=public.comparisons,
+        public=public.comparisons, ablations=ablations, trials=read_trials(inputs.ablations) if inputs.ablations else [],
+        look=inputs.look, maps=maps,
     ))
 
     own = {name: scores for name, scores in metrics.items() if name not in public.names}
-    indexes = {"index": inputs.index} if inputs.index else {}
-    write_json(out / "metrics.json", {**own, **public.metrics, "orders": orders, **indexes})
+    further = {"index": inputs.index} if inputs.index else {}
+    if inputs.look is not None:
+        further["diffcomp"] = {"similarity": inputs.look.means}
+    write_json(out / "metrics.json", {**own, **public.metrics, "orders": orders, **further})
     plots.write_recall_csv(out / "plots" / "recall.csv", curves)
     for name, log in logs.items():
         plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
     tables = markdown([recall_table(metrics[first.name], intervals), *protocols]) + public_markdown(public.comparisons)
     _write(out / "tables" / "results.md", tables.encode())
+    if ablations:
+        _write(out / "tables" / "ablations.md", markdown([ablation_table(ablation) for ablation in ablations]).encode())
+    for name, strip_of in maps.items():
+        _write(out / "figures" / f"{name}.png", strip_of)
     _write(out / "figures" / "queries.png", query_strip(answers, strip, featured(answers), pictures))
     _write(out / "figures" / "recall.png", plots.as_png(plots.recall_chart(curves, legend=True), "print"))
     _write(out / "index.html", page.encode())

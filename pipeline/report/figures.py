@@ -1,13 +1,16 @@
-"""The strip of sample queries that the README shows."""
+"""Strips of pictures: sample queries, which the README shows, and what DiffComp sees."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.diffcomp.pictures import heat_map
+from pipeline.report.look import Seen
 from pipeline.report.metrics import Answers
 from pipeline.report.names import describe
 
@@ -39,6 +42,25 @@ def query_strip(answers: Answers, rows: list[int], methods: list[str], pictures:
             for rank, name in enumerate(answers.ranked(method)[row][:SHOWN]):
                 corner = (left + number * (block + GAP * 2) + rank * (PICTURE + GAP), top)
                 _picture(canvas, draw, pictures[name], corner, name in query.target_ids)
+    buffer = io.BytesIO()
+    canvas.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def map_strip(seen: Sequence[Seen], limits: tuple[float, float] | None = None, columns: int = 3) -> bytes:
+    """Each picture beside its map, the text below and the range of the values, as PNG. limits: see `heat_map`."""
+    width, height = 2 * PICTURE + GAP + 30, PICTURE + 58
+    lines = -(-len(seen) // columns)
+    canvas = Image.new("RGB", ((MARGIN * 2 + columns * width) * SCALE, (MARGIN * 2 + lines * height) * SCALE), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for number, one in enumerate(seen):
+        left, top = MARGIN + number % columns * width, MARGIN + number // columns * height
+        heat = heat_map(one.picture, one.values, (PICTURE - 12) * SCALE, limits)
+        for place, picture in ((left, one.picture.convert("RGBA")), (left + PICTURE + GAP, heat.convert("RGBA"))):
+            _picture(canvas, draw, picture, (place, top), False)
+        text = "\n".join(_wrapped(draw, one.text, width - 30, 11, 2))
+        _text(draw, (left, top + PICTURE + 3), text, INK, 11)
+        _text(draw, (left, top + PICTURE + 37), f"{one.values.min():.2f} to {one.values.max():.2f}", FAINT, 9)
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG")
     return buffer.getvalue()

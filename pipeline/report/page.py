@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pipeline.report import plots
+from pipeline.report.ablations import Ablation, ablation_chart, ablation_table, sentences
 from pipeline.report.gallery import TOP
+from pipeline.report.look import ALIGNED, MASKED, QUERIES, Look
 from pipeline.report.metrics import Answers
 from pipeline.report.names import ATTRIBUTIONS, benchmark_label, describe
 from pipeline.report.pictures import png_uri
@@ -52,6 +54,11 @@ class Page:
     """Other benchmarks' recall tables."""
     public: Sequence[Comparison] = ()
     """The public benchmarks beside the published figures."""
+    ablations: Sequence[Ablation] = ()
+    trials: Sequence[Mapping[str, str]] = ()
+    look: Look | None = None
+    maps: Mapping[str, bytes] = field(default_factory=dict)
+    """`masks` and `kept` as PNG."""
 
 
 def render_page(page: Page) -> str:
@@ -74,6 +81,8 @@ def render_page(page: Page) -> str:
         loss_charts=[(describe(name).label.replace("_", " "), _themed(plots.loss_chart(log))) for name, log in page.logs.items()],
         sweeps=[_sweep(page, sweep) for sweep in page.sweeps],
         similarities=[_similarity(method, *values) for method, values in page.similarities.items()],
+        ablations=[_ablation(ablation) for ablation in page.ablations],
+        look=None if page.look is None else _look(page.look, page.maps),
         explorer=_json(page.explorer),
         attributions=ATTRIBUTIONS,
     )
@@ -96,6 +105,30 @@ def _sweep(page: Page, sweep: Sweep) -> dict[str, Any]:
         "label": sweep.label, "benchmark": benchmark_label(sweep.benchmark), "best": f"{value:g}", "recall": f"{recall:.1f}",
         "used": None if used is None else f"{used:g}", "stale": dict(sweep.weights) != dict(page.weights),
         "charts": _themed(plots.sweep_chart(sweep.points, sweep.label, used)),
+    }
+
+
+def _ablation(ablation: Ablation) -> dict[str, Any]:
+    curve = ablation.definition.parameter
+    return {
+        "name": ablation.name, "table": ablation_table(ablation), "sentences": sentences(ablation), "recipe": ablation.recipe,
+        "charts": _themed(ablation_chart(ablation)) if curve else None,
+    }
+
+
+PAIR_COLOURS = {ALIGNED: "#2f7de1", MASKED: "#d9481f", QUERIES: "#1a9c4b"}
+
+
+def _look(look: Look, maps: Mapping[str, bytes]) -> dict[str, Any]:
+    """The histograms with what they say in words, and the maps."""
+    means = look.means
+    order = "below" if means[MASKED] < means[ALIGNED] else "not below"
+    nearer = min((ALIGNED, MASKED), key=lambda name: abs(means[name] - means[QUERIES]))
+    listed = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+    return {
+        "charts": _themed(plots.histogram_chart(look.similarities, PAIR_COLOURS)),
+        "maps": {name: png_uri(png) for name, png in maps.items()},
+        "words": f"Means: {listed}. The masked pairs lie {order} the aligned ones; the queries lie nearer to the {nearer}.",
     }
 
 

@@ -105,6 +105,36 @@ def sweep_chart(points: Mapping[str, list[tuple[float, float, float, float]]], l
     return figure
 
 
+def spread_chart(series: Mapping[str, list[tuple[float, float, float]]], label: str, peak: float | None) -> Figure:
+    """R@10 over one parameter's values: name -> value, mean and spread; a dashed line where another's curve peaks."""
+    figure, axes = _figure(width=4.4, height=3.0)
+    for (name, points), colour in zip(series.items(), (SWEPT, "#2f7de1", TARGET, FAINT) * len(series), strict=False):
+        values, means, spreads = (np.array(column) for column in zip(*points, strict=True))
+        axes.fill_between(values, means - spreads, means + spreads, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(values, means, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=name)
+    if peak is not None:
+        axes.axvline(peak, color=FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.set_xlabel(label)
+    axes.set_ylabel("mean R@10 (%)")
+    axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def histogram_chart(groups: Mapping[str, np.ndarray], colours: Mapping[str, str]) -> Figure:
+    """Overlaid histograms of cosine similarities, each in percent of its own values, with lines at the means."""
+    figure, axes = _figure(width=5.6, height=3.0)
+    every = np.concatenate(list(groups.values()))
+    bins = np.linspace(every.min(), max(every.max(), every.min() + 1e-3), 41)
+    for name, values in groups.items():
+        weights = np.full(len(values), 100 / len(values))
+        axes.hist(values, bins, color=colours[name], alpha=0.4, histtype="stepfilled", weights=weights, label=name)
+        axes.axvline(float(np.mean(values)), color=colours[name], linewidth=1.4)
+    axes.set_xlabel("cosine similarity of image and text")
+    axes.set_ylabel("pairs (%)")
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
 def similarity_chart(target: np.ndarray, other: np.ndarray) -> Figure:
     """Two histograms over queries: the best target's cosine similarity and the best other picture's."""
     figure, axes = _figure(width=3.6, height=2.1)

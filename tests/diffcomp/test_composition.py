@@ -36,6 +36,30 @@ def test_slerp_moves_by_its_share_of_any_angle(angle):
         torch.testing.assert_close(slerp(a, b, t), expected, atol=1e-7, rtol=0)
 
 
+@given(st.floats(0, 1), st.floats(-7, 0.49), st.booleans(), st.integers(0, 99))
+@settings(max_examples=80, deadline=None)
+def test_slerp_in_float32_stays_near_a_float64_reference(t, exponent, antipodal, seed):
+    """Angles from 1e-7 to 3.1, and as near to pi: along the great circle by its share, whatever cancels in float32."""
+    angle = np.pi - 10.0**exponent if antipodal else 10.0**exponent
+    a, side = np.linalg.qr(np.random.default_rng(seed).normal(size=(16, 2)))[0].T
+    b = np.cos(angle) * a + np.sin(angle) * side
+    expected = np.cos(t * angle) * a + np.sin(t * angle) * side
+    result = slerp(*(torch.from_numpy(vector).float() for vector in (a, b)), t).double().numpy()
+    if 1 + np.cos(angle) > 2 * ANTIPODAL:
+        np.testing.assert_allclose(result, expected, atol=2e-4)
+    else:  # any great circle will do, and the end lies within the cap around it
+        cap = 3 * np.sqrt(2 * ANTIPODAL)
+        assert abs(np.arccos(np.clip(result @ a, -1, 1)) - t * np.pi) < cap
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 1.0])
+def test_slerp_of_exactly_parallel_and_exactly_antipodal_vectors(t):
+    a = units(6, 16)
+    torch.testing.assert_close(slerp(a, a, t), a, atol=1e-6, rtol=0)
+    reached = (slerp(a, -a, t) * a).sum(-1).clamp(-1, 1).acos()
+    torch.testing.assert_close(reached, torch.full((6,), float(t * np.pi)), atol=3 * float(np.sqrt(2 * ANTIPODAL)), rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_slerp_is_finite_with_finite_gradients_at_parallel_and_antipodal(sign, dtype):

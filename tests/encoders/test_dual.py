@@ -12,6 +12,7 @@ from transformers import BlipConfig, BlipForImageTextRetrieval, PreTrainedTokeni
 from pipeline.artifacts import ArtifactError
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp
+from pipeline.encoders import clip
 from pipeline.encoders.blip import BlipEncoder, blip_large_config
 from pipeline.encoders.clip import ClipEncoder, ClipSizes, build_clip, new_clip
 from pipeline.encoders.dual import DualEncoder, load_dual_encoder
@@ -114,6 +115,18 @@ def test_clip_text_is_cut_to_the_batch_without_changing_it():
     ids = encoder.tokenize(["a red ball", "dog"])
     assert ids.shape == (2, 12) and ids[1].tolist()[:3] == [8, 1, 0]
     torch.testing.assert_close(encoder.encode_text(ids), encoder.model.encode_text(ids, normalize=True), atol=1e-5, rtol=0)
+
+
+def test_many_short_texts_are_encoded_apart_and_alike(monkeypatch):
+    encoder, widths = small_clip(), []
+    ids = encoder.tokenize(["a red ball with a blue hat", "dog", "a cat", "a cat with a red hat", "hat"])
+    expected = encoder.model.encode_text(ids, normalize=True)
+    encoder.text_blocks[0].register_forward_pre_hook(lambda _, inputs: widths.append(tuple(inputs[0].shape[:2])))
+    for least, shapes in ((4, [(5, 8)]), (3, [(3, 3), (2, 8)])):
+        monkeypatch.setattr(clip, "SHORT_TEXTS", least)
+        widths.clear()
+        torch.testing.assert_close(encoder.encode_text(ids), expected, atol=1e-5, rtol=0)
+        assert widths == shapes
 
 
 def test_clip_text_end_is_found_in_a_truncated_text_and_wherever_its_id_lies():

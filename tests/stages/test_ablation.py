@@ -19,6 +19,7 @@ from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.gallery import embed_gallery
 from pipeline.encoders.pictures import Pictures
 from pipeline.methods import DualEncoderQueries
+from pipeline.report.look import ALIGNED, MASKED, QUERIES, SHOWN, look_at
 from pipeline.retrieval import Index, build_index, rank_queries, read_queries
 from pipeline.retrieval.protocols import recall_by_category
 from stages import train_diffcomp
@@ -173,3 +174,16 @@ def test_the_tables_are_those_of_the_supplement(monkeypatch):
     encoder = load_dual_encoder(params.diffcomp.backbone)
     for cell in (cell for name in tables for cell in cells_of(name, tables, params)):
         DiffComp(encoder, cell.variant)  # every configuration fits the shipped backbone
+
+
+def test_the_report_looks_through_the_trained_model(ready):
+    train_diffcomp.main()
+    folder = Path("data/benchmarks/val")
+    look = look_at(ready, folder / "queries", folder / "images")
+    assert {name: len(values) for name, values in look.similarities.items()} == {ALIGNED: 12, MASKED: 12, QUERIES: 12}
+    assert len(look.masks) == len(look.kept) == SHOWN and {seen.values.shape for seen in (*look.masks, *look.kept)} == {(4, 4)}
+    texts = {seen.text for seen in look.masks}
+    assert texts <= {row["caption"] for row in data.short_rows()} and len(texts) == SHOWN
+    assert look.means == look_at(ready, folder / "queries", folder / "images").means
+    del ready.diffcomp_variants["diffcomp"]
+    assert look_at(ready, folder / "queries", folder / "images") is None

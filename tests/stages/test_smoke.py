@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COPIED = (
     ".dvc/config", ".dvc/plots", ".dvcignore", "dvc.yaml", "params.yaml", "pyproject.toml", "conf", "models/backbones", "pipeline",
-    "reports/sweeps/.gitkeep", "stages", "tests/fixtures",
+    "ablations/tables.yaml", "reports/ablations/.gitkeep", "reports/sweeps/.gitkeep", "stages", "tests/fixtures",
 )
 
 

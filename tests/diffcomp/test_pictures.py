@@ -1,0 +1,75 @@
+"""The pictures as functions of an image and a text: the model's own maps and similarities."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.config import DiffCompParams
+from pipeline.diffcomp import DiffComp
+from pipeline.diffcomp.composition import discrepancy
+from pipeline.diffcomp.pictures import (
+    heat_map,
+    image_text_similarities,
+    kept_of_reference,
+    masking_probabilities,
+    pair_similarities,
+)
+from pipeline.encoders.pictures import pixels_of
+
+TEXTS = ["a red ball", "a cat with a hat", "a dog"]
+
+
+@pytest.fixture
+def model(make_encoder):
+    return DiffComp(make_encoder(), DiffCompParams(image_layers=1, text_layers=1, alpha_base=0.4, rho=0.6)).eval()
+
+
+@pytest.fixture
+def images(pictures):
+    return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in pictures[:3]]
+
+
+def test_masking_follows_the_text_and_its_phrases(model, images):
+    values = masking_probabilities(model, images[0], "a cat with a hat", ["a cat", "a hat"])
+    assert values.shape == (4, 4) and values.mean() == pytest.approx(0.6, abs=2e-3)
+    encoder = model.encoder
+    _, local, _ = model.reference_features(encoder.normalise(pixels_of(images[0], 32)[None]))
+    scores = (encoder.encode_text(encoder.tokenize(["a cat", "a hat"])) @ local[0].T).amax(0).detach().numpy()  # z_j [4]
+    assert np.array_equal(np.argsort(values[::2, ::2].flatten()), np.argsort(scores))
+    whole = masking_probabilities(model, images[0], "a cat with a hat")
+    assert np.array_equal(whole, masking_probabilities(model, images[0], "", ["a cat with a hat"])) and not np.allclose(whole, values)
+
+
+def test_less_is_kept_where_the_reference_disagrees(model, images):
+    kept = kept_of_reference(model, images[1], TEXTS[1])
+    encoder = model.encoder
+    _, local, _ = model.reference_features(encoder.normalise(pixels_of(images[1], 32)[None]))
+    difference = discrepancy(local, encoder.encode_text(encoder.tokenize([TEXTS[1]]))[:, None])[0].detach().numpy()
+    assert np.array_equal(np.argsort(-kept[::2, ::2].flatten()), np.argsort(difference))
+    assert ((kept > 0) & (kept < 1)).all()
+
+
+def test_similarities_of_pairs(model, images):
+    aligned, masked = pair_similarities(model, images, TEXTS, [["a red ball"], [], ["a dog"]], seed=3)
+    np.testing.assert_allclose(aligned, image_text_similarities(model, images, TEXTS, batch_size=2), atol=1e-6)
+    encoder = model.encoder
+    with torch.no_grad():
+        looks = encoder.encode_image(encoder.normalise(torch.stack([pixels_of(image, 32) for image in images])))
+        expected = torch.nn.functional.cosine_similarity(looks, encoder.encode_text(encoder.tokenize(TEXTS)))
+    np.testing.assert_allclose(aligned, expected, atol=1e-5)
+    assert masked.shape == (3,) and not np.allclose(aligned, masked)
+    again = pair_similarities(model, images, TEXTS, [["a red ball"], [], ["a dog"]], seed=3)
+    assert np.array_equal(masked, again[1])
+    model.params.rho = 0.0
+    model.masking = "random"
+    np.testing.assert_allclose(*pair_similarities(model, images, TEXTS), atol=1e-6)  # nothing is masked
+
+
+def test_a_heat_map_is_brightest_where_the_value_is_highest():
+    values = np.array([[0.1, 0.2], [0.3, 0.9]])
+    picture = Image.new("RGB", (30, 60), "white")
+    lights = np.array(heat_map(picture, values, 64).convert("L").resize((2, 2), Image.Resampling.BOX), dtype=float)
+    assert np.array_equal(lights.flatten().argsort(), values.flatten().argsort())
+    assert np.array_equal(heat_map(picture, values, 8, (0.1, 0.9)), heat_map(picture, values, 8))
+    assert not np.array_equal(heat_map(picture, values, 8, (0.0, 1.0)), heat_map(picture, values, 8))
