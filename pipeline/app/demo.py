@@ -15,7 +15,6 @@ from PIL import Image
 from pipeline.app.answers import NONE, Answers, Panel, asked, editor_value, friendly, open_reference
 from pipeline.app.files import PictureFiles
 from pipeline.app.searcher import Searcher
-from pipeline.methods import NEGATIVE_GUIDANCE
 from pipeline.report.names import describe
 
 AT_ONCE = 4
@@ -86,7 +85,7 @@ def build(searcher: Searcher) -> gr.Blocks:
                         brush=gr.Brush(default_size=48, colors=["#d9481f"], color_mode="fixed"), format="png",
                     )
                 with gr.Accordion("Scales and hypotheses (Fusion-Diff)", open=False, elem_id="scales"):
-                    guidance = gr.Slider(0, 10, retrieve.guidance_scale or NEGATIVE_GUIDANCE, step=0.1, label="Guidance scale")
+                    guidance = gr.Slider(0, 10, retrieve.guidance_scale, step=0.1, label="Guidance scale")
                     control = gr.Slider(0, 3, retrieve.control_scale, step=0.05, label="Control scale")
                     hypotheses = gr.Slider(1, 32, retrieve.hypotheses, step=1, label="Hypotheses")
                     concept = gr.Textbox(label="What both pictures have in common", placeholder="optional")
