@@ -36,6 +36,7 @@ CSS = """
 .cir-grid .grid-container { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)) !important; height: auto !important; }
 .cir-grid .caption-label { font-size: .7rem; left: 0; right: 0; bottom: 0; max-width: none; margin: 0; padding: 0 .3rem; border-radius: 0;
   opacity: .9; text-align: center; }
+.cir-grid:not(#picks) img { padding-bottom: 1.2rem; box-sizing: border-box; }
 #picks { max-height: 300px; overflow-y: auto; }
 #picks .caption-label { display: none; }
 #picks .grid-container { grid-template-columns: repeat(auto-fill, minmax(3.2rem, 1fr)) !important; }

@@ -274,10 +274,10 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
         wrong.write_bytes(content)
         upload.set_input_files(str(wrong))
         page.locator("#trail .cir-message", has_text=reason).wait_for()
+        page.screenshot(path=shots / f"{name}-mistake{number}.png")
         page.locator("#reference").get_by_label("Remove Image").click()
         upload.wait_for(state="attached")
         page.locator("#trail .cir-message").wait_for(state="detached")
-    page.screenshot(path=shots / f"{name}-mistake.png")
 
     # A search, with HTML in its text.
     upload.set_input_files(photo)
