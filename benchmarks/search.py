@@ -100,9 +100,11 @@ def page_answers(searcher: Searcher, repeats: int) -> dict[str, Any]:
 def main(
     gallery: Annotated[str, typer.Option(help="As for `cir search`.")] = "",
     repeats: Annotated[int, typer.Option(min=2)] = 10,
+    threads: Annotated[int, typer.Option(help="As for `cir search`.", min=1)] = 1,
     out: Annotated[Path, typer.Option(help="The result.")] = Path("reports/bench/search.json"),
 ) -> None:
     params = load_params()
+    params.runtime.threads = threads
     set_up(params.runtime, params.seed)
     load = [round(value, 1) for value in os.getloadavg()[:2]]
     searcher = Searcher(params, open_gallery(gallery or None))

@@ -82,8 +82,10 @@ class Answers:
             reference = read_picture(form["reference"])
         except PictureError as error:
             raise RequestError(f"this reference cannot be used: {error}") from None
+        # A scale that nobody moved is the parameter itself, which may give way: a negative text brings guidance where it is 0.
+        guidance = None if form["guidance"] == self.searcher.params.retrieve.guidance_scale else form["guidance"]
         controls = Controls(
-            (form["negative"] or "").strip(), region=region_of(form["region"], reference.size), guidance_scale=form["guidance"],
+            (form["negative"] or "").strip(), region=region_of(form["region"], reference.size), guidance_scale=guidance,
             control_scale=form["control"], hypotheses=int(form["hypotheses"]),
         )
         return Request(

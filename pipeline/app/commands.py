@@ -16,10 +16,15 @@ ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters: size
 GalleryOption = Annotated[str, typer.Option(help="An indexed folder, its library, or a benchmark's name; empty: the pipeline's benchmark.")]
 
 
-def _set_up(path: Path) -> Params:
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of a search; more serve large models on a quiet machine.")]
+
+
+def _set_up(path: Path, threads: int | None = None) -> Params:
+    """`threads`: instead of the parameters'. A small model asked for one picture gains nothing from two, which wait for each other."""
     from pipeline.runtime import set_up
 
     params = load_params(path)
+    params.runtime.threads = threads or params.runtime.threads
     set_up(params.runtime, params.seed)
     return params
 
@@ -58,6 +63,7 @@ def search(
     hypotheses: Annotated[int | None, typer.Option(help="Fusion-Diff: how many targets are sampled.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a search.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a page with the pictures.")] = None,
+    threads: ThreadsOption = 1,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Search a gallery by a picture and what should be different about it."""
@@ -81,7 +87,7 @@ def search(
     searcher, found, console = None, [], Console()
     for one in texts:
         requests = [Request(reference, one, name, top, concept, exclude, controls) for name in methods]
-        searcher = searcher or Searcher(_set_up(params), where)  # after the checks: loading models takes seconds
+        searcher = searcher or Searcher(_set_up(params, threads), where)  # after the checks: loading models takes seconds
         for request in requests:
             answer = searcher.search(request)
             found.append((request, answer))
@@ -99,6 +105,7 @@ def demo(
     gallery: GalleryOption = "",
     host: Annotated[str, typer.Option(help="Who may connect: this machine alone unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Where it listens.")] = 7860,
+    threads: ThreadsOption = 1,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Open the demo page over a gallery."""
@@ -106,4 +113,4 @@ def demo(
     from pipeline.app.gallery import open_gallery
     from pipeline.app.searcher import Searcher
 
-    serve(Searcher(_set_up(params), open_gallery(gallery or None)), host, port)
+    serve(Searcher(_set_up(params, threads), open_gallery(gallery or None)), host, port)

@@ -15,7 +15,6 @@ from PIL import Image
 from pipeline.app.answers import NONE, Answers, Panel, asked, editor_value, friendly, open_reference
 from pipeline.app.files import PictureFiles
 from pipeline.app.searcher import Searcher
-from pipeline.methods import NEGATIVE_GUIDANCE
 from pipeline.report.names import describe
 
 AT_ONCE = 4
@@ -37,6 +36,7 @@ CSS = """
 .cir-grid .grid-container { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)) !important; height: auto !important; }
 .cir-grid .caption-label { font-size: .7rem; left: 0; right: 0; bottom: 0; max-width: none; margin: 0; padding: 0 .3rem; border-radius: 0;
   opacity: .9; text-align: center; }
+.cir-grid:not(#picks) img { padding-bottom: 1.2rem; box-sizing: border-box; }
 #picks { max-height: 300px; overflow-y: auto; }
 #picks .caption-label { display: none; }
 #picks .grid-container { grid-template-columns: repeat(auto-fill, minmax(3.2rem, 1fr)) !important; }
@@ -86,7 +86,7 @@ def build(searcher: Searcher) -> gr.Blocks:
                         brush=gr.Brush(default_size=48, colors=["#d9481f"], color_mode="fixed"), format="png",
                     )
                 with gr.Accordion("Scales and hypotheses (Fusion-Diff)", open=False, elem_id="scales"):
-                    guidance = gr.Slider(0, 10, retrieve.guidance_scale or NEGATIVE_GUIDANCE, step=0.1, label="Guidance scale")
+                    guidance = gr.Slider(0, 10, retrieve.guidance_scale, step=0.1, label="Guidance scale")
                     control = gr.Slider(0, 3, retrieve.control_scale, step=0.05, label="Control scale")
                     hypotheses = gr.Slider(1, 32, retrieve.hypotheses, step=1, label="Hypotheses")
                     concept = gr.Textbox(label="What both pictures have in common", placeholder="optional")

@@ -55,6 +55,14 @@ def test_two_methods_side_by_side(answers, form):
     assert not same[1].shown
 
 
+def test_an_untouched_guidance_is_the_parameters(answers, form, monkeypatch):
+    retrieve = answers.searcher.params.retrieve
+    for parameter, moved_to, refused in ((0.0, 0.0, False), (0.0, 2.0, False), (1.5, 0.0, True)):
+        monkeypatch.setattr(retrieve, "guidance_scale", parameter)
+        message = answers.search(form | {"negative": "a moon", "guidance": moved_to}).message
+        assert ("guidance scale above 0" in message) == refused == bool(message)
+
+
 def test_a_region_is_used_where_it_means_something(answers, form):
     layer = Image.new("RGBA", (480, 480))
     layer.paste((217, 72, 31, 255), (0, 0, 480, 300))
@@ -76,7 +84,7 @@ def test_what_is_painted_becomes_a_region():
     ({"reference": None}, "no reference picture yet"), ({"reference": "/no/such.png"}, "no such file"),
     ({"text": ""}, "the modification is empty"), ({"text": None}, "the modification is empty"),
     ({"text": "x" * 5_000}, "5,000 characters"), ({"negative": "x" * 5_000}, "the negative text has 5,000"),
-    ({"negative": "x", "guidance": 0.0}, "guidance scale above 0"), ({"method": SCRIPT}, "&lt;script&gt;"),
+    ({"method": SCRIPT}, "&lt;script&gt;"),
 ])
 def test_bad_input_is_a_friendly_sentence(answers, form, changes, reason):
     results = answers.search(form | changes)
@@ -266,10 +274,10 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
         wrong.write_bytes(content)
         upload.set_input_files(str(wrong))
         page.locator("#trail .cir-message", has_text=reason).wait_for()
+        page.screenshot(path=shots / f"{name}-mistake{number}.png")
         page.locator("#reference").get_by_label("Remove Image").click()
         upload.wait_for(state="attached")
         page.locator("#trail .cir-message").wait_for(state="detached")
-    page.screenshot(path=shots / f"{name}-mistake.png")
 
     # A search, with HTML in its text.
     upload.set_input_files(photo)

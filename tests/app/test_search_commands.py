@@ -49,6 +49,15 @@ def test_texts_from_standard_input_with_models_loaded_once(in_project, photo):
     assert [json.loads(line)["text"] for line in found.stdout.splitlines()] == ["a moon", "a chef"]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_those_that_were_asked_for(in_project, photo, threads, monkeypatch):
+    used = []
+    monkeypatch.setattr("pipeline.runtime.torch.set_num_threads", used.append)
+    asked = ("--threads", threads) if threads > 1 else ()
+    found = cir("search", "--image", photo, "--text", "a moon", "--method", "slerp", "--gallery", "photos", *asked)
+    assert found.exit_code == 0 and used == [threads]
+
+
 def test_the_benchmark_is_searched_when_no_gallery_is_named(in_project, benchmark_gallery):
     """Its pictures are no files: the reference is named by its id."""
     name = benchmark_gallery.ids[0]

@@ -24,6 +24,7 @@ def browser():
 def page(browser, built):
     """The page at desktop width; at the end there was no error, dialog or request beside the file itself."""
     opened, wrong = browser.new_page(viewport={"width": 1280, "height": 900}), []
+    opened.set_default_timeout(90_000)
     opened.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
