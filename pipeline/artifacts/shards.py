@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,26 +62,30 @@ class ShardWriter:
     """Writes rows as shards of `rows_per_shard`, each atomically, and the manifest last.
 
     Resumable: with `resume=True`, shards that an earlier run with the *same identity* finished are
-    kept; `rows_done` says how many rows to skip. Anything else in the folder is removed.
+    kept; `rows_done` says how many rows to skip. Anything else in the folder is removed, but for
+    `companions`: files of the caller's that belong to the shards, kept as long as any shard is.
     """
 
     JOURNAL = ".journal.json"
 
-    def __init__(self, folder: str | Path, schema: pa.Schema, identity: dict[str, Any], rows_per_shard: int = 10_000, resume: bool = False):
+    def __init__(
+        self, folder: str | Path, schema: pa.Schema, identity: dict[str, Any], rows_per_shard: int = 10_000, resume: bool = False,
+        companions: Collection[str] = (),
+    ):
         if rows_per_shard < 1:
             raise ValueError(f"rows_per_shard {rows_per_shard} is not positive")
         self.folder = Path(folder)
         self.schema, self.identity, self.rows_per_shard = schema, as_stored(identity), rows_per_shard
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = self._finished_shards() if resume else []
-        keep = {shard.name for shard in self._shards}
+        keep = {shard.name for shard in self._shards} | (set(companions) if self._shards else set())
+        self._write_journal()  # before the manifest goes, which may be all that vouches for the shards
         for path in self.folder.iterdir():
             if path.is_dir():
                 raise ArtifactError(f"{path}: a folder among the files of a shard set")
             if path.name not in keep and path.name != self.JOURNAL:
                 path.unlink()
         self._buffer: list[pa.Table] = []
-        self._write_journal()
 
     @property
     def rows_done(self) -> int:
@@ -134,13 +139,13 @@ class ShardWriter:
         self._write_journal()
 
     def close(self) -> Manifest:
-        """Flush what is left, write the manifest, and drop the journal."""
+        """Flush what is left; the journal becomes the manifest."""
         if self._buffer or not self._shards:
             self._flush(pa.concat_tables(self._buffer) if self._buffer else self.schema.empty_table())
             self._buffer = []
         manifest = Manifest(self.identity, tuple(self._shards), str(self.schema))
-        write_json(self.folder / MANIFEST, manifest.as_json())
-        (self.folder / self.JOURNAL).unlink(missing_ok=True)
+        write_json(self.folder / self.JOURNAL, manifest.as_json())
+        os.replace(self.folder / self.JOURNAL, self.folder / MANIFEST)  # one step: a kill leaves no journal beside a manifest
         return manifest
 
 
@@ -161,6 +166,15 @@ def write_table(
         if writer is None:
             raise ArtifactError(f"{folder}: no rows to write")
         return writer.close()
+
+
+def finished_set(folder: str | Path, schema: pa.Schema, identity: dict[str, Any]) -> Manifest | None:
+    """The manifest of a complete, undamaged set of exactly this identity: it need not be made again."""
+    try:
+        manifest = ShardSet.open(folder).manifest
+    except ArtifactError:
+        return None
+    return manifest if manifest.identity == as_stored(identity) and manifest.schema == str(schema) else None
 
 
 class ShardSet:

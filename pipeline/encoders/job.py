@@ -23,10 +23,9 @@ import pyarrow as pa
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline.artifacts import ArtifactError, Manifest, ShardSet, ShardWriter, schemas
-from pipeline.artifacts.files import as_stored
+from pipeline.artifacts import ArtifactError, Manifest, ShardWriter, finished_set, schemas
 from pipeline.encoders.mllm import Mllm, MllmInput
-from pipeline.encoders.rejected import Rejections
+from pipeline.encoders.rejected import REJECTED, Rejections
 from pipeline.encoders.text import TextEncoder
 
 ROWS_PER_SHARD = 2_000
@@ -99,12 +98,12 @@ def run_job(
     total = len(reader)
     if not total:
         raise ArtifactError(f"{folder}: there are no rows to encode")
-    rejections = Rejections.load(folder)  # before the writer clears what is no shard
-    finished = _finished(folder, job.schema, identity)
+    rejections = Rejections.load(folder)
+    finished = finished_set(folder, job.schema, identity)
     if finished:
         _check_share(folder, rejections, max_rejected_share, total)
         return finished
-    writer = ShardWriter(folder, job.schema, identity, rows_per_shard, resume=True)
+    writer = ShardWriter(folder, job.schema, identity, rows_per_shard, resume=True, companions=(REJECTED,))
     start = rejections.resume_after(writer.rows_done)
     _check_share(folder, rejections, max_rejected_share, total)
     shard = _OpenShard(job, batch_size)
@@ -128,16 +127,6 @@ def run_job(
         finish_shard()
     rejections.save()
     return writer.close()
-
-
-def _finished(folder: str | Path, schema: pa.Schema, identity: dict[str, Any]) -> Manifest | None:
-    """The manifest of a complete, undamaged set of this identity: the writer removes it before anything else."""
-    try:
-        manifest = ShardSet.open(folder).manifest
-    except ArtifactError:
-        return None
-    same = manifest.identity == as_stored(identity) and manifest.schema == str(schema)
-    return manifest if same else None
 
 
 def _check_share(folder: str | Path, rejections: Rejections, share: float, total: int) -> None:

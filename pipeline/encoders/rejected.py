@@ -48,8 +48,11 @@ class Rejections:
         return position
 
     def save(self) -> None:
-        """Write the file, if there is anything new to write."""
-        if len(self._rows) in (0, self._saved):
+        """Write the file, if there is anything new to write; none for no rows."""
+        if len(self._rows) == self._saved:
+            return
+        if not self._rows:
+            self._path.unlink(missing_ok=True)
             return
         with write_atomically(self._path) as aside:
             pq.write_table(pa.Table.from_pylist(self._rows, SCHEMA), aside)
