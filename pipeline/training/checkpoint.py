@@ -57,7 +57,8 @@ class Checkpoint:
         with write_atomically(self.folder) as aside:
             aside.mkdir()
             save_tensors(aside / self.TENSORS, tensors)
-            state = {"step": step, "log": log, "identity": self.identity, "ema_updates": ema.updates if ema else 0}
+            pairs = [list(row.items()) for row in log]  # JSON would sort the columns
+            state = {"step": step, "log": pairs, "identity": self.identity, "ema_updates": ema.updates if ema else 0}
             state["sha256"] = sha256_file(aside / self.TENSORS)
             write_json(aside / self.STATE, state | {"own_sha256": _own_hash(state)})
         self.step = step
@@ -86,7 +87,7 @@ class Checkpoint:
             if ema:
                 ema.updates = state["ema_updates"]
             self.step = state["step"]
-            return state["step"], state["log"]
+            return state["step"], [dict(row) for row in state["log"]]
         except (AttributeError, KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"{self.folder}: this checkpoint does not fit the model ({error}); remove it to start anew") from None
 
