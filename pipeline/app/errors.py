@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +34,8 @@ def clear_errors() -> Iterator[None]:
 
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`, its errors as one line. SIGTERM ends it as an exception does: what it was writing is tidied up."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with clear_errors():
         main()
 

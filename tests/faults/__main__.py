@@ -162,7 +162,7 @@ def main(
     kills: Annotated[int, typer.Option(help="How many kills, at random moments of random long stages.")] = 50,
     seed: Annotated[int | None, typer.Option(help="Decides all; default: a new one, printed.")] = None,
     stage: Annotated[list[str] | None, typer.Option(help=f"Only this one (repeatable): {', '.join(OUTPUTS)}.")] = None,
-    disks: Annotated[bool, typer.Option(help="Full and read-only disks as well.")] = True,
+    disks: Annotated[int, typer.Option(help="How many of the stages, the last ones, also meet full and read-only disks.")] = len(OUTPUTS),
 ) -> None:
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     print(f"seed {seed}", flush=True)
@@ -174,7 +174,7 @@ def main(
             harness.kill(names[turn % len(names)])
             turn += 1
         mounted = []
-        for name in names if disks else ():
+        for name in names[max(0, len(names) - disks) :]:
             harness.refuse(name)
             mounted.append(harness.mount(name))
     summary = {
