@@ -77,7 +77,7 @@ def _check_shard_set(root: Path, folder: Path) -> None:
     for shard in opened.manifest.shards:
         try:
             file = pq.ParquetFile(folder / shard.name)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise ArtifactError(f"{folder / shard.name}: not readable as Parquet ({error})") from None
         if file.metadata.num_rows != shard.rows:
             raise ArtifactError(f"{folder / shard.name}: {file.metadata.num_rows} rows, the manifest says {shard.rows}")

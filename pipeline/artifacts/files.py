@@ -100,5 +100,5 @@ def read_json(path: str | Path) -> Any:
         raise ArtifactError(f"{path}: no such file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: not JSON ({error})") from None

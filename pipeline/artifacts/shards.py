@@ -197,6 +197,8 @@ class ShardSet:
             manifest = Manifest(dict(content["identity"]), shards, content["schema"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder / MANIFEST}: not a shard-set manifest ({error})") from None
+        if not shards:
+            raise ArtifactError(f"{folder / MANIFEST}: names no shards")
         if version != SCHEMA_VERSION:
             raise ArtifactError(f"{folder / MANIFEST}: schema version {version}, this reader knows {SCHEMA_VERSION}")
         for key, expected in as_stored(identity or {}).items():
@@ -219,13 +221,26 @@ class ShardSet:
     def identity(self) -> dict[str, Any]:
         return self.manifest.identity
 
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, as the first shard has them."""
+        path = self.folder / self.manifest.shards[0].name
+        try:
+            return pq.read_schema(path).names
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path}: not readable as Parquet ({error})") from None
+
     def shards(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """One table a shard, in order."""
         for shard in self.manifest.shards:
             try:
-                table = pq.read_table(self.folder / shard.name, columns=columns)
-            except (OSError, pa.ArrowInvalid) as error:
+                table = pq.ParquetFile(self.folder / shard.name).read(columns)
+                table.validate(full=True)
+            except (OSError, ValueError, pa.ArrowException) as error:
                 raise ArtifactError(f"{self.folder / shard.name}: not readable as Parquet ({error})") from None
+            missing = set(columns or ()) - set(table.column_names)
+            if missing:
+                raise ArtifactError(f"{self.folder / shard.name}: has no column {sorted(missing)[0]!r}")
             if table.num_rows != shard.rows:
                 raise ArtifactError(f"{self.folder / shard.name}: {table.num_rows} rows, the manifest says {shard.rows}")
             yield table

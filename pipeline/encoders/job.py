@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from tqdm import tqdm
 
 from pipeline.artifacts import ArtifactError, Manifest, ShardWriter, finished_set, schemas
+from pipeline.artifacts.images import MAX_PIXELS, ImageError, decode_image
 from pipeline.encoders.mllm import Mllm, MllmInput
 from pipeline.encoders.rejected import REJECTED, Rejections
 from pipeline.encoders.text import TextEncoder
 
 ROWS_PER_SHARD = 2_000
 """What a killed run loses at most."""
-MAX_PIXELS = 64_000_000
 
 
 class EncodingError(ValueError):
@@ -178,15 +176,9 @@ def decode(row: EncoderRow) -> MllmInput:
     if not row.image:
         raise UnreadableRow("the image has no bytes")
     try:
-        image = Image.open(io.BytesIO(row.image))
-        if image.width * image.height > MAX_PIXELS:  # known from the header, before anything is decoded
-            raise UnreadableRow(f"the image has {image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded")
-        return MllmInput(row.text, image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, UnreadableRow):
-            raise
-        reason = "it is in no known format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise UnreadableRow(f"the image cannot be decoded: {reason}") from None
+        return MllmInput(row.text, decode_image(row.image, max_pixels=MAX_PIXELS))
+    except ImageError as error:
+        raise UnreadableRow(str(error)) from None
 
 
 def embedding_job(mllm: Mllm, decode: Callable[[EncoderRow], MllmInput] | None = None) -> EncoderJob:

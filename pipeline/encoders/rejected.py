@@ -69,5 +69,5 @@ def _read(path: Path) -> list[dict]:
         return []
     try:
         return pq.read_table(path, schema=SCHEMA).to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise ArtifactError(f"{path}: not readable as Parquet ({error})") from None

@@ -110,9 +110,8 @@ class Harness:
             if not mounted:
                 return False
             project = self.project(name, self.folder / "disk")
-            used = sum(-(-path.lstat().st_size // 4096) * 4096 for path in project.rglob("*"))
-            room = self.random.randint(4096, max(8192, largest - 1))
-            (project / "ballast").write_bytes(bytes(512 * MEGABYTE - used - room - 64 * 1024))
+            room = self.random.randint(0, largest - 1)
+            (project / "ballast").write_bytes(bytes(mounts.free(project) - room))
             for how, prepare, repair in (
                 (f"a full disk ({room} bytes left)", lambda: None, lambda: (project / "ballast").unlink()),
                 ("a read-only disk", lambda: mounts.set_writable(project, False), lambda: mounts.set_writable(project, True)),

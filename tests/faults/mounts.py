@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,10 @@ def disk(folder: Path, size: int) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def resize(folder: Path, size: int) -> None:
-    assert _mount("-o", f"remount,size={size}", folder)
+def free(folder: Path) -> int:
+    """Bytes that the disk of `folder` still has."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def set_writable(folder: Path, writable: bool) -> None:
