@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,11 @@ def finished_set(folder: str | Path, schema: pa.Schema, identity: dict[str, Any]
     return manifest if manifest.identity == as_stored(identity) and manifest.schema == str(schema) else None
 
 
+def _as_written(schema: str) -> str:
+    """Arrow calls a list's part `item` before it is written as Parquet, and `element` once it is read."""
+    return re.sub(r"\belement: ", "item: ", schema)
+
+
 class ShardSet:
     """A checked, read-only view of a shard set."""
 
@@ -194,6 +200,8 @@ class ShardSet:
         try:
             version = content["schema_version"]
             shards = tuple(Shard.from_json(entry) for entry in content["shards"])
+            if not isinstance(content["schema"], str):
+                raise TypeError("its schema is not a text")
             manifest = Manifest(dict(content["identity"]), shards, content["schema"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder / MANIFEST}: not a shard-set manifest ({error})") from None
@@ -230,19 +238,32 @@ class ShardSet:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise ArtifactError(f"{path}: not readable as Parquet ({error})") from None
 
+    def open_shard(self, shard: Shard) -> pq.ParquetFile:
+        """A shard's file. Raises ArtifactError when its rows or columns are not those of the manifest."""
+        path = self.folder / shard.name
+        try:
+            file = pq.ParquetFile(path)
+            rows, schema = file.metadata.num_rows, str(file.schema_arrow)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path}: not readable as Parquet ({error})") from None
+        if rows != shard.rows:
+            raise ArtifactError(f"{path}: {rows} rows, the manifest says {shard.rows}")
+        if _as_written(schema) != _as_written(self.manifest.schema):
+            raise ArtifactError(f"{path}: its columns are not those of the manifest")
+        return file
+
     def shards(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """One table a shard, in order."""
         for shard in self.manifest.shards:
+            file = self.open_shard(shard)
             try:
-                table = pq.ParquetFile(self.folder / shard.name).read(columns)
+                table = file.read(columns)
                 table.validate(full=True)
             except (OSError, ValueError, pa.ArrowException) as error:
                 raise ArtifactError(f"{self.folder / shard.name}: not readable as Parquet ({error})") from None
             missing = set(columns or ()) - set(table.column_names)
             if missing:
                 raise ArtifactError(f"{self.folder / shard.name}: has no column {sorted(missing)[0]!r}")
-            if table.num_rows != shard.rows:
-                raise ArtifactError(f"{self.folder / shard.name}: {table.num_rows} rows, the manifest says {shard.rows}")
             yield table
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
