@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from pipeline.encoders.patch_grid import patch_grid
 
@@ -519,7 +520,10 @@ def params_from_dict(values: dict[str, Any], origin: str = "params") -> Params:
         except OmegaConfBaseException as error:
             name = error.full_key or error.key or section
             raise ParameterError(f"{origin}: parameter {name!r}: {str(error).splitlines()[0]}") from None
-    return OmegaConf.to_object(merged)
+    try:
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ParameterError(f"{origin}: parameter {error.full_key!r}: {str(error).splitlines()[0]}") from None
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -527,7 +531,10 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     path = Path(path)
     if not path.is_file():
         raise ParameterError(f"{path}: no such parameter file")
-    values = OmegaConf.to_container(OmegaConf.load(path))
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        raise ParameterError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: not a mapping of sections")
     return params_from_dict(values, origin=str(path))

@@ -9,6 +9,7 @@ from accelerate import PartialState
 from pipeline.app.errors import run_stage
 from pipeline.artifacts import sha256_file
 from pipeline.artifacts.shards import MANIFEST
+from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
 from pipeline.fusion_diff import ControlAdapter, ControlTask
 from pipeline.fusion_diff.files import check_same_ids, load_prior, prior_hash, read_conditions, read_vectors, save_control
@@ -23,6 +24,13 @@ QUERIES, TARGETS, TEXTS = (FUSED / f"triplets_{name}" for name in ("query", "tar
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
+    identity = {
+        "control": as_dict(params.control), "seed": params.seed, "prior": prior_hash(PRIOR),
+        "triplets": [sha256_file(folder / MANIFEST) for folder in (QUERIES, TARGETS, TEXTS)],
+    }
+    origin = Origin(Path("models/.made/control.json"), identity, ("artifacts", "fusion_diff", "runtime", "training"))
+    if origin.made(FOLDER):
+        return
     ids, fused, _ = read_vectors(QUERIES)  # z_r,delta
     target_ids, targets, _ = read_vectors(TARGETS)  # z_t
     check_same_ids(TARGETS, target_ids, ids)
@@ -30,15 +38,10 @@ def main() -> None:
     prior, diffusion = load_prior(PRIOR)
     adapter = ControlAdapter(prior)
     task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg)
-    identity = {
-        "control": as_dict(params.control), "seed": params.seed, "prior": prior_hash(PRIOR),
-        "triplets": [sha256_file(folder / MANIFEST) for folder in (QUERIES, TARGETS, TEXTS)],
-    }
     where = {"folder": FOLDER, "device": params.runtime.device, "title": "control adapter"}
     log = train(task, params.control, seed=params.seed, identity=identity, **where)
     if PartialState().is_main_process:
-        save_control(FOLDER, adapter, PRIOR)
-        (FOLDER / "training.csv").write_text(log_csv(log))
+        save_control(FOLDER, adapter, PRIOR, log_csv(log), origin)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ import torch
 from accelerate import PartialState
 
 from pipeline.app.errors import run_stage
-from pipeline.artifacts import ShardSet, sha256_file, write_json
+from pipeline.artifacts import ShardSet, sha256_file
+from pipeline.artifacts.files import settle
 from pipeline.artifacts.shards import MANIFEST
+from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, Params, as_dict, load_params
 from pipeline.diffcomp import DiffComp, DiffCompTask, save_diffcomp
-from pipeline.diffcomp.files import IDENTITY, backbone_identity, is_finished
+from pipeline.diffcomp.files import backbone_identity
 from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.pictures import Pictures
 from pipeline.encoders.text import locate
@@ -30,6 +32,8 @@ def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
     variants = params.variants()
+    for name in variants:
+        settle(FOLDER / name)  # before what a kill left of it is taken for stale
     for stale in [path for path in FOLDER.glob("*") if path.name not in variants]:
         shutil.rmtree(stale)
     rows = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
@@ -43,7 +47,9 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
         "diffcomp": as_dict(variant), "seed": params.seed, "images": sha256_file(IMAGES / MANIFEST), "texts": sha256_file(TEXTS / MANIFEST),
         **backbone_identity(variant.backbone, variant.pretrained),
     }
-    if is_finished(folder, identity):
+    code = ("artifacts", "diffcomp", "encoders", "runtime", "text", "training")
+    origin = Origin(Path("models/.made", f"{folder.name}.json"), identity, code)
+    if origin.made(folder):
         return
     torch.manual_seed(params.seed)  # a variant does not depend on those before it
     model = DiffComp(load_dual_encoder(variant.backbone, variant.pretrained), variant)
@@ -54,9 +60,7 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
     task = DiffCompTask(model, pixels, captions, phrases, guides, words)
     log = train(task, variant, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name)
     if PartialState().is_main_process:
-        save_diffcomp(folder, model)
-        (folder / "training.csv").write_text(log_csv(log))
-        write_json(folder / IDENTITY, identity)
+        save_diffcomp(folder, model, log_csv(log), origin)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
 
 # isort: split
-import sys
 from pathlib import Path
 
 import hypothesis
@@ -31,14 +30,6 @@ def pytest_collection_modifyitems(config, items):
 def _one_torch_thread():
     """Several test processes share the cores, and sums do not depend on their number."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _forgotten_fingerprints():
-    """A model's fingerprint is remembered under its relative path, which means another folder to the next test."""
-    yield
-    if mllm := sys.modules.get("pipeline.encoders.mllm"):
-        mllm.fingerprint.cache_clear()
 
 
 @pytest.fixture(scope="session")

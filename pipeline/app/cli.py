@@ -11,6 +11,7 @@ import typer
 from pipeline.app import commands
 from pipeline.app.errors import clear_errors
 from pipeline.app.score import score, submit
+from pipeline.app.verify import verify
 from pipeline.config import load_profile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -35,6 +36,7 @@ def info(
 
 app.command()(score)
 app.command()(submit)
+app.command()(verify)
 app.command()(commands.index)
 app.command()(commands.search)
 app.command()(commands.demo)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_THE_DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS)
+"""It is full, or may not be written to: Python's own line names the file."""
 _OWN_CODE = Path(__file__).resolve().parents[2]
 
 
@@ -28,13 +33,17 @@ def clear_errors() -> Iterator[None]:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's `main`, its errors as one line."""
+    """Run a stage's `main`, its errors as one line. SIGTERM ends it as an exception does: what it was writing is tidied up."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with clear_errors():
         main()
 
 
 def is_clear(error: Exception) -> bool:
     if type(error).__module__.startswith("pipeline."):
+        return True
+    if isinstance(error, OSError) and error.errno in _THE_DISK:
         return True
     if not isinstance(error, ValueError):
         return False

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Raster formats that Pillow decodes by itself: none starts another program, as EPS would."""
+from pipeline.artifacts.images import FORMATS, MAX_SCANS, count_scans
+
 MAX_BYTES = 256_000_000
 MAX_QUERY_PIXELS = 40_000_000
 """A reference may have so many; a gallery's pictures `pipeline.encoders.job.MAX_PIXELS`."""
@@ -34,6 +34,8 @@ def read_picture(source: bytes | str | Path, max_pixels: int = MAX_QUERY_PIXELS,
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             _check_size(*image.size, max_pixels)
+            if image.format == "JPEG" and count_scans(encoded) > MAX_SCANS:
+                raise PictureError(f"the picture has {count_scans(encoded)} scans, at most {MAX_SCANS} are decoded")
             image.draft("RGB", (side, side))  # a JPEG is decoded at about the size that is needed
             return _reduced(image, side)
     except PictureError:
@@ -42,8 +44,8 @@ def read_picture(source: bytes | str | Path, max_pixels: int = MAX_QUERY_PIXELS,
         raise PictureError(f"it is no picture in a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise PictureError(f"the picture is far too large; at most {max_pixels / 1e6:.0f} megapixels are taken") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PictureError(f"the picture is damaged: {error}") from None
+    except Exception as error:  # a decoder may stumble over damaged bytes in any way
+        raise PictureError(f"the picture is damaged: {error or type(error).__name__}") from None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from pipeline.artifacts import schemas
-from pipeline.artifacts.files import ArtifactError, read_json, sha256_file, write_atomically, write_json
-from pipeline.artifacts.shards import Manifest, ShardSet, ShardWriter, write_table
+from pipeline.artifacts.files import ArtifactError, StorageError, read_json, sha256_file, write_atomically, write_json
+from pipeline.artifacts.shards import Manifest, ShardSet, ShardWriter, finished_set, write_table
 
 __all__ = [
-    "ArtifactError", "Manifest", "ShardSet", "ShardWriter", "load_weights", "read_json", "save_weights",
+    "ArtifactError", "Manifest", "ShardSet", "ShardWriter", "StorageError", "finished_set", "load_weights", "read_json", "save_weights",
     "schemas", "sha256_file", "write_atomically", "write_json", "write_table",
 ]
 

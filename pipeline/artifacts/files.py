@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,38 +13,67 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class ArtifactError(ValueError):
     """An artifact that is missing, damaged, or made by something else than expected."""
+
+
+class StorageError(OSError):
+    """A disk that has no room, or lets nothing be written; says for which file."""
 
 
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to (a file or a folder); rename it when the block succeeds.
 
-    Nothing half-written stays: on an error the aside path is removed and `path` is untouched.
+    Nothing half-written stays: on an error the aside path is removed and `path` is untouched. Raises
+    StorageError naming `path` where the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    _remove(aside)
+    settle(path)
+    aside, old = _beside(path)
     try:
         yield aside
         if path.is_dir() and aside.is_dir():  # a folder cannot be renamed over another one
-            old = path.with_name(f".{path.name}.old")
-            _remove(old)
             os.replace(path, old)  # never half-removed under its own name
-            os.replace(aside, path)
+            os.replace(aside, path)  # a kill between the two: see `settle`
             _remove(old)
         else:
             os.replace(aside, path)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StorageError(error.errno, f"cannot be written: {os.strerror(error.errno)}", str(path)) from error
     finally:
         _remove(aside)
 
 
+def settle(path: str | Path) -> None:
+    """Finish what a kill left of `write_atomically(path)`, and clear what it left beside it.
+
+    A folder is replaced by two renames. Between them there is nothing at `path`, but what is new is complete.
+    """
+    path = Path(path)
+    aside, old = _beside(path)
+    if old.exists() and not path.exists():
+        with contextlib.suppress(FileNotFoundError):  # another process of this run was quicker
+            os.replace(aside if aside.exists() else old, path)
+    for left in (aside, old):
+        _remove(left)
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Where the new one is written, and where the old one waits to be removed."""
+    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        with contextlib.suppress(FileNotFoundError):  # another process of this run was quicker
+            shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
@@ -69,5 +100,5 @@ def read_json(path: str | Path) -> Any:
         raise ArtifactError(f"{path}: no such file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: not JSON ({error})") from None

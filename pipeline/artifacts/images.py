@@ -1,23 +1,71 @@
-"""Encoded pictures of an images table, whether it holds them (`schemas.IMAGES`) or names their files (`schemas.IMAGE_FILES`)."""
+"""Encoded pictures: of an images table, which holds them (`schemas.IMAGES`) or names their files (`schemas.IMAGE_FILES`); and decoding.
+
+Whatever is decoded here goes through `open_image`: raster formats that Pillow reads by itself, and no
+more pixels than are asked for. What decoding takes is bounded by that, not by a clock, so that the
+same picture is refused on every machine.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.artifacts.files import ArtifactError
 from pipeline.artifacts.shards import ShardSet
 
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""None of them starts another program, as EPS would."""
+MAX_PIXELS = 64_000_000
+MAX_SCANS = 100
+"""A progressive JPEG may go over all of its pixels so often: encoders write about ten scans."""
+
+
+class ImageError(ValueError):
+    """Why a picture cannot be decoded."""
+
+
+@contextmanager
+def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """A picture whose header has been judged and whose pixels are decoded when they are asked for, within the block.
+
+    Raises ImageError for what is no picture, too large, or damaged, whatever Pillow says of it.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(f"the image has {image.width} x {image.height} pixels, at most {max_pixels} are decoded")
+            if image.format == "JPEG" and count_scans(content) > MAX_SCANS:
+                raise ImageError(f"the image has {count_scans(content)} scans, at most {MAX_SCANS} are decoded")
+            yield image
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageError("the image cannot be decoded: it is in no known format") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"the image has far more pixels than the {max_pixels} that are decoded") from None
+    except Exception as error:  # a decoder may stumble over damaged bytes in any way
+        raise ImageError(f"the image cannot be decoded: {error or type(error).__name__}") from None
+
+
+def count_scans(jpeg: bytes) -> int:
+    """How often a JPEG goes over its pixels: within its data, the marker's first byte never stands before the second."""
+    return jpeg.count(b"\xff\xda")
+
+
+def decode_image(content: bytes, mode: str = "RGB", max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture's first frame in `mode`. Raises ImageError."""
+    with open_image(content, max_pixels) as image:
+        return image.convert(mode)
+
 
 def image_columns(images: ShardSet) -> list[str]:
     """The columns that `EncodedImages` needs of this table, the ids in front."""
-    held = "bytes" in pq.read_schema(images.folder / images.manifest.shards[0].name).names
-    return ["image_id", "bytes"] if held else ["image_id", "path", "crop"]
+    return ["image_id", "bytes"] if "bytes" in images.columns else ["image_id", "path", "crop"]
 
 
 class EncodedImages:
@@ -50,8 +98,9 @@ class EncodedImages:
 def _cut_out(content: bytes, crop: list[int]) -> bytes:
     """The part of a picture, in the middle of a black square, as PNG; what cannot be decoded stays as it is."""
     try:
-        part = Image.open(io.BytesIO(content)).convert("RGB").crop(crop)
-    except (OSError, SyntaxError):
+        with open_image(content) as image:
+            part = image.convert("RGB").crop(crop)
+    except ImageError:
         return content
     side = max(part.size)
     square = Image.new("RGB", (side, side))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,26 +63,30 @@ class ShardWriter:
     """Writes rows as shards of `rows_per_shard`, each atomically, and the manifest last.
 
     Resumable: with `resume=True`, shards that an earlier run with the *same identity* finished are
-    kept; `rows_done` says how many rows to skip. Anything else in the folder is removed.
+    kept; `rows_done` says how many rows to skip. Anything else in the folder is removed, but for
+    `companions`: files of the caller's that belong to the shards, kept as long as any shard is.
     """
 
     JOURNAL = ".journal.json"
 
-    def __init__(self, folder: str | Path, schema: pa.Schema, identity: dict[str, Any], rows_per_shard: int = 10_000, resume: bool = False):
+    def __init__(
+        self, folder: str | Path, schema: pa.Schema, identity: dict[str, Any], rows_per_shard: int = 10_000, resume: bool = False,
+        companions: Collection[str] = (),
+    ):
         if rows_per_shard < 1:
             raise ValueError(f"rows_per_shard {rows_per_shard} is not positive")
         self.folder = Path(folder)
         self.schema, self.identity, self.rows_per_shard = schema, as_stored(identity), rows_per_shard
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = self._finished_shards() if resume else []
-        keep = {shard.name for shard in self._shards}
+        keep = {shard.name for shard in self._shards} | (set(companions) if self._shards else set())
+        self._write_journal()  # before the manifest goes, which may be all that vouches for the shards
         for path in self.folder.iterdir():
             if path.is_dir():
                 raise ArtifactError(f"{path}: a folder among the files of a shard set")
             if path.name not in keep and path.name != self.JOURNAL:
                 path.unlink()
         self._buffer: list[pa.Table] = []
-        self._write_journal()
 
     @property
     def rows_done(self) -> int:
@@ -134,13 +140,13 @@ class ShardWriter:
         self._write_journal()
 
     def close(self) -> Manifest:
-        """Flush what is left, write the manifest, and drop the journal."""
+        """Flush what is left; the journal becomes the manifest."""
         if self._buffer or not self._shards:
             self._flush(pa.concat_tables(self._buffer) if self._buffer else self.schema.empty_table())
             self._buffer = []
         manifest = Manifest(self.identity, tuple(self._shards), str(self.schema))
-        write_json(self.folder / MANIFEST, manifest.as_json())
-        (self.folder / self.JOURNAL).unlink(missing_ok=True)
+        write_json(self.folder / self.JOURNAL, manifest.as_json())
+        os.replace(self.folder / self.JOURNAL, self.folder / MANIFEST)  # one step: a kill leaves no journal beside a manifest
         return manifest
 
 
@@ -163,6 +169,20 @@ def write_table(
         return writer.close()
 
 
+def finished_set(folder: str | Path, schema: pa.Schema, identity: dict[str, Any]) -> Manifest | None:
+    """The manifest of a complete, undamaged set of exactly this identity: it need not be made again."""
+    try:
+        manifest = ShardSet.open(folder).manifest
+    except ArtifactError:
+        return None
+    return manifest if manifest.identity == as_stored(identity) and manifest.schema == str(schema) else None
+
+
+def _as_written(schema: str) -> str:
+    """Arrow calls a list's part `item` before it is written as Parquet, and `element` once it is read."""
+    return re.sub(r"\belement: ", "item: ", schema)
+
+
 class ShardSet:
     """A checked, read-only view of a shard set."""
 
@@ -180,9 +200,13 @@ class ShardSet:
         try:
             version = content["schema_version"]
             shards = tuple(Shard.from_json(entry) for entry in content["shards"])
+            if not isinstance(content["schema"], str):
+                raise TypeError("its schema is not a text")
             manifest = Manifest(dict(content["identity"]), shards, content["schema"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder / MANIFEST}: not a shard-set manifest ({error})") from None
+        if not shards:
+            raise ArtifactError(f"{folder / MANIFEST}: names no shards")
         if version != SCHEMA_VERSION:
             raise ArtifactError(f"{folder / MANIFEST}: schema version {version}, this reader knows {SCHEMA_VERSION}")
         for key, expected in as_stored(identity or {}).items():
@@ -205,15 +229,41 @@ class ShardSet:
     def identity(self) -> dict[str, Any]:
         return self.manifest.identity
 
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, as the first shard has them."""
+        path = self.folder / self.manifest.shards[0].name
+        try:
+            return pq.read_schema(path).names
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path}: not readable as Parquet ({error})") from None
+
+    def open_shard(self, shard: Shard) -> pq.ParquetFile:
+        """A shard's file. Raises ArtifactError when its rows or columns are not those of the manifest."""
+        path = self.folder / shard.name
+        try:
+            file = pq.ParquetFile(path)
+            rows, schema = file.metadata.num_rows, str(file.schema_arrow)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path}: not readable as Parquet ({error})") from None
+        if rows != shard.rows:
+            raise ArtifactError(f"{path}: {rows} rows, the manifest says {shard.rows}")
+        if _as_written(schema) != _as_written(self.manifest.schema):
+            raise ArtifactError(f"{path}: its columns are not those of the manifest")
+        return file
+
     def shards(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """One table a shard, in order."""
         for shard in self.manifest.shards:
+            file = self.open_shard(shard)
             try:
-                table = pq.read_table(self.folder / shard.name, columns=columns)
-            except (OSError, pa.ArrowInvalid) as error:
+                table = file.read(columns)
+                table.validate(full=True)
+            except (OSError, ValueError, pa.ArrowException) as error:
                 raise ArtifactError(f"{self.folder / shard.name}: not readable as Parquet ({error})") from None
-            if table.num_rows != shard.rows:
-                raise ArtifactError(f"{self.folder / shard.name}: {table.num_rows} rows, the manifest says {shard.rows}")
+            missing = set(columns or ()) - set(table.column_names)
+            if missing:
+                raise ArtifactError(f"{self.folder / shard.name}: has no column {sorted(missing)[0]!r}")
             yield table
 
     def table(self, columns: list[str] | None = None) -> pa.Table:

@@ -1,22 +1,13 @@
-"""What a trained variant is known by, so that a finished one is not trained again and galleries fit."""
+"""What backbones and trained variants are known by, so that galleries fit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import read_json, sha256_file
+from pipeline.artifacts import sha256_file
 from pipeline.artifacts.weights import WEIGHTS
 from pipeline.encoders.mllm import fingerprint
-
-IDENTITY = "identity.json"
-"""Written last: where it is, everything beside it is complete."""
-
-
-def is_finished(folder: str | Path, identity: dict[str, Any]) -> bool:
-    """Whether `folder` holds the variant of exactly this identity."""
-    path = Path(folder) / IDENTITY
-    return path.is_file() and read_json(path) == identity
 
 
 def backbone_identity(backbone: str, pretrained: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.artifacts import load_weights, read_json, save_weights
-from pipeline.artifacts.weights import CONFIG
+from pipeline.artifacts.weights import CONFIG, Origin
 from pipeline.config import DiffCompParams, as_dict
 from pipeline.diffcomp import masking
 from pipeline.diffcomp.composition import Composition
@@ -218,9 +218,9 @@ class DiffComp(nn.Module):
         return (views.image * texts).sum(-1), (views.masked_image * texts).sum(-1)
 
 
-def save_diffcomp(folder: str | Path, model: DiffComp) -> None:
-    """All weights of a trained variant and the parameters that it was trained with."""
-    save_weights(folder, model.state_dict(), {"diffcomp": as_dict(model.params)})
+def save_diffcomp(folder: str | Path, model: DiffComp, log: str = "", origin: Origin | None = None) -> None:
+    """All weights of a trained variant and the parameters that it was trained with; log, origin: see `save_weights`."""
+    save_weights(folder, model.state_dict(), {"diffcomp": as_dict(model.params)}, log, origin)
 
 
 def load_diffcomp(folder: str | Path, encoder: DualEncoder) -> DiffComp:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.artifacts import ShardWriter, schemas
+from pipeline.artifacts import ShardWriter, finished_set, schemas
 from pipeline.encoders.dual import DualEncoder
 from pipeline.encoders.mllm import batches
 from pipeline.encoders.pictures import Pictures
@@ -30,14 +30,20 @@ def encode_pictures(encoder: DualEncoder, pictures: Pictures, image_ids: Sequenc
     return encoder.encode_image(encoder.normalise(pictures.pixels(image_ids, encoder.image_size)))
 
 
-def embed_gallery(encoder: DualEncoder, pictures: Pictures, out: str | Path, identity: dict[str, Any], batch_size: int) -> None:
+def embed_gallery(
+    encoder: DualEncoder, pictures: Pictures, out: str | Path, identity: dict[str, Any], batch_size: int, rows_per_shard: int = 10_000,
+) -> None:
     """Every picture's global feature as `schemas.embeddings`, in gallery order.
 
-    A killed run goes on after its last whole shard, if `identity` is still the same.
+    A finished set of the same identity is left alone; a killed run goes on after its last whole shard.
+    No batch reaches over a shard's end, so that both make the same batches.
     """
-    writer = ShardWriter(out, schemas.embeddings(encoder.dim), identity, resume=True)
-    left = pictures.ids[writer.rows_done :]
-    for image_ids in tqdm(list(batches(left, batch_size)), desc=str(out), mininterval=5.0):
+    if finished_set(out, schemas.embeddings(encoder.dim), identity):
+        return
+    writer = ShardWriter(out, schemas.embeddings(encoder.dim), identity, rows_per_shard, resume=True)
+    starts = range(writer.rows_done, len(pictures), rows_per_shard)
+    left = [batch for start in starts for batch in batches(pictures.ids[start : start + rows_per_shard], batch_size)]
+    for image_ids in tqdm(left, desc=str(out), mininterval=5.0):
         with torch.inference_mode():
             vectors = encode_pictures(encoder, pictures, image_ids).float().cpu().numpy()
         flat = pa.array(vectors.reshape(-1), pa.float32())

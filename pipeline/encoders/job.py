@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +19,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from tqdm import tqdm
 
-from pipeline.artifacts import ArtifactError, Manifest, ShardSet, ShardWriter, schemas
-from pipeline.artifacts.files import as_stored
+from pipeline.artifacts import ArtifactError, Manifest, ShardWriter, finished_set, schemas
+from pipeline.artifacts.images import MAX_PIXELS, ImageError, decode_image
 from pipeline.encoders.mllm import Mllm, MllmInput
-from pipeline.encoders.rejected import Rejections
+from pipeline.encoders.rejected import REJECTED, Rejections
 from pipeline.encoders.text import TextEncoder
 
 ROWS_PER_SHARD = 2_000
 """What a killed run loses at most."""
-MAX_PIXELS = 64_000_000
 
 
 class EncodingError(ValueError):
@@ -99,12 +96,12 @@ def run_job(
     total = len(reader)
     if not total:
         raise ArtifactError(f"{folder}: there are no rows to encode")
-    rejections = Rejections.load(folder)  # before the writer clears what is no shard
-    finished = _finished(folder, job.schema, identity)
+    rejections = Rejections.load(folder)
+    finished = finished_set(folder, job.schema, identity)
     if finished:
         _check_share(folder, rejections, max_rejected_share, total)
         return finished
-    writer = ShardWriter(folder, job.schema, identity, rows_per_shard, resume=True)
+    writer = ShardWriter(folder, job.schema, identity, rows_per_shard, resume=True, companions=(REJECTED,))
     start = rejections.resume_after(writer.rows_done)
     _check_share(folder, rejections, max_rejected_share, total)
     shard = _OpenShard(job, batch_size)
@@ -128,16 +125,6 @@ def run_job(
         finish_shard()
     rejections.save()
     return writer.close()
-
-
-def _finished(folder: str | Path, schema: pa.Schema, identity: dict[str, Any]) -> Manifest | None:
-    """The manifest of a complete, undamaged set of this identity: the writer removes it before anything else."""
-    try:
-        manifest = ShardSet.open(folder).manifest
-    except ArtifactError:
-        return None
-    same = manifest.identity == as_stored(identity) and manifest.schema == str(schema)
-    return manifest if same else None
 
 
 def _check_share(folder: str | Path, rejections: Rejections, share: float, total: int) -> None:
@@ -189,15 +176,9 @@ def decode(row: EncoderRow) -> MllmInput:
     if not row.image:
         raise UnreadableRow("the image has no bytes")
     try:
-        image = Image.open(io.BytesIO(row.image))
-        if image.width * image.height > MAX_PIXELS:  # known from the header, before anything is decoded
-            raise UnreadableRow(f"the image has {image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded")
-        return MllmInput(row.text, image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, UnreadableRow):
-            raise
-        reason = "it is in no known format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise UnreadableRow(f"the image cannot be decoded: {reason}") from None
+        return MllmInput(row.text, decode_image(row.image, max_pixels=MAX_PIXELS))
+    except ImageError as error:
+        raise UnreadableRow(str(error)) from None
 
 
 def embedding_job(mllm: Mllm, decode: Callable[[EncoderRow], MllmInput] | None = None) -> EncoderJob:

@@ -52,19 +52,24 @@ def identity(params: EncoderParams, **more: Any) -> dict[str, Any]:
     return {"encoder": {**named, "weights": fingerprint(params.path)}, **more}
 
 
-@functools.cache
 def fingerprint(folder: str | Path) -> str:
     """SHA-256 over a local model folder's weights, configuration and tokenizer files; "" for a hub name.
 
     A path alone does not say what made an embedding: the model there may have been trained anew. A
-    hub name is pinned by its revision. Asked once a process: hashing a large model takes a while.
+    hub name is pinned by its revision. Hashing a large model takes a while: files that have not changed
+    since are not read again by the same process.
     """
     suffixes = (".json", ".safetensors", ".txt", ".model", ".jinja")
-    files = sorted(path for path in Path(folder).glob("*") if path.suffix in suffixes)
+    files = sorted(path for path in Path(folder).absolute().glob("*") if path.suffix in suffixes)
+    return _fingerprint(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)) if files else ""
+
+
+@functools.lru_cache(maxsize=16)
+def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for path in files:
+    for path, _, _ in files:
         digest.update(f"{path.name} {sha256_file(path)}\n".encode())
-    return digest.hexdigest() if files else ""
+    return digest.hexdigest()
 
 
 def caption_input(params: EncoderParams, image: Image.Image) -> MllmInput:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.artifacts import ArtifactError, ShardSet
-from pipeline.artifacts.images import EncodedImages, image_columns
+from pipeline.artifacts.images import EncodedImages, ImageError, decode_image, image_columns
 
 
 class PictureSource(Protocol):
@@ -62,9 +61,9 @@ class Pictures(PictureSource):
         if image_id not in self._rows:
             raise ArtifactError(f"{self.folder}: image {image_id!r} is not there")
         try:
-            return Image.open(io.BytesIO(self._encoded[self._rows[image_id]])).convert("RGB")
-        except (OSError, SyntaxError, TypeError) as error:
-            raise ArtifactError(f"{self.folder}: image {image_id!r} cannot be decoded ({error})") from None
+            return decode_image(self._encoded[self._rows[image_id]])
+        except ImageError as error:
+            raise ArtifactError(f"{self.folder}: image {image_id!r}: {error}") from None
 
 
 def pixels_of(image: Image.Image, size: int) -> Tensor:

@@ -48,8 +48,11 @@ class Rejections:
         return position
 
     def save(self) -> None:
-        """Write the file, if there is anything new to write."""
-        if len(self._rows) in (0, self._saved):
+        """Write the file, if there is anything new to write; none for no rows."""
+        if len(self._rows) == self._saved:
+            return
+        if not self._rows:
+            self._path.unlink(missing_ok=True)
             return
         with write_atomically(self._path) as aside:
             pq.write_table(pa.Table.from_pylist(self._rows, SCHEMA), aside)
@@ -66,5 +69,5 @@ def _read(path: Path) -> list[dict]:
         return []
     try:
         return pq.read_table(path, schema=SCHEMA).to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise ArtifactError(f"{path}: not readable as Parquet ({error})") from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.artifacts import ArtifactError, ShardSet, load_weights, read_json, save_weights, sha256_file
-from pipeline.artifacts.weights import CONFIG, WEIGHTS
+from pipeline.artifacts.weights import CONFIG, WEIGHTS, Origin
 from pipeline.config import DiffusionParams, as_dict
 from pipeline.fusion_diff.conditions import TextConditions
 from pipeline.fusion_diff.control import ControlAdapter
@@ -48,9 +48,16 @@ def check_same_ids(folder: str | Path, found: list[str], expected: list[str]) ->
             raise ArtifactError(f"{folder}: row {row} is {one!r}, but {other!r} belongs there")
 
 
-def save_prior(folder: str | Path, prior: Prior, diffusion: DiffusionParams, identity: dict[str, Any]) -> None:
-    """Weights, sizes and diffusion process; `identity` says whose embeddings and texts the prior learned."""
-    save_weights(folder, prior.state_dict(), {"sizes": vars(prior.sizes), "diffusion": as_dict(diffusion), **identity})
+def save_prior(
+    folder: str | Path, prior: Prior, diffusion: DiffusionParams, learned: dict[str, Any], log: str = "",
+    origin: Origin | None = None,
+) -> None:
+    """Weights, sizes and diffusion process; `learned` says whose embeddings and texts the prior learned.
+
+    log, origin: see `save_weights`.
+    """
+    config = {"sizes": vars(prior.sizes), "diffusion": as_dict(diffusion), **learned}
+    save_weights(folder, prior.state_dict(), config, log, origin)
 
 
 def load_prior(folder: str | Path, **expected: Any) -> tuple[Prior, Diffusion]:
@@ -62,9 +69,11 @@ def load_prior(folder: str | Path, **expected: Any) -> tuple[Prior, Diffusion]:
     return prior.eval(), Diffusion(DiffusionParams(**config["diffusion"]), sizes.dim)
 
 
-def save_control(folder: str | Path, adapter: ControlAdapter, prior_folder: str | Path) -> None:
-    """Weights, and the hash of the prior that they belong to."""
-    save_weights(folder, adapter.state_dict(), {"prior": prior_hash(prior_folder)})
+def save_control(
+    folder: str | Path, adapter: ControlAdapter, prior_folder: str | Path, log: str = "", origin: Origin | None = None,
+) -> None:
+    """Weights, and the hash of the prior that they belong to; log, origin: see `save_weights`."""
+    save_weights(folder, adapter.state_dict(), {"prior": prior_hash(prior_folder)}, log, origin)
 
 
 def load_control(folder: str | Path, prior: Prior, prior_folder: str | Path) -> ControlAdapter:

@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pipeline.artifacts import ArtifactError, ShardSet
-from pipeline.artifacts.images import EncodedImages, image_columns
+from pipeline.artifacts.images import EncodedImages, ImageError, decode_image, image_columns
 
 THUMBNAIL = 96
 """Width and height of the figures' pictures."""
@@ -49,8 +49,8 @@ def png_uri(content: bytes) -> str:
 
 def _decoded(content: bytes, what: str, side: int) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(content)).convert("RGBA")
-    except (UnidentifiedImageError, OSError, TypeError) as error:
-        raise ArtifactError(f"{what} cannot be decoded ({error})") from None
+        picture = decode_image(content, "RGBA")
+    except ImageError as error:
+        raise ArtifactError(f"{what}: {error}") from None
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture

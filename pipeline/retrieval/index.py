@@ -52,8 +52,10 @@ class Index:
         """
         folder = Path(folder)
         manifest = read_json(folder / MANIFEST)
+        if not isinstance(manifest, dict) or not {"gallery", "index_sha256", "kind", "rows"} <= manifest.keys():
+            raise ArtifactError(f"{folder / MANIFEST}: not an index's manifest")
         path = folder / INDEX
-        if not path.is_file() or sha256_file(path) != manifest.get("index_sha256"):
+        if not path.is_file() or sha256_file(path) != manifest["index_sha256"]:
             raise ArtifactError(f"{path}: missing, or not the file that the manifest describes")
         if gallery is not None and sha256_file(Path(gallery) / MANIFEST) != manifest["gallery"]:
             raise ArtifactError(f"{folder}: not built from the present {gallery}")

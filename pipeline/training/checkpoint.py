@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.artifacts import ArtifactError, read_json, sha256_file, write_atomically, write_json
-from pipeline.artifacts.files import as_stored
+from pipeline.artifacts.files import as_stored, settle
+from pipeline.artifacts.weights import save_tensors
 
 
 class Ema:
@@ -54,9 +56,11 @@ class Checkpoint:
             tensors |= {f"ema/{name}": value for name, value in ema.average.items()}
         with write_atomically(self.folder) as aside:
             aside.mkdir()
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside / self.TENSORS)
-            state = {"step": step, "log": log, "identity": self.identity, "ema_updates": ema.updates if ema else 0}
-            write_json(aside / self.STATE, state | {"sha256": sha256_file(aside / self.TENSORS)})
+            save_tensors(aside / self.TENSORS, tensors)
+            pairs = [list(row.items()) for row in log]  # JSON would sort the columns
+            state = {"step": step, "log": pairs, "identity": self.identity, "ema_updates": ema.updates if ema else 0}
+            state["sha256"] = sha256_file(aside / self.TENSORS)
+            write_json(aside / self.STATE, state | {"own_sha256": _own_hash(state)})
         self.step = step
 
     def load(
@@ -66,11 +70,15 @@ class Checkpoint:
 
         Raises ArtifactError when there is one but it is damaged or does not fit the model.
         """
+        for folder in (self.folder.parent, self.folder):
+            settle(folder)
         if not (self.folder / self.STATE).is_file():
             return 0, []
         state = read_json(self.folder / self.STATE)
         path = self.folder / self.TENSORS
         try:
+            if _own_hash(state) != state["own_sha256"]:
+                raise ArtifactError(f"{self.folder / self.STATE}: does not match its own SHA-256; remove {self.folder} to start anew")
             if state["identity"] != self.identity:
                 return 0, []
             if not path.is_file() or sha256_file(path) != state["sha256"]:
@@ -79,8 +87,8 @@ class Checkpoint:
             if ema:
                 ema.updates = state["ema_updates"]
             self.step = state["step"]
-            return state["step"], state["log"]
-        except (KeyError, TypeError, RuntimeError) as error:
+            return state["step"], [dict(row) for row in state["log"]]
+        except (AttributeError, KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"{self.folder}: this checkpoint does not fit the model ({error}); remove it to start anew") from None
 
     @torch.no_grad()
@@ -97,8 +105,11 @@ class Checkpoint:
         for name, average in ema.average.items() if ema else ():
             _copy(tensors, f"ema/{name}", average)
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def _own_hash(state: dict[str, Any]) -> str:
+    """SHA-256 of the state's entries but for this one itself."""
+    entries = {name: value for name, value in state.items() if name != "own_sha256"}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def _copy(tensors: dict[str, Tensor], name: str, target: Tensor) -> None:

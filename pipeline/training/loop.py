@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from pipeline.config import OptimiserParams
 from pipeline.training.checkpoint import Checkpoint, Ema
+from pipeline.training.stopping import heed_sigterm, sigterm_came, stop
 
 
 class TrainingError(RuntimeError):
@@ -99,16 +100,18 @@ def make_accelerator(params: OptimiserParams, device: str) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=device == "cpu" or not torch.cuda.is_available())
 
 
+@heed_sigterm
 def train(
     task: Task, params: OptimiserParams, *, seed: int, folder: str | Path, identity: dict[str, Any], device: str = "auto",
     title: str = "train",
 ) -> list[dict[str, float]]:
     """Train `task.model` in place for `params.steps` optimiser steps and return the log.
 
-    folder: where the checkpoint lives while training (removed at the end); an existing checkpoint
-        with the same `identity` is continued.
+    folder: where the checkpoint lives; an existing one with the same `identity` is continued. It stays
+        until the caller has saved the weights in its place (`save_weights`), so that no kill loses them.
     identity: what must agree, beside the seed, for a checkpoint to be continued (parameters, data).
-    Raises TrainingError when the loss stops being finite: the last good checkpoint is kept.
+    Raises TrainingError when the loss stops being finite: the last good checkpoint is kept. On SIGTERM
+    the step is finished and a checkpoint saved before SystemExit ends the process.
     """
     accelerator = make_accelerator(params, device)
     trained = {name: parameter for name, parameter in task.model.named_parameters() if parameter.requires_grad}
@@ -145,12 +148,13 @@ def train(
         if step % params.log_every == 0 or step == params.steps - 1:
             log.append({"step": step, "loss": loss, "lr": learning_rate(params, step), "gradient_norm": float(norm), **metrics})
             progress.set_postfix(loss=f"{loss:.4f}", samples_s=f"{seen / (time.perf_counter() - began):.0f}")
-        if (step + 1) % params.checkpoint_every == 0 and step + 1 < params.steps and accelerator.is_main_process:
+        stopping, due = sigterm_came(), (step + 1) % params.checkpoint_every == 0 and step + 1 < params.steps
+        if (due or stopping) and accelerator.is_main_process:
             checkpoint.save(step + 1, log, task.model, trained, optimiser, ema)
+        if stopping:
+            stop(f"{title}: stopped by SIGTERM after step {step}; the checkpoint is kept, run it again to go on")
     if ema:
         ema.copy_to(trained)
-    if accelerator.is_main_process:
-        checkpoint.remove()
     task.model.eval()
     return log
 

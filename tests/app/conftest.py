@@ -56,7 +56,6 @@ def project(tables, tmp_path_factory) -> Path:
     (folder / "models/backbones").symlink_to(ROOT / "models/backbones")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        mllm.fingerprint.cache_clear()
         params = small_params()
         Path("params.yaml").write_text(yaml.safe_dump(as_dict(params)))
         untrained_models(params)
@@ -67,7 +66,6 @@ def project(tables, tmp_path_factory) -> Path:
         shutil.copytree("photos/.cir/index", "data/index/emoji_cir")
         training_captions(tables)
     yield folder
-    mllm.fingerprint.cache_clear()
 
 
 def small_params() -> Params:

@@ -1,7 +1,9 @@
 """Atomic writes: all or nothing, also when the process is killed."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import ArtifactError, read_json, sha256_file, write_atomically, write_json
+from pipeline.artifacts import ArtifactError, StorageError, read_json, sha256_file, write_atomically, write_json
+from pipeline.artifacts.files import settle
 
 KEYS = st.text(max_size=6)
 JSON = st.recursive(
@@ -46,6 +49,35 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
             aside.mkdir()
             (aside / name).write_text(name)
     assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["second"]
+
+
+STATES = ("old file", "partial written", "moved away", "replaced")
+
+
+@pytest.mark.parametrize("state", range(4), ids=STATES)
+def test_a_replacement_cut_off_at_any_step_is_settled(tmp_path, state):
+    """What is there is the old folder or the new one, whole, and nothing beside it."""
+    folder, aside, old = (tmp_path / name for name in ("folder", ".folder.partial", ".folder.old"))
+    for path, content in ((folder, "old"), (aside, "new")):
+        path.mkdir()
+        (path / "file").write_text(content)
+    if state == 0:
+        shutil.rmtree(aside)
+    if state >= 2:
+        os.replace(folder, old)
+    if state == 3:
+        os.replace(aside, folder)
+    settle(folder)
+    assert names(tmp_path) == ["folder"] and (folder / "file").read_text() == ("old" if state < 2 else "new")
+
+
+@pytest.mark.parametrize("number, named", [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EFBIG, True), (errno.ENOENT, False)])
+def test_a_full_disk_is_named_with_the_file_it_was_for(tmp_path, number, named):
+    with pytest.raises(OSError) as raised, write_atomically(tmp_path / "file") as aside:
+        aside.write_text("half")
+        raise OSError(number, os.strerror(number))  # as a write reports it: without a name
+    assert isinstance(raised.value, StorageError) == named and (str(tmp_path / "file") in str(raised.value)) == named
+    assert names(tmp_path) == []
 
 
 def test_missing_parents_are_made_and_an_old_remainder_goes(tmp_path):

@@ -1,11 +1,12 @@
 """Weights: what does not fit is named."""
 
+import json
+
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from pipeline.artifacts import ArtifactError, load_weights, save_weights
+from pipeline.artifacts import ArtifactError, load_weights, save_weights, sha256_file
 
 
 def model(width=4):
@@ -56,13 +57,31 @@ def test_missing_and_damaged_files_are_named(folder):
     content = path.read_bytes()
     for damaged in (content[:-5], b"", b"\0" * 40):
         path.write_bytes(damaged)
-        with pytest.raises(ArtifactError, match="model.safetensors: not readable"):
+        with pytest.raises(ArtifactError, match="model.safetensors: missing, or it does not match the SHA-256"):
             load_weights(folder, model())
     path.unlink()
-    with pytest.raises(ArtifactError, match="model.safetensors: not readable"):
+    with pytest.raises(ArtifactError, match="model.safetensors: missing, or it does not match the SHA-256"):
         load_weights(folder, model())
     (folder / "config.json").unlink()
     with pytest.raises(ArtifactError, match="config.json: no such file"):
+        load_weights(folder, model())
+
+
+def test_one_flipped_bit_of_a_weight_is_found(folder):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="model.safetensors: missing, or it does not match the SHA-256"):
+        load_weights(folder, model())
+
+
+def test_a_file_that_never_was_safetensors_is_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(b"\x80\x04 no safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sha256": sha256_file(path)}))
+    with pytest.raises(ArtifactError, match="model.safetensors: not readable as safetensors"):
         load_weights(folder, model())
 
 
@@ -76,8 +95,7 @@ def test_a_failed_save_leaves_the_old_weights(folder):
 
 def test_other_types_of_number_are_kept(tmp_path):
     half = {"weight": torch.ones(2, 3, dtype=torch.float16), "bias": torch.zeros(2, dtype=torch.float16)}
-    save_file(half, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text("{}")
+    save_weights(tmp_path / "half", half, {})
     linear = nn.Linear(3, 2)
-    load_weights(tmp_path, linear)
+    load_weights(tmp_path / "half", linear)
     assert linear.weight.dtype == torch.float32 and linear.weight.eq(1).all()

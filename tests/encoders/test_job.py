@@ -73,6 +73,26 @@ def test_a_resumed_run_equals_an_undisturbed_one_hash_for_hash(make, tiny_mllm, 
     assert sum(again.seen) == 14 - 7 * (calls >= 3), "a finished shard is not encoded again"
 
 
+def test_killed_again_before_anything_was_saved_the_rejected_rows_are_remembered(make, tiny_mllm, tmp_path, run):
+    rows = make.rows(17)
+    rows[2] = dataclasses.replace(rows[2], image=b"no image")
+    run(rows, tiny_mllm, tmp_path / "whole", max_rejected_share=0.5)
+    for calls in (4, 0):  # the first shard takes three
+        with pytest.raises(Killed):
+            run(rows, Counting(tiny_mllm, calls), tmp_path / "killed", max_rejected_share=0.5)
+    run(rows, tiny_mllm, tmp_path / "killed", max_rejected_share=0.5)
+    assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
+
+
+def test_rejections_of_an_earlier_identity_go(make, tiny_mllm, tmp_path):
+    rows = make.rows(5)
+    rows[1] = dataclasses.replace(rows[1], image=b"no image")
+    run_embedding_job(make.reader(rows), tiny_mllm, tmp_path, {"of": "bad"}, 3, max_rejected_share=0.5)
+    assert (tmp_path / REJECTED).exists()
+    run_embedding_job(make.reader(make.rows(5)), tiny_mllm, tmp_path, {"of": "good"}, 3)
+    assert not (tmp_path / REJECTED).exists()
+
+
 def test_a_finished_set_is_not_encoded_again(make, tiny_mllm, tmp_path, run):
     rows = make.rows(16)
     run(rows, tiny_mllm, tmp_path)

@@ -85,6 +85,9 @@ def test_identity_follows_the_weights_not_only_the_path(tiny_params, tmp_path):
     weights = other / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert fingerprint(str(other)) != fingerprint(str(folder))
+    before = fingerprint(str(other))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x02")  # trained anew while the process lives
+    assert fingerprint(str(other)) != before
     assert fingerprint("Qwen/Qwen2.5-VL-7B-Instruct") == ""
     assert identity(tiny_params) == identity(dataclasses.replace(tiny_params, backend="vllm"))
 

@@ -71,7 +71,6 @@ def write_clip(folder: Path) -> None:
 def workspace(tmp_path, monkeypatch):
     """Everything up to the training stages, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    mllm.fingerprint.cache_clear()
     Path("params.yaml").write_text(yaml.safe_dump(VALUES))
     params = load_params()
     ids = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]

@@ -1,12 +1,13 @@
 """The training stages and the query side of every method, over a dozen pictures."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.artifacts import ArtifactError
+from pipeline.artifacts import ArtifactError, weights
 from pipeline.diffcomp import load_diffcomp
 from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.pictures import Pictures
@@ -69,9 +70,29 @@ def test_both_stages_of_fusion_diff(trained):
 
 def test_a_stage_repeats_byte_for_byte(trained):
     before = files("models/prior") | files("models/control")
+    for folder in ("models/prior", "models/control"):
+        shutil.rmtree(folder)
     train_prior.main()
     train_control_adapter.main()
     assert files("models/prior") | files("models/control") == before
+
+
+def test_a_finished_training_is_not_repeated_unless_something_differs(trained, monkeypatch):
+    before, trainings = files("models/prior"), []
+    train = train_prior.train
+    monkeypatch.setattr(train_prior, "train", lambda *arguments, **options: trainings.append(1) or train(*arguments, **options))
+    train_prior.main()
+    assert not trainings and files("models/prior") == before
+    (PRIOR / "model.safetensors").write_bytes(before["models/prior/model.safetensors"][:-1] + b"\x55")
+    train_prior.main()
+    assert len(trainings) == 1 and files("models/prior") == before
+    monkeypatch.setattr(weights, "_code_hash", lambda modules: "another revision of the code")
+    train_prior.main()
+    assert len(trainings) == 2 and files("models/prior") == before
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(f"{text}seed: 1\n")
+    train_prior.main()
+    assert len(trainings) == 3 and files("models/prior") != before
 
 
 def test_each_description_conditions_its_share_of_the_hypotheses(trained):

@@ -108,16 +108,16 @@ def test_moving_average_by_hand():
 
 def test_the_average_is_what_training_leaves(make_task, make_params, tmp_path):
     plain, averaged = make_task(), make_task()
-    run(plain, make_params(ema_decay=0.0), tmp_path)
-    run(averaged, make_params(ema_decay=0.9), tmp_path)
+    run(plain, make_params(ema_decay=0.0), tmp_path / "plain")
+    run(averaged, make_params(ema_decay=0.9), tmp_path / "averaged")
     assert not torch.equal(plain.model.first.weight, averaged.model.first.weight)
 
 
 def test_the_same_seed_gives_the_same_bits(make_task, make_params, tmp_path):
     logs, weights = [], []
-    for seed in (0, 0, 1):
+    for number, seed in enumerate((0, 0, 1)):
         task = make_task()
-        logs.append(run(task, make_params(), tmp_path, seed=seed))
+        logs.append(run(task, make_params(), tmp_path / str(number), seed=seed))
         weights.append(task.model.first.weight.detach().clone())
     assert logs[0] == logs[1] and torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

@@ -1,14 +1,18 @@
 """A run that was cut off and goes on equals one that never stopped, bit for bit."""
 
 import json
+import os
+import shutil
+import signal
 
 import pytest
 import torch
 from torch import nn
 
-from pipeline.artifacts import ArtifactError
+from pipeline.artifacts import ArtifactError, save_weights
 from pipeline.training import train
 from pipeline.training.checkpoint import Checkpoint, Ema
+from pipeline.training.loop import log_csv
 
 
 class CutOff(BaseException):
@@ -56,7 +60,7 @@ def test_resumed_equals_never_stopped(make_task, make_params, tmp_path, changes,
     resumed = make_task()
     log = run(resumed, params, tmp_path / "cut")
     assert len(resumed.asked) == (12 - stop_at // 5 * 5) * micro_batches
-    assert log == expected
+    assert log == expected and log_csv(log) == log_csv(expected)
     assert_same(state(resumed), state(whole))
 
 
@@ -90,9 +94,43 @@ def test_the_optimisers_moments_and_the_average_come_back(make_task, make_params
     assert {path.name: path.read_bytes() for path in checkpoint.folder.iterdir()} == before
 
 
-def test_the_checkpoint_goes_when_training_is_done(make_task, make_params, tmp_path):
-    run(make_task(), make_params(), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def test_the_checkpoint_stays_until_the_weights_are_saved(make_task, make_params, tmp_path):
+    whole, again = make_task(), make_task()
+    log = run(whole, make_params(), tmp_path / "model")
+    assert run(again, make_params(), tmp_path / "model") == log and len(again.asked) == 2  # a kill before the stage had saved
+    assert_same(state(again), state(whole))
+    save_weights(tmp_path / "model", state(again), {})
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_kill_between_the_two_renames_of_a_checkpoint_loses_nothing(cut, make_task, make_params):
+    os.replace(cut, cut.with_name(".checkpoint.old"))
+    shutil.copytree(cut.with_name(".checkpoint.old"), cut.with_name(".checkpoint.partial"))
+    task = make_task()
+    resume(make_task, make_params, cut, task)
+    assert len(task.asked) == 7
+
+
+def test_sigterm_ends_a_training_behind_a_finished_step(make_task, make_params, tmp_path, capsys):
+    whole, task = make_task(), make_task()
+    log = run(whole, make_params(), tmp_path / "whole")
+    loss = task.loss
+
+    def terminated(*arguments):
+        if len(task.asked) == 7:
+            signal.raise_signal(signal.SIGTERM)
+        return loss(*arguments)
+
+    before = signal.getsignal(signal.SIGTERM)
+    task.loss = terminated
+    with pytest.raises(SystemExit) as ended:
+        run(task, make_params(), tmp_path / "cut")
+    assert ended.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
+    assert "stopped by SIGTERM after step 7" in capsys.readouterr().err
+    resumed = make_task()
+    assert run(resumed, make_params(), tmp_path / "cut") == log
+    assert len(task.asked) == 8 and len(resumed.asked) == 4  # no step twice
+    assert_same(state(resumed), state(whole))
 
 
 @pytest.mark.parametrize("options", [{"identity": {"a": (1, 3)}}, {"seed": 1}])
@@ -135,6 +173,15 @@ def test_a_damaged_state_is_named(make_task, make_params, cut, content):
         resume(make_task, make_params, cut)
 
 
+def test_a_flipped_digit_in_the_state_is_found(make_task, make_params, cut):
+    path = cut / "state.json"
+    text = path.read_text()
+    assert '"step": 5' in text
+    path.write_text(text.replace('"step": 5', '"step": 6'))
+    with pytest.raises(ArtifactError, match="state.json: does not match its own SHA-256"):
+        resume(make_task, make_params, cut)
+
+
 def test_a_checkpoint_of_another_model_is_named(make_task, make_params, cut):
     wider = make_task()
     wider.model.second = nn.Linear(8, 2)
@@ -148,5 +195,5 @@ def test_a_checkpoint_of_another_model_is_named(make_task, make_params, cut):
 
 def test_a_checkpoint_holds_no_time_and_no_place(cut):
     content = json.loads((cut / "state.json").read_text())
-    assert content.keys() == {"step", "log", "identity", "ema_updates", "sha256"}
+    assert content.keys() == {"step", "log", "identity", "ema_updates", "sha256", "own_sha256"}
     assert str(cut.parent) not in (cut / "state.json").read_text()

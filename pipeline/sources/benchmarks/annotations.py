@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 
@@ -97,7 +97,7 @@ class Row:
     def _checked(self, name: str, value: Any, kind: type | tuple[type, ...], called: str) -> Any:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise BenchmarkError(f"{self.where}: {name!r} is missing or not {called}")
-        return value
+        return _text(value, f"{self.where}, {name!r}") if kind is str else value
 
 
 def read_rows(path: Path, source: str) -> Iterator[Row]:
@@ -112,11 +112,37 @@ def read_annotation(path: Path, kind: type, source: str) -> Any:
         raise BenchmarkError(f"{path}: no such annotation file; {source}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BenchmarkError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, kind):
         raise BenchmarkError(f"{path}: not a JSON {'list' if kind is list else 'object'}")
     return content
+
+
+def read_names(path: Path, source: str) -> tuple[str, ...]:
+    """A JSON list of texts, none twice."""
+    names = tuple(_text(name, f"{path}: row {number}") for number, name in enumerate(read_annotation(path, list, source)))
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        raise BenchmarkError(f"{path}: {next(name for name in names if name in seen or seen.add(name))!r} is listed twice")
+    return names
+
+
+def read_paths(path: Path, source: str) -> dict[str, str]:
+    """A JSON object of image id -> path, none of which may lead out of the folder that it is relative to."""
+    paths = read_annotation(path, dict, source)
+    for name, place in paths.items():
+        parts = PurePosixPath(_text(place, f"{path}: {_text(name, str(path))!r}"))
+        if parts.is_absolute() or ".." in parts.parts:
+            raise BenchmarkError(f"{path}: {name!r} is at {place!r}, outside of the benchmark's folder")
+    return paths
+
+
+def _text(value: Any, where: str) -> str:
+    """Checked: a text that UTF-8 can hold, as tables do, and no path has a NUL in it."""
+    if not isinstance(value, str) or "\0" in value or value != value.encode("utf-8", "replace").decode():
+        raise BenchmarkError(f"{where}: {value!r} is not a proper text")
+    return value
 
 
 def check_split(benchmark: str, split: str, splits: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.sources.benchmarks.annotations import AnnotatedQuery, Annotations, check_split, read_annotation, read_rows
+from pipeline.sources.benchmarks.annotations import AnnotatedQuery, Annotations, check_split, read_paths, read_rows
 
 NAME, SPLITS = "cirr", ("val", "test1")
 VERSION = "rc2"
@@ -17,7 +17,7 @@ IMAGES_FROM = "CIRR's pictures are given out at https://github.com/Cuberick-Orio
 
 def read(folder: Path, split: str) -> list[Annotations]:
     check_split(NAME, split, SPLITS)
-    gallery = tuple(read_annotation(_image_split(folder, split), dict, ANNOTATIONS_FROM))
+    gallery = tuple(read_paths(_image_split(folder, split), ANNOTATIONS_FROM))
     queries = []
     for row in read_rows(folder / "captions" / f"cap.{VERSION}.{split}.json", ANNOTATIONS_FROM):
         reference = row.text("reference")
@@ -32,7 +32,7 @@ def image_files(folder: Path, image_ids: tuple[str, ...]) -> dict[str, Path]:
     relative: dict[str, str] = {}
     for split in SPLITS:
         if _image_split(folder, split).is_file():
-            relative |= read_annotation(_image_split(folder, split), dict, ANNOTATIONS_FROM)
+            relative |= read_paths(_image_split(folder, split), ANNOTATIONS_FROM)
     found = {}
     for image_id in image_ids:
         for root in (folder, folder / "img_raw"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.sources.benchmarks.annotations import AnnotatedQuery, Annotations, BenchmarkError, check_split, read_annotation, read_rows
+from pipeline.sources.benchmarks.annotations import AnnotatedQuery, Annotations, BenchmarkError, check_split, read_names, read_rows
 
 NAME, SPLITS = "fashioniq", ("val", "test")
 CATEGORIES = ("dress", "shirt", "toptee")
@@ -23,7 +23,7 @@ def read(folder: Path, split: str, parts: tuple[str, ...] = CATEGORIES) -> list[
 
 
 def _read_category(folder: Path, split: str, category: str) -> Annotations:
-    gallery = read_annotation(folder / "image_splits" / f"split.{category}.{split}.json", list, ANNOTATIONS_FROM)
+    gallery = read_names(folder / "image_splits" / f"split.{category}.{split}.json", ANNOTATIONS_FROM)
     queries = []
     for number, row in enumerate(read_rows(folder / "captions" / f"cap.{category}.{split}.json", ANNOTATIONS_FROM)):
         targets = (row.text("target"),) if "target" in row else ()
@@ -32,7 +32,7 @@ def _read_category(folder: Path, split: str, category: str) -> Annotations:
             raise BenchmarkError(f"{row.where}: {len(captions)} captions, not 2")
         query_id, reference = f"{category}/{number}", row.text("candidate")
         queries.append(AnnotatedQuery(query_id, reference, captions, targets, category=category, shared_concept=category))
-    return Annotations(NAME, f"{NAME}_{category}_{split}", tuple(queries), tuple(gallery))
+    return Annotations(NAME, f"{NAME}_{category}_{split}", tuple(queries), gallery)
 
 
 def wordings(captions: tuple[str, ...], order: str) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ IMAGES_FROM = (
     "https://homes.cs.washington.edu/~ranjay/visualgenome (for VG_100K/ and VG_100K_2/)"
 )
 DILATION = 0.7
+LARGEST = 1_000_000
+"""No picture has so many pixels a side."""
 FOLDERS = ("val2017", "VG_100K", "VG_100K_2", "VG_100K_all")
 
 
@@ -56,6 +58,8 @@ def _image(row: Row, boxes: dict[str, tuple[float, ...]]) -> str:
     box = row.numbers("instance_bbox", (int, float))
     if len(box) != 4:
         raise BenchmarkError(f"{row.where}: 'instance_bbox' has {len(box)} numbers, not 4")
+    if not all(-LARGEST < side < LARGEST for side in box):  # nor is NaN
+        raise BenchmarkError(f"{row.where}: 'instance_bbox' is no box of a picture: {list(map(str, box))}")
     image_id = f"{row.number('image_id')}@{','.join(f'{side:g}' for side in box)}"
     boxes[image_id] = box
     return image_id

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
 from pipeline.artifacts import schemas
+from pipeline.artifacts.images import open_image
 from pipeline.config import DataParams
 from pipeline.sources.benchmarks import circo, cirr, fashioniq, genecis
 from pipeline.sources.benchmarks.annotations import AnnotatedQuery, Annotations, BenchmarkError
@@ -97,7 +96,7 @@ def images_table(folder: Path, annotations: Annotations, known: dict[Path, Facts
     for image_id in gallery:
         try:
             rows.append(_image_row(image_id, files[image_id], annotations.boxes.get(image_id), known))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, ValueError) as error:
             unreadable.append(f"{files[image_id]} ({str(error).splitlines()[0]})")
     if unreadable:
         raise BenchmarkError(f"{annotations.name}: {len(unreadable)} of {len(gallery)} images cannot be read, the first is {unreadable[0]}")
@@ -123,7 +122,7 @@ def _image_row(image_id: str, path: Path, box: tuple[float, ...] | None, known: 
 
 def _facts(path: Path) -> Facts:
     content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(content) as image:
         return hashlib.sha256(content).hexdigest(), image.width, image.height
 
 

@@ -116,7 +116,9 @@ def read_emoji(folder: str | Path) -> list[Emoji]:
         rows = json.loads(read_members(tarball, "en/", ".json")["data"])
         names = json.loads(read_members(tarball, "meta/", ".json")["groups"])
         return parse_rows(rows, names)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except SourceError:
+        raise
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise SourceError(f"{tarball}: labels are not in the expected shape ({error!r})") from None
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ LABELS = Package(
     "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
 )
 PACKAGES = (NOTO, OPENMOJI, TWEMOJI, LABELS)
+MOST_BYTES = 1_000_000_000
+"""So much of one package is held in memory; the largest part of these has a twentieth of it."""
 
 
 def integrity_of(path: Path) -> str:
@@ -104,16 +107,23 @@ def _verify(package: Package, tarball: Path) -> None:
 def read_members(tarball: str | Path, prefix: str, suffix: str) -> dict[str, bytes]:
     """Members of a package whose path is `prefix` + name + `suffix`, by name, in one pass.
 
-    Paths are inside npm's own top folder `package/`. Raises SourceError naming the tarball.
+    Paths are inside npm's own top folder `package/`. Nothing is unpacked, and no more than MOST_BYTES
+    are taken. Raises SourceError naming the tarball.
     """
     start = f"package/{prefix}"
     members: dict[str, bytes] = {}
+    room = MOST_BYTES
     try:
         with tarfile.open(tarball, "r:gz") as archive:
             for member in archive:
                 if member.isfile() and member.name.startswith(start) and member.name.endswith(suffix):
+                    room -= member.size
+                    if room < 0:
+                        raise SourceError(f"{tarball}: {prefix}*{suffix} are more than {MOST_BYTES:,} bytes")
                     members[member.name[len(start) : -len(suffix)]] = archive.extractfile(member).read()
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except SourceError:
+        raise
+    except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error) as error:
         raise SourceError(f"{tarball}: not a readable package ({error})") from None
     if not members:
         raise SourceError(f"{tarball}: holds no {prefix}*{suffix}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
+from pipeline.artifacts.images import decode_image
 from pipeline.sources.emoji.fetch import NOTO, OPENMOJI, TWEMOJI, Package, SourceError, read_members
 
 
@@ -47,10 +48,8 @@ def to_png(content: bytes, size: int, name: str) -> bytes:
     try:
         if content.lstrip()[:1] == b"<":
             content = bytes(resvg_py.svg_to_bytes(svg_string=content.decode("utf-8"), width=size, height=size))
-        with Image.open(io.BytesIO(content)) as opened:
-            picture = opened.convert("RGBA")
-    # resvg reports a bad drawing as ValueError; Pillow's errors are OSErrors or SyntaxErrors.
-    except (ValueError, OSError, SyntaxError) as error:
+        picture = decode_image(content, "RGBA")
+    except ValueError as error:  # resvg's of a bad drawing as well
         raise SourceError(f"{name}: not a readable image ({str(error).splitlines()[0]})") from None
     if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.LANCZOS)

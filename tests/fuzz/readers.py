@@ -1,0 +1,291 @@
+"""Every reader of outside data: what it is given, damaged, and how it is called."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from pipeline.app.pictures import read_picture
+from pipeline.app.predictions import read_predictions
+from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sha256_file, write_table
+from pipeline.artifacts.images import EncodedImages, image_columns
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.config import IndexParams, load_params
+from pipeline.encoders.job import EncoderRow, UnreadableRow, decode
+from pipeline.encoders.pictures import Pictures
+from pipeline.retrieval import Index, build_index, read_queries
+from pipeline.retrieval.gallery import vectors
+from pipeline.sources.benchmarks import read_annotations
+from pipeline.sources.benchmarks.tables import images_table, queries_table
+from pipeline.sources.emoji.cldr import read_emoji
+from pipeline.sources.emoji.fetch import LABELS
+from pipeline.sources.emoji.images import NOTO_TEAM, read_team, to_png
+from tests import miniature
+from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_text
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """`read` gets what `cases` draws and a folder; it may only raise named errors."""
+
+    cases: st.SearchStrategy
+    read: Callable[[Any], None]
+
+
+def pictures() -> list[bytes]:
+    """A picture in every format that is taken, and in some that are not."""
+    colours = np.random.default_rng(0).integers(0, 256, (16, 20, 4), dtype=np.uint8)
+    whole = []
+    for kind, mode, options in (
+        ("PNG", "RGBA", {}), ("PNG", "P", {}), ("PNG", "I;16", {}), ("JPEG", "RGB", {}), ("JPEG", "RGB", {"progressive": True}),
+        ("GIF", "P", {}), ("BMP", "RGB", {}), ("PPM", "RGB", {}), ("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("WEBP", "RGBA", {}), ("AVIF", "RGB", {}), ("ICO", "RGBA", {}), ("TGA", "RGB", {}),
+    ):
+        buffer = io.BytesIO()
+        image = Image.fromarray(colours).convert("L" if mode == "I;16" else mode)
+        (image.convert("I;16") if mode == "I;16" else image).save(buffer, kind, **options)
+        whole.append(buffer.getvalue())
+    return whole
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><path d="M0 0h8v8z" fill="#f00"/><circle cx="4" cy="4" r="2"/></svg>'
+
+
+def readers(folder: Path) -> dict[str, Reader]:
+    """By name; each writes its cases below `folder`."""
+    whole = pictures()
+    lists = {"1": [2, 3], "2": [3, 4], "version": "rc2", "metric": "recall"}
+    made = {
+        "picture from people": Reader(damaged_bytes(whole), read_picture),
+        "picture of a job": Reader(damaged_bytes(whole), _job_picture),
+        "picture of a package": Reader(damaged_bytes([*whole[:3], SVG]), lambda content: to_png(content, 16, "one")),
+        "parameters": Reader(damaged_text((ROOT / "params.yaml").read_text()), _file(folder / "params.yaml", load_params)),
+        "predictions": Reader(damaged_json(lists), _predictions(folder / "lists.json")),
+    }
+    makers = (_benchmark_readers, _package_readers, _shard_readers, _image_tables, _index_reader, _weights_readers)
+    for make in makers:
+        made |= make(folder)
+    return made
+
+
+def _file(path: Path, read: Callable[[Path], Any]) -> Callable[[bytes], None]:
+    def reading(content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        read(path)
+
+    return reading
+
+
+def _job_picture(content: bytes) -> None:
+    try:
+        decode(EncoderRow("one", "", content))
+    except UnreadableRow:  # the job keeps the row aside, with the reason
+        pass
+
+
+def _predictions(path: Path) -> Callable[[bytes], None]:
+    def read(content: bytes) -> None:
+        for benchmark in ("cirr", "circo", "genecis"):
+            try:
+                _file(path, lambda file: read_predictions([file], benchmark))(content)  # noqa: B023
+            except ValueError as error:
+                last = error
+            else:
+                last = None
+        if last:
+            raise last
+
+    return read
+
+
+def _benchmark_readers(folder: Path) -> dict[str, Reader]:
+    """Annotations and image lists, and a picture that they name; each file damaged in turn."""
+    made = {}
+    for benchmark, root in miniature.write_all(folder / "benchmarks", queries=2).items():
+        split = {"fashioniq": "val", "cirr": "val", "circo": "val", "genecis": "val"}[benchmark]
+        files = sorted(path for path in root.rglob("*.json") if "test" not in path.name)
+        cases = st.one_of(*(st.tuples(st.just(path), damaged_json(json.loads(path.read_text()))) for path in files))
+        images = sorted(root.rglob("*.[jp][pn]g"))[:2]
+        cases |= st.one_of(*(st.tuples(st.just(path), damaged_bytes([path.read_bytes()])) for path in images))
+        made[f"{benchmark} folder"] = Reader(cases, _benchmark(benchmark, root, split))
+    return made
+
+
+def _benchmark(benchmark: str, root: Path, split: str) -> Callable[[tuple[Path, bytes]], None]:
+    def read(case: tuple[Path, bytes]) -> None:
+        path, content = case
+        before = path.read_bytes()
+        path.write_bytes(content)
+        try:
+            for found in read_annotations(benchmark, root, split):
+                queries_table(found, "both" if benchmark == "fashioniq" else "")
+                table = images_table(root, found)
+                for name in table["path"].to_pylist():
+                    assert Path(name).resolve().is_relative_to(root.resolve()), f"{name} lies outside of the benchmark's folder"
+                for encoded in EncodedImages(table.slice(0, 3)):
+                    assert encoded
+        finally:
+            path.write_bytes(before)
+
+    return read
+
+
+def _tarball(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _package_readers(folder: Path) -> dict[str, Reader]:
+    labels = [
+        {"label": "woman firefighter: light skin tone", "hexcode": "1F469-200D-1F692", "group": 1, "subgroup": 25, "tags": ["fire"]},
+        {"label": "red heart", "hexcode": "2764", "group": 0, "subgroup": 11, "skins": [{"label": "a", "hexcode": "1", "tone": [1, 2]}]},
+    ]
+    names = {"groups": {"0": "smileys-emotion", "1": "people-body"}, "subgroups": {"25": "person-role", "11": "heart"}}
+    place = folder / "packages"
+    place.mkdir()
+    whole = {"en/data.json": json.dumps(labels).encode(), "meta/groups.json": json.dumps(names).encode()}
+    both = st.one_of(
+        damaged_json(labels).map(lambda content: _tarball({**whole, "en/data.json": content})),
+        damaged_json(names).map(lambda content: _tarball({**whole, "meta/groups.json": content})),
+    )
+    packed = damaged_bytes([_tarball({f"img/google/64/{number}.png": png for number, png in enumerate(pictures()[:3])})])
+    both |= damaged_bytes([_tarball(whole)])
+    return {
+        "labels of a package": Reader(both, _file(place / LABELS.tarball, lambda path: read_emoji(place))),
+        "pictures' package": Reader(packed, _file(place / NOTO_TEAM.package.tarball, lambda path: read_team(NOTO_TEAM, place))),
+    }
+
+
+def _resealed(folder: Path, name: str, content: bytes) -> None:
+    """Put `content` in a file's place and make the manifest vouch for it: what only the content can tell must be found."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for shard in manifest["shards"]:
+        if shard["name"] == name:
+            shard["sha256"] = sha256_file(folder / name)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def _gallery(folder: Path) -> Path:
+    rows = np.eye(6, 4, dtype=np.float32) + np.eye(6, 4, -4, dtype=np.float32)
+    table = [{"id": f"row {number}", "vector": vector} for number, vector in enumerate(rows)]
+    write_table(folder, pa.Table.from_pylist(table, schema=schemas.embeddings(4)), {"model": "one"}, rows_per_shard=4)
+    return folder
+
+
+def _other_shards() -> list[bytes]:
+    """Parquet files of other tables."""
+    import pyarrow.parquet as pq
+
+    made = []
+    for schema in (schemas.IMAGES, schemas.QUERIES, schemas.embeddings(3), pa.schema([("id", pa.int64()), ("vector", pa.string())])):
+        buffer = io.BytesIO()
+        pq.write_table(schema.empty_table(), buffer)
+        made.append(buffer.getvalue())
+    return made
+
+
+def _shard_readers(folder: Path) -> dict[str, Reader]:
+    shards = _gallery(folder / "gallery")
+    manifest, first = (shards / MANIFEST).read_bytes(), (shards / "part-00000.parquet").read_bytes()
+
+    def read() -> None:
+        for _, rows in vectors(ShardSet.open(shards)):
+            assert np.isfinite(rows).all()
+        ShardSet.open(shards, {"model": "one"}).table(["id", "vector"])
+
+    def read_shard(content: bytes) -> None:
+        (shards / MANIFEST).write_bytes(manifest)
+        _resealed(shards, "part-00000.parquet", content)
+        read()
+
+    def read_manifest(content: bytes) -> None:
+        (shards / "part-00000.parquet").write_bytes(first)
+        (shards / MANIFEST).write_bytes(content)
+        read()
+
+    return {
+        "shard": Reader(damaged_bytes([first]) | st.sampled_from(_other_shards()), read_shard),
+        "manifest": Reader(damaged_json(json.loads(manifest)), read_manifest),
+    }
+
+
+def _image_tables(folder: Path) -> dict[str, Reader]:
+    place = folder / "images"
+    rows = [{"image_id": "one", "bytes": pictures()[0], "width": 20, "height": 16}]
+    queries = [{"query_id": "q", "reference_id": "one", "modifications": ["red"], "target_ids": ["one"]}]
+    write_table(place, pa.Table.from_pylist(rows, schema=schemas.IMAGES), {})
+    asked = folder / "queries"
+    write_table(asked, pa.Table.from_pylist(queries, schema=schemas.QUERIES), {})
+    name = "part-00000.parquet"
+
+    def read_images(content: bytes) -> None:
+        _resealed(place, name, content)
+        image_columns(ShardSet.open(place))
+        found = Pictures(place)
+        for image_id in found.ids:
+            found.image(image_id)
+
+    def read_asked(content: bytes) -> None:
+        _resealed(asked, name, content)
+        read_queries(asked)
+
+    others = st.sampled_from(_other_shards())
+    return {
+        "images table": Reader(damaged_bytes([(place / name).read_bytes()]) | others, read_images),
+        "queries table": Reader(damaged_bytes([(asked / name).read_bytes()]) | others, read_asked),
+    }
+
+
+def _index_reader(folder: Path) -> dict[str, Reader]:
+    gallery, place = _gallery(folder / "indexed"), folder / "index"
+    build_index(gallery, place, IndexParams(recall_queries=0))
+
+    def read(content: bytes) -> None:
+        (place / MANIFEST).write_bytes(content)
+        Index.open(place, gallery).search(np.eye(2, 4, dtype=np.float32), 2)
+
+    return {"index manifest": Reader(damaged_json(json.loads((place / MANIFEST).read_text())), read)}
+
+
+def _weights_readers(folder: Path) -> dict[str, Reader]:
+    place = folder / "weights"
+    save_weights(place, nn.Linear(3, 2).state_dict(), {"sizes": {"width": 3}})
+    weights, config = (place / "model.safetensors").read_bytes(), (place / "config.json").read_text()
+
+    def read_weights(content: bytes) -> None:
+        (place / "model.safetensors").write_bytes(content)
+        sealed = json.loads(config) | {"sha256": sha256_file(place / "model.safetensors")}
+        (place / "config.json").write_text(json.dumps(sealed))
+        load_weights(place, nn.Linear(3, 2), {"sizes": {"width": 3}})
+
+    def read_config(content: bytes) -> None:
+        (place / "model.safetensors").write_bytes(weights)
+        (place / "config.json").write_bytes(content)
+        load_weights(place, nn.Linear(3, 2), {"sizes": {"width": 3}})
+
+    return {
+        "weights": Reader(damaged_bytes([weights]), read_weights),
+        "weights' configuration": Reader(damaged_json(json.loads(config)), read_config),
+    }
+
+
