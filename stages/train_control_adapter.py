@@ -12,7 +12,7 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import as_dict, load_params
 from pipeline.fusion_diff import ControlAdapter, ControlTask
 from pipeline.fusion_diff.files import check_same_ids, load_prior, prior_hash, read_conditions, read_vectors, save_control
-from pipeline.runtime import set_up
+from pipeline.runtime import device, set_up
 from pipeline.training import train
 from pipeline.training.loop import log_csv
 
@@ -29,7 +29,8 @@ def main() -> None:
     text, _ = read_conditions(TEXTS, ids)  # the encoded edit texts
     prior, diffusion = load_prior(PRIOR)
     adapter = ControlAdapter(prior)
-    task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg)
+    compiled = params.control.compile and device(params.runtime) == "cuda"
+    task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg, compiled)
     identity = {
         "control": as_dict(params.control), "seed": params.seed, "prior": prior_hash(PRIOR),
         "triplets": [sha256_file(folder / MANIFEST) for folder in (QUERIES, TARGETS, TEXTS)],
