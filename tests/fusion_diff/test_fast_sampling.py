@@ -92,7 +92,8 @@ def test_on_a_gpu_graphs_give_what_the_plain_path_gives(randomise, rows):
     """fp32 within 1e-5; bfloat16 at a cosine of 0.999 with fp32; a replay repeats itself."""
     torch.backends.cuda.matmul.allow_tf32 = False
     sizes = PriorSizes(
-        dim=256, channels=4, grid=16, patch_size=2, width=288, heads=4, depth=6, ffn_ratio=4, time_frequencies=64, text_dim=128, text_tokens=60
+        dim=256, channels=4, grid=16, patch_size=2, width=288, heads=4, depth=6, ffn_ratio=4, time_frequencies=64, text_dim=128,
+        text_tokens=60,
     )
     prior = randomise(Prior(sizes), 0.03).eval().cuda()
     adapter = randomise(ControlAdapter(prior), 0.03).eval().cuda()
