@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -126,8 +127,8 @@ class TextConditions:
         if not mask.all():
             states.masked_fill_(~mask[..., None], 0)
         elif gpu:
-            return states.to(device, non_blocking=True).float(), None
-        return states.to(device, non_blocking=True).float(), mask.to(device, non_blocking=True)
+            return _send(states, torch.device(device)).float(), None
+        return (_send(states, torch.device(device)) if gpu else states).float(), mask.to(device, non_blocking=True)
 
 
 class BatchEncoder(Protocol):
@@ -168,6 +169,21 @@ class EncodedConditions:
         self._tokens, self._encoded = self._tokens + sum(map(len, states)), self._encoded + len(states)
         named = [f"text {row}" for row in rows]
         return TextConditions.from_list(states, named).batch(torch.arange(len(rows)), device, multiple)
+
+
+@functools.cache
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _send(states: Tensor, device: torch.device) -> Tensor:
+    """Pinned states to a GPU, beside what it computes: the batch before is usually still under way."""
+    computing, copying = torch.cuda.current_stream(device), _copying(device)
+    with torch.cuda.stream(copying):
+        sent = states.to(device, non_blocking=True)
+    computing.wait_stream(copying)
+    sent.record_stream(computing)
+    return sent
 
 
 def check_vectors(vectors: Tensor, dim: int, name: str, ids: Sequence[str] | None = None) -> Tensor:

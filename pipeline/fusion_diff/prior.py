@@ -237,12 +237,15 @@ class Prior(nn.Module):
         return self.out(features).float()
 
 
+COMPILER_OPTIONS: dict[str, object] = {}
+
+
 def compile_each(modules: Iterable[nn.Module]) -> None:
     """Compile modules of one class in place, as one piece of code for each combination of shapes."""
     torch._dynamo.config.automatic_dynamic_shapes = False  # the second batch size would slow down the first
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in modules:
-        module.compile()
+        module.compile(options=COMPILER_OPTIONS or None)
 
 
 def mark_dynamic(text: Sequence[KeysValues], rows: int) -> None:

@@ -45,6 +45,10 @@ def solve(denoise: Denoiser, noise: Tensor, diffusion: Diffusion, steps: int) ->
     return sample
 
 
+SMALL = 4
+"""Rows up to which both branches of the guidance share one attention call on a GPU."""
+
+
 class Sampler:
     """Draws target embeddings from the prior, steered by the Control-Adapter where there is one.
 
@@ -103,7 +107,8 @@ class Sampler:
         context = self.prior.text_context(inputs.states, inputs.mask, rows=len(inputs.states))
         text = self.prior.text_keys_values(context)
         if self.guidance_scale > 0.0:
-            text = [own._replace(null=null.null) for own, null in zip(text, self._null, strict=True)]
+            join = _join if len(inputs.states) <= SMALL and self.device.type == "cuda" else _add_null
+            text = [join(own, null) for own, null in zip(text, self._null, strict=True)]
         adapter_text, shift = None, None
         if self.adapter is not None:
             adapter_text, shift = self.adapter.text_keys_values(context), self.adapter.shift(inputs.control)
@@ -231,6 +236,30 @@ class Sampler:
             return guide(conditional, self.prior(noisy, steps, *without), self.guidance_scale)
 
         return denoise
+
+
+def _add_null(text: KeysValues, null: KeysValues) -> KeysValues:
+    """The unconditional rows attend to the null condition in a call of their own."""
+    return text._replace(null=null.null)
+
+
+def _join(text: KeysValues, null: KeysValues) -> KeysValues:
+    """Both branches' keys and values as one: the null condition for B rows, then the B texts, padded alike and masked.
+
+    That is more arithmetic and half the calls, which is quicker as long as a call leaves a GPU half empty.
+    """
+    rows, heads, tokens, _ = text.text[0].shape
+    count = null.null[0].shape[2]
+    length = -(-max(tokens, count) // 8) * 8
+    parts = [
+        torch.cat([F.pad(without, (0, 0, 0, length - count)).expand(rows, -1, -1, -1), F.pad(within, (0, 0, 0, length - tokens))])
+        for without, within in zip(null.null, text.text, strict=True)
+    ]  # each [2B, H, T, C]
+    kept = torch.arange(length, device=parts[0].device) < count  # [T]
+    own = torch.ones(rows, 1, 1, tokens, dtype=torch.bool, device=kept.device) if text.mask is None else text.mask
+    mask = torch.cat([kept.expand(rows, 1, 1, -1), F.pad(own, (0, length - tokens))])  # [2B, 1, 1, T]
+    additive = torch.zeros(mask.shape, dtype=parts[0].dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+    return KeysValues(None, tuple(parts), additive)
 
 
 def _stack(*texts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
