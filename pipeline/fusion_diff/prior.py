@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo
@@ -237,7 +237,8 @@ class Prior(nn.Module):
         return self.out(features).float()
 
 
-COMPILER_OPTIONS: dict[str, object] = {}
+COMPILER_OPTIONS: dict[str, Any] = {}
+"""Options of inductor for the blocks, for benchmarks to try."""
 
 
 def compile_each(modules: Iterable[nn.Module]) -> None:

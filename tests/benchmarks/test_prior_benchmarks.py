@@ -27,7 +27,7 @@ def _on_a_cpu(monkeypatch):
 
 def test_training(tmp_path):
     out = tmp_path / "bench.json"
-    prior_training.main([4], samples=8, steps=1, tokens=40, out=out)
+    prior_training.main([4], samples=8, steps=1, tokens=40, ragged=True, out=out)
     found = json.loads(out.read_text())
     assert [str(row["text_tokens"])[:8] for row in found["rows"]] == ["40", "20 to 60", "40"]
     ours, ragged, other = found["rows"]
