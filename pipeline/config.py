@@ -147,6 +147,8 @@ class TextEncoderParams:
     revision: str = ""
     dim: int = 384
     max_tokens: int = 32
+    while_training: bool = False
+    """Stage 1 encodes the captions as it needs them, and their token states are not stored."""
 
 
 @dataclass
@@ -215,6 +217,8 @@ class PriorParams(OptimiserParams):
     ffn_ratio: int = 4
     time_frequencies: int = 256
     p_cfg: float = 0.1
+    compile: bool = False
+    """Train with compiled blocks: minutes of compiling for kernels made to measure, on a GPU."""
     diffusion: DiffusionParams = field(default_factory=DiffusionParams)
 
     def __post_init__(self) -> None:
@@ -229,6 +233,8 @@ class ControlParams(OptimiserParams):
     """The Control-Adapter, Stage 2. Its sizes are the prior's."""
 
     p_cfg: float = 0.1
+    compile: bool = False
+    """As `prior.compile`."""
 
 
 @dataclass
@@ -400,6 +406,8 @@ class RetrieveParams:
     control_scale: float = 1.0
     temperature: float = 1.0
     """Scales the starting noise (see `Sampler`). 1: the paper."""
+    fast: bool = False
+    """On a GPU: sample in bfloat16, compiled, and as CUDA graphs of fixed sizes (see `Sampler`)."""
     hypotheses: int = 1
     descriptions: int = 1
     """D: the likeliest target descriptions of a query; each conditions hypotheses / D of its hypotheses. 1: the paper."""

@@ -148,8 +148,11 @@ class FusionDiffQueries:
         prior, diffusion = load_prior(prior_folder, **identity(params.encoder), **text_identity(params.text_encoder))
         adapter = load_control(control_folder, prior, prior_folder).to(where)
         prior.to(where)
+        fast = sizes.fast and where == "cuda"
+        if fast:
+            prior.bfloat16(), adapter.bfloat16()
         stage1, full = (
-            Sampler(prior, control, diffusion, sizes.solver_steps, sizes.guidance_scale, sizes.control_scale, sizes.temperature)
+            Sampler(prior, control, diffusion, sizes.solver_steps, sizes.guidance_scale, sizes.control_scale, sizes.temperature, fast)
             for control in (None, adapter)
         )
         mllm, text_encoder = open_mllm(params.encoder, params.runtime.device), TextEncoder(params.text_encoder, params.runtime.device)

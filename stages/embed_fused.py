@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.app.errors import run_stage
-from pipeline.artifacts import ShardSet, sha256_file
+from pipeline.artifacts import ShardSet, schemas, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
 from pipeline.encoders import mllm, text
@@ -41,7 +41,10 @@ def main() -> None:
     e_text = text.TextEncoder(params.text_encoder, params.runtime.device)
     conditions = text.identity(params.text_encoder) | inputs
     captions, instructions = PairReader(None, texts, training_caption, unreadable), TripletReader(triplets, "instruction", skip=unreadable)
-    run_condition_job(captions, e_text, FUSED / "pairs_text", conditions, size, rows_per_shard=MANY)
+    if params.text_encoder.while_training:
+        write_table(FUSED / "pairs_text", schemas.conditions(params.text_encoder.dim).empty_table(), conditions)
+    else:
+        run_condition_job(captions, e_text, FUSED / "pairs_text", conditions, size, rows_per_shard=MANY)
     run_condition_job(instructions, e_text, FUSED / "triplets_text", conditions, size, rows_per_shard=MANY)
 
 

@@ -13,7 +13,7 @@ from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
 from pipeline.fusion_diff import ControlAdapter, ControlTask
 from pipeline.fusion_diff.files import check_same_ids, load_prior, prior_hash, read_conditions, read_vectors, save_control
-from pipeline.runtime import set_up
+from pipeline.runtime import device, set_up
 from pipeline.training import train
 from pipeline.training.loop import log_csv
 
@@ -37,7 +37,8 @@ def main() -> None:
     text, _ = read_conditions(TEXTS, ids)  # the encoded edit texts
     prior, diffusion = load_prior(PRIOR)
     adapter = ControlAdapter(prior)
-    task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg)
+    compiled = params.control.compile and device(params.runtime) == "cuda"
+    task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg, compiled)
     where = {"folder": FOLDER, "device": params.runtime.device, "title": "control adapter"}
     log = train(task, params.control, seed=params.seed, identity=identity, **where)
     if PartialState().is_main_process:

@@ -3,38 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
 from pipeline.app.errors import run_stage
-from pipeline.artifacts import sha256_file
+from pipeline.artifacts import ShardSet, sha256_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
-from pipeline.config import as_dict, load_params
-from pipeline.fusion_diff import Diffusion, Prior, PriorSizes, PriorTask
-from pipeline.fusion_diff.files import read_conditions, read_vectors, save_prior
-from pipeline.runtime import set_up
+from pipeline.config import Params, as_dict, load_params
+from pipeline.encoders.readers import PairReader
+from pipeline.encoders.rejected import rejected_images
+from pipeline.encoders.text import TextEncoder, identity
+from pipeline.fusion_diff import Diffusion, EncodedConditions, Prior, PriorSizes, PriorTask
+from pipeline.fusion_diff.conditions import Texts
+from pipeline.fusion_diff.files import check_same_ids, read_conditions, read_vectors, save_prior
+from pipeline.runtime import device, set_up
+from pipeline.text.captions import training_caption
 from pipeline.training import train
 from pipeline.training.loop import log_csv
 
 PAIRS, TEXTS, FOLDER = Path("data/fused/pairs"), Path("data/fused/pairs_text"), Path("models/prior")
+CAPTIONS = Path("data/texts/pairs")
+
+
+def read_texts(params: Params, ids: list[str]) -> tuple[Texts, dict[str, Any]]:
+    """The pairs' texts, from shards or to be encoded while training, and whose states they are."""
+    if not params.text_encoder.while_training:
+        return read_conditions(TEXTS, ids)
+    rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_caption, rejected_images(PAIRS)).rows(0))
+    check_same_ids(CAPTIONS, [row.id for row in rows], ids)
+    encoder, sizes = TextEncoder(params.text_encoder, params.runtime.device), params.text_encoder
+    return EncodedConditions([row.text for row in rows], encoder, sizes.dim, sizes.max_tokens), identity(sizes)
 
 
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
-    identity = {
+    trained_on = {
         "prior": as_dict(params.prior), "text_encoder": as_dict(params.text_encoder), "seed": params.seed,
         "pairs": sha256_file(PAIRS / MANIFEST), "texts": sha256_file(TEXTS / MANIFEST),
     }
-    origin = Origin(Path("models/.made/prior.json"), identity, ("artifacts", "fusion_diff", "runtime", "training"))
+    origin = Origin(Path("models/.made/prior.json"), trained_on, ("artifacts", "fusion_diff", "runtime", "training"))
     if origin.made(FOLDER):
         return
     ids, z0, embedded = read_vectors(PAIRS)
-    text, encoded = read_conditions(TEXTS, ids)
+    text, encoded = read_texts(params, ids)
     sizes = PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens)
-    task = PriorTask(Prior(sizes), Diffusion(params.prior.diffusion, sizes.dim), z0, text, params.prior.p_cfg)
-    log = train(task, params.prior, seed=params.seed, folder=FOLDER, identity=identity, device=params.runtime.device, title="prior")
+    compiled = params.prior.compile and device(params.runtime) == "cuda"
+    task = PriorTask(Prior(sizes), Diffusion(params.prior.diffusion, sizes.dim), z0, text, params.prior.p_cfg, compiled)
+    log = train(task, params.prior, seed=params.seed, folder=FOLDER, identity=trained_on, device=params.runtime.device, title="prior")
+    if isinstance(text, EncodedConditions):
+        text.encoder.warn_truncated()
     if PartialState().is_main_process:
         made_of = {"encoder": embedded.get("encoder"), "text_encoder": encoded.get("text_encoder")}
         save_prior(FOLDER, task.model, params.prior.diffusion, made_of, log_csv(log), origin)

@@ -1,6 +1,6 @@
 """Fusion-Diff: the DiT prior, its Control-Adapter, the diffusion process and the sampler."""
 
-from pipeline.fusion_diff.conditions import TextConditions, check_vectors
+from pipeline.fusion_diff.conditions import EncodedConditions, TextConditions, check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior, controlled
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.prior import Prior, PriorSizes
@@ -8,6 +8,6 @@ from pipeline.fusion_diff.sampler import Sampler
 from pipeline.fusion_diff.tasks import ControlTask, PriorTask
 
 __all__ = [
-    "ControlAdapter", "ControlTask", "ControlledPrior", "Diffusion", "Prior", "PriorSizes", "PriorTask", "Sampler",
+    "ControlAdapter", "ControlTask", "ControlledPrior", "Diffusion", "EncodedConditions", "Prior", "PriorSizes", "PriorTask", "Sampler",
     "TextConditions", "check_vectors", "controlled",
 ]

@@ -1,13 +1,36 @@
-"""Text conditions: ragged token states, and the checks of what a model is fed."""
+"""Text conditions: ragged token states, stored or encoded when asked for, and the checks of what a model is fed."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
+
+
+class Texts(Protocol):
+    """Where a training takes the token states of its N texts from."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def dim(self) -> int:
+        """Width of the token states."""
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a text may have."""
+
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens of a text, on average or as far as known."""
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor | None]:
+        """See `TextConditions.batch`."""
 
 
 class TextConditions:
@@ -81,18 +104,86 @@ class TextConditions:
         """Tokens of the longest text."""
         return int(self.lengths.max()) if len(self) else 0
 
-    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor]:
-        """The texts at indices [B], padded with zeros to the longest: states [B, T, text_dim] and mask [B, T] bool.
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens of a text on average."""
+        return len(self.states) / max(1, len(self))
 
-        multiple: round T up to a multiple of it (fewer shapes for a compiled model).
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor | None]:
+        """The texts at indices [B], padded with zeros to the longest: states [B, T, text_dim] float32 and mask [B, T] bool.
+
+        multiple: round T up to a multiple of it (fewer shapes for a compiled model). For a GPU they
+        are gathered in pinned memory, so that copying waits for nothing, and the mask is None where
+        nothing is padding, since the quickest attention takes none.
         """
+        gpu = torch.device(device).type == "cuda"
         lengths = self.lengths[indices]  # [B]
         longest = int(lengths.max()) if len(indices) else 0
         place = torch.arange(-(-longest // multiple) * multiple)  # [T]
         mask = place < lengths[:, None]  # [B, T]
         where = torch.where(mask, self.offsets[indices][:, None] + place, 0)  # [B, T]
-        states = self.states[where].masked_fill_(~mask[..., None], 0)  # [B, T, text_dim]
-        return states.to(device, non_blocking=True).float(), mask.to(device, non_blocking=True)
+        states = self.states.new_empty((where.numel(), self.dim), pin_memory=gpu)
+        states = torch.index_select(self.states, 0, where.flatten(), out=states).view(*where.shape, self.dim)  # [B, T, text_dim]
+        if not mask.all():
+            states.masked_fill_(~mask[..., None], 0)
+        elif gpu:
+            return _send(states, torch.device(device)).float(), None
+        return (_send(states, torch.device(device)) if gpu else states).float(), mask.to(device, non_blocking=True)
+
+
+class BatchEncoder(Protocol):
+    """`pipeline.encoders.text.TextEncoder`, as far as it is needed here."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Tensor]: ...
+
+
+class EncodedConditions:
+    """Token states that a frozen text encoder computes whenever a batch asks for them: nothing is stored.
+
+    encoder: its `encode_batch` turns texts into a tensor [T_i, dim] each, T_i <= longest.
+    The states of 33 million captions would fill tens of terabytes; encoding them anew in every epoch costs time instead.
+    """
+
+    def __init__(self, texts: Sequence[str], encoder: BatchEncoder, dim: int, longest: int):
+        self._texts, self.encoder = texts, encoder
+        self.dim, self.longest = dim, longest
+        self._tokens, self._encoded = 0, 0
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens of the texts encoded so far, on average; the limit before there are any."""
+        return self._tokens / self._encoded if self._encoded else float(self.longest)
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor | None]:
+        """As `TextConditions.batch`. Raises ValueError naming the text whose states are not finite or not of `dim`."""
+        if len(indices) == 0:
+            return TextConditions(torch.empty(0, self.dim), torch.zeros(1, dtype=torch.int64)).batch(indices, device, multiple)
+        rows = indices.tolist()
+        states = self.encoder.encode_batch([self._texts[row] for row in rows])
+        wrong = [row for row, one in zip(rows, states, strict=True) if one.ndim != 2 or one.shape[1] != self.dim]
+        if wrong:
+            raise ValueError(f"text conditions: {_name(wrong[0], None)} was not encoded as tokens of dimension {self.dim}")
+        self._tokens, self._encoded = self._tokens + sum(map(len, states)), self._encoded + len(states)
+        named = [f"text {row}" for row in rows]
+        return TextConditions.from_list(states, named).batch(torch.arange(len(rows)), device, multiple)
+
+
+@functools.cache
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _send(states: Tensor, device: torch.device) -> Tensor:
+    """Pinned states to a GPU, beside what it computes: the batch before is usually still under way."""
+    computing, copying = torch.cuda.current_stream(device), _copying(device)
+    with torch.cuda.stream(copying):
+        sent = states.to(device, non_blocking=True)
+    computing.wait_stream(copying)
+    sent.record_stream(computing)
+    return sent
 
 
 def check_vectors(vectors: Tensor, dim: int, name: str, ids: Sequence[str] | None = None) -> Tensor:

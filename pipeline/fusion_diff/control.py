@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.fusion_diff.layers import KeysValues, TextContext
-from pipeline.fusion_diff.prior import Modulation, Prior
+from pipeline.fusion_diff.prior import Modulation, Prior, compile_each, mark_dynamic
 
 
 class ControlAdapter(nn.Module):
@@ -52,25 +53,55 @@ class ControlAdapter(nn.Module):
         rows = shift.shape[0]
         hidden = states[0][-rows:] + shift  # h_c,0 [C, M, D]
         residuals = []
-        for index, (body, zero) in enumerate(zip(self.bodies, self.zero_out, strict=True)):
-            residual = zero(body(hidden, modulation.blocks[index][-rows:], text[index]))  # r_l [C, M, D]
-            residuals.append(residual)
-            hidden = states[index + 1][-rows:] + residual  # h_c,l
+        for index in range(len(self.bodies)):
+            residuals.append(self.residual(index, hidden, modulation, text))
+            hidden = states[index + 1][-rows:] + residuals[-1]  # h_c,l
         return residuals
+
+    def residual(self, index: int, hidden: Tensor, modulation: Modulation, text: Sequence[KeysValues]) -> Tensor:
+        """r_l of h_c,l-1 [C, M, D], with l = index + 1: [C, M, D]."""
+        return self.zero_out[index](self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index]))
+
+    def compile_bodies(self) -> None:
+        """As `Prior.compile_blocks`."""
+        compile_each(self.bodies)
+
+
+def encode_controlled(
+    prior: Prior, adapter: ControlAdapter, noisy: Tensor, modulation: Modulation,
+    text: Sequence[KeysValues], adapter_text: Sequence[KeysValues], shift: Tensor, beside: torch.cuda.Stream | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """h_L [B, M, D] and the residuals r_1 .. r_L, each [C, M, D].
+
+    beside: a second stream of the GPU for the adapter. Its block l needs h_l-1, as the encoder's
+    does, so that both run side by side where one alone leaves the GPU half empty.
+    """
+    if beside is None:
+        states = prior.encode(prior.embed(noisy), modulation, text)
+        return states[-1], adapter(states, modulation, adapter_text, shift)
+    main, rows = torch.cuda.current_stream(), len(shift)
+    states, residuals = [prior.embed(noisy)], []  # `states` keeps each h_l alive until the other stream is done with it
+    for index in range(len(adapter.bodies)):
+        beside.wait_stream(main)  # for h_l-1
+        with torch.cuda.stream(beside):
+            hidden = states[-1][-rows:] + (residuals[-1] if residuals else shift)  # h_c,l-1
+            residuals.append(adapter.residual(index, hidden, modulation, adapter_text))
+        states.append(prior.blocks[index](states[-1], modulation.blocks[index], text[index]))
+    main.wait_stream(beside)
+    return states[-1], residuals
 
 
 def denoise_controlled(
-    prior: Prior, adapter: ControlAdapter, noisy: Tensor, modulation: Modulation,
-    text: Sequence[KeysValues], adapter_text: Sequence[KeysValues], shift: Tensor, control_scale: float,
+    prior: Prior, adapter: ControlAdapter, noisy: Tensor, modulation: Modulation, text: Sequence[KeysValues],
+    adapter_text: Sequence[KeysValues], shift: Tensor, control_scale: float, beside: torch.cuda.Stream | None = None,
 ) -> Tensor:
     """Predict the noise [B, d] from precomputed parts; the last C = len(shift) rows are controlled.
 
-    Decoder block L - l + 1 gets control_scale (delta) times r_l on its input.
+    Decoder block L - l + 1 gets control_scale (delta) times r_l on its input. beside: see `encode_controlled`.
     """
-    states = prior.encode(prior.embed(noisy), modulation, text)
-    residuals = adapter(states, modulation, adapter_text, shift)
+    hidden, residuals = encode_controlled(prior, adapter, noisy, modulation, text, adapter_text, shift, beside)
     scaled = residuals if control_scale == 1.0 else [control_scale * residual for residual in residuals]
-    return prior.output(prior.decode(states[-1], modulation, text, scaled[::-1]), modulation)
+    return prior.output(prior.decode(hidden, modulation, text, scaled[::-1]), modulation)
 
 
 def controlled(
@@ -87,9 +118,11 @@ def controlled(
     if control_scale == 0.0:
         return prior(noisy, step, text_states, text_mask)
     context = prior.text_context(text_states, text_mask, rows=prior.check(noisy, step))
+    text, adapter_text = prior.text_keys_values(context), adapter.text_keys_values(context)
+    if prior.compiled:
+        mark_dynamic([*text, *adapter_text], len(noisy))
     return denoise_controlled(
-        prior, adapter, noisy, prior.modulation(step), prior.text_keys_values(context),
-        adapter.text_keys_values(context), adapter.shift(control), control_scale,
+        prior, adapter, noisy, prior.modulation(step), text, adapter_text, adapter.shift(control), control_scale
     )
 
 

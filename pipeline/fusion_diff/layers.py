@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,7 +68,13 @@ def join_heads(features: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """The four projections that both kinds of attention have."""
+    """The four projections that both kinds of attention have.
+
+    Those of `together` read the same input. A GPU computes them as one matrix product, which keeps
+    more of it busy; a CPU gains nothing, so there each keeps its own and the rounding that goes with it.
+    """
+
+    together: tuple[str, ...] = ()
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -76,6 +83,29 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+        self._stacked: tuple[Tensor, Tensor] | None = None
+
+    def project(self, tokens: Tensor) -> Sequence[Tensor]:
+        """The outputs [B, M, D] of the layers in `together` for tokens [B, M, D]."""
+        if self._stacked is None and not tokens.is_cuda:
+            return [getattr(self, name)(tokens) for name in self.together]
+        weight, bias = self.stacked() if self._stacked is None else self._stacked
+        return F.linear(tokens, weight, bias).chunk(len(self.together), dim=-1)
+
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """Weights [L*D, D] and biases [L*D] of the L layers in `together`."""
+        layers = [getattr(self, name) for name in self.together]
+        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+
+    @torch.no_grad()
+    def stack(self) -> None:
+        """Stack the weights as they are now, for inference; training again forgets it."""
+        self._stacked = self.stacked()
+
+    def train(self, mode: bool = True) -> Attention:
+        if mode:
+            self._stacked = None
+        return super().train(mode)
 
 
 class SelfAttention(Attention):
@@ -85,19 +115,23 @@ class SelfAttention(Attention):
     its kernels accumulate there whatever the inputs' type, which is the full precision the paper asks for.
     """
 
+    together = ("query", "key", "value")
+
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, M, D] -> [B, M, D]."""
-        query, key, value = (split_heads(layer(tokens), self.heads) for layer in (self.query, self.key, self.value))  # [B, H, M, C]
+        query, key, value = (split_heads(part, self.heads) for part in self.project(tokens))  # [B, H, M, C]
         return self.out(join_heads(F.scaled_dot_product_attention(query, key, value)))
 
 
 class CrossAttention(Attention):
     """Multi-head attention from the tokens to the text (MHCA of Eq. 14)."""
 
+    together = ("key", "value")
+
     def keys_values(self, context: TextContext) -> KeysValues:
         """What `forward` needs of the texts; compute it once a query when sampling."""
         null, text = (
-            None if states is None else tuple(split_heads(layer(states), self.heads) for layer in (self.key, self.value))
+            None if states is None else tuple(split_heads(part, self.heads) for part in self.project(states))
             for states in (context.null, context.text)
         )
         return KeysValues(null, text, context.mask)
@@ -117,6 +151,23 @@ class CrossAttention(Attention):
         return self.out(join_heads(joined))
 
 
+@torch.library.custom_op("fusion_diff::linear_gelu", mutates_args=())
+def linear_gelu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GELU (tanh form) of a linear layer, tokens [B, M, D] -> [B, M, E]: one kernel on a GPU. Without gradients.
+
+    An operator of its own, since a compiler would take the two apart again.
+    """
+    if not tokens.is_cuda:  # there torch's fused form is the exact GELU
+        return F.gelu(F.linear(tokens, weight, bias), approximate="tanh")
+    activated = torch._addmm_activation(bias, tokens.flatten(0, 1), weight.t(), use_gelu=True)  # [B * M, E]
+    return activated.unflatten(0, tokens.shape[:2])
+
+
+@linear_gelu.register_fake
+def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return tokens.new_empty(*tokens.shape[:2], len(bias))
+
+
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between (FFN of Eq. 15)."""
 
@@ -127,6 +178,8 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, M, D] -> [B, M, D]."""
+        if tokens.is_cuda and not torch.is_grad_enabled():
+            return self.outer(linear_gelu(tokens, self.inner.weight, self.inner.bias))
         return self.outer(F.gelu(self.inner(tokens), approximate="tanh"))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch._dynamo
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -117,7 +118,16 @@ class Prior(nn.Module):
         self.final_ada_ln = nn.Linear(width, 2 * width)
         self.final = nn.Linear(width, sizes.patch_dim)
         self.out = nn.Linear(sizes.features, sizes.dim)  # Linear_out of Eq. 16
+        self.compiled = False
         initialise(self)
+
+    def compile_blocks(self) -> None:
+        """Compile every block in place, by itself: they share their code, so that one is compiled and all are fast.
+
+        Shapes are taken as fixed but for what `mark_dynamic` says: kernels of fixed sizes are the faster ones.
+        """
+        compile_each(self.blocks)
+        self.compiled = True
 
     def forward(self, noisy: Tensor, step: Tensor, text_states: Tensor | None = None, text_mask: Tensor | None = None) -> Tensor:
         """Predict the noise.
@@ -127,7 +137,10 @@ class Prior(nn.Module):
         at least one. Returns eps [B, d] in float32. Raises ValueError on shapes that do not fit.
         """
         context = self.text_context(text_states, text_mask, rows=self.check(noisy, step))
-        predicted = self.denoise(noisy, self.modulation(step), self.text_keys_values(context))
+        text = self.text_keys_values(context)
+        if self.compiled:
+            mark_dynamic(text, len(noisy))
+        predicted = self.denoise(noisy, self.modulation(step), text)
         if self.training and context.null is None:
             # The null condition takes part in every step, as distributed training expects of a parameter.
             predicted = predicted + 0.0 * self.null_text.sum()
@@ -188,7 +201,8 @@ class Prior(nn.Module):
             features, "b (c h p w q) -> b (h w) (p q c)",
             c=sizes.channels, h=sizes.patches, w=sizes.patches, p=sizes.patch_size, q=sizes.patch_size,
         )  # [B, M, p*p*C]
-        return self.patch(patches) + self.positions
+        tokens = self.patch(patches)
+        return tokens + self.positions.to(tokens.dtype)  # under autocast the tokens, and so every h_l, are bfloat16
 
     def encode(self, hidden: Tensor, modulation: Modulation, text: Sequence[KeysValues]) -> list[Tensor]:
         """Run the encoder half on h_0; returns h_0 .. h_L, each [B, M, D]."""
@@ -221,6 +235,31 @@ class Prior(nn.Module):
             h=sizes.patches, w=sizes.patches, p=sizes.patch_size, q=sizes.patch_size, c=sizes.channels,
         )  # [B, C*G*G]
         return self.out(features).float()
+
+
+COMPILER_OPTIONS: dict[str, Any] = {}
+"""Options of inductor for the blocks, for benchmarks to try."""
+
+
+def compile_each(modules: Iterable[nn.Module]) -> None:
+    """Compile modules of one class in place, as one piece of code for each combination of shapes."""
+    torch._dynamo.config.automatic_dynamic_shapes = False  # the second batch size would slow down the first
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for module in modules:
+        module.compile(options=COMPILER_OPTIONS or None)
+
+
+def mark_dynamic(text: Sequence[KeysValues], rows: int) -> None:
+    """Rows with a text and their tokens differ between training batches of `rows`: one compiled block is to serve them all.
+
+    Batches without a dropped text, or with hardly a text, are rare and compiled for themselves.
+    """
+    for part in text:
+        if part.text is not None and 2 <= len(part.text[0]) < rows - 1 and part.text[0].shape[2] > 1:
+            for states in part.text:  # [B', H, T, C]
+                torch._dynamo.mark_dynamic(states, (0, 2))
+            if part.mask is not None:
+                torch._dynamo.mark_dynamic(part.mask, (0, 3))
 
 
 def add_to_last_rows(hidden: Tensor, residual: Tensor) -> Tensor:

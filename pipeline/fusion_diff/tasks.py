@@ -5,27 +5,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.fusion_diff.conditions import TextConditions, check_vectors
+from pipeline.fusion_diff.conditions import Texts, check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
+from pipeline.fusion_diff.flops import control_training_flops, prior_training_flops
 from pipeline.fusion_diff.prior import Prior
+
+TEXT_MULTIPLE = 8
+"""Compiled models take texts padded to a multiple of it, as their kernels like them aligned."""
 
 
 class PriorTask:
     """Stage 1 (Algorithm 2): denoise z_0 given its text, which is dropped with probability p_cfg.
 
     z0: [N, d], `text`: N texts. Raises ValueError when they do not fit the prior or each other,
-    naming the row of a vector that is not finite. text_multiple: see `TextConditions.batch`.
+    naming the row of a vector that is not finite. compile: train with compiled blocks.
     """
 
-    def __init__(self, prior: Prior, diffusion: Diffusion, z0: Tensor, text: TextConditions, p_cfg: float, text_multiple: int = 1):
+    def __init__(self, prior: Prior, diffusion: Diffusion, z0: Tensor, text: Texts, p_cfg: float, compile: bool = False):
         _check(prior, diffusion, len(z0), text, p_cfg)
         self.model: nn.Module = prior
-        self.diffusion, self.text, self.p_cfg, self.text_multiple = diffusion, text, p_cfg, text_multiple
+        self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
+        self.text_multiple = TEXT_MULTIPLE if compile else 1
         self.z0 = check_vectors(z0, prior.sizes.dim, "z_0")
+        if compile:
+            prior.compile_blocks()
 
     def __len__(self) -> int:
         return len(self.z0)
+
+    @property
+    def flops_per_sample(self) -> float:
+        """See `pipeline.training.meter.Meter`."""
+        return prior_training_flops(self.model.sizes, self.text.mean_tokens)
 
     def loss(
         self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str
@@ -44,23 +56,32 @@ class ControlTask:
     """Stage 2 (Algorithm 3): denoise z_t given the edit text and z_r,delta; only the adapter learns.
 
     control: z_r,delta [N, d]; z_t: [N, d]; `text`: N encoded edit texts. p_cfg drops the text and
-    keeps the control, which is scaled as the embeddings that diffuse are. Freezes `prior`. Raises ValueError as `PriorTask` does.
+    keeps the control, which is scaled as the embeddings that diffuse are. Freezes `prior`. compile, and ValueError: as `PriorTask`.
     """
 
     def __init__(
-        self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Tensor, z_t: Tensor, text: TextConditions,
-        p_cfg: float = 0.0, text_multiple: int = 1,
+        self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Tensor, z_t: Tensor, text: Texts,
+        p_cfg: float = 0.0, compile: bool = False,
     ):
         _check(prior, diffusion, len(z_t), text, p_cfg)
         if len(control) != len(z_t):
             raise ValueError(f"training: {len(control)} rows of z_r,delta for {len(z_t)} of z_t")
         self.model: nn.Module = ControlledPrior(prior, adapter)
-        self.diffusion, self.text, self.p_cfg, self.text_multiple = diffusion, text, p_cfg, text_multiple
+        self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
+        self.text_multiple = TEXT_MULTIPLE if compile else 1
         self.control = check_vectors(control, prior.sizes.dim, "z_r,delta")
         self.z_t = check_vectors(z_t, prior.sizes.dim, "z_t")
+        if compile:
+            prior.compile_blocks()
+            adapter.compile_bodies()
 
     def __len__(self) -> int:
         return len(self.z_t)
+
+    @property
+    def flops_per_sample(self) -> float:
+        """See `pipeline.training.meter.Meter`."""
+        return control_training_flops(self.model.prior.sizes, self.text.mean_tokens)
 
     def loss(
         self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str
@@ -89,7 +110,7 @@ def drop_texts(indices: Tensor, p_cfg: float, generator: torch.Generator) -> tup
     return torch.cat([indices[dropped], indices[~dropped]]), indices[~dropped]
 
 
-def _check(prior: Prior, diffusion: Diffusion, rows: int, text: TextConditions, p_cfg: float) -> None:
+def _check(prior: Prior, diffusion: Diffusion, rows: int, text: Texts, p_cfg: float) -> None:
     sizes = prior.sizes
     if diffusion.dim != sizes.dim:
         raise ValueError(f"training: the diffusion has dimension {diffusion.dim}, the prior {sizes.dim}")

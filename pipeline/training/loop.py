@@ -14,19 +14,23 @@ import contextlib
 import functools
 import hashlib
 import math
-import time
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.config import OptimiserParams
 from pipeline.training.checkpoint import Checkpoint, Ema
+from pipeline.training.meter import Meter
 from pipeline.training.stopping import heed_sigterm, sigterm_came, stop
+from pipeline.training.watch import Watch
+
+DELAY = 2
+"""Steps that a GPU may be behind: see `Watch`."""
 
 
 class TrainingError(RuntimeError):
@@ -46,6 +50,7 @@ class Task(Protocol):
         """Mean loss of the examples `indices` [B] and metrics to log.
 
         `model` is `self.model`, possibly wrapped; every random draw comes from `generator` (CPU).
+        A task may also say its `flops_per_sample` (see `Meter`).
         """
 
 
@@ -97,19 +102,21 @@ def make_accelerator(params: OptimiserParams, device: str) -> Accelerator:
     """`device` is the runtime parameter: auto, cpu or cuda."""
     AcceleratorState._reset_state()  # one process may train several models, each in its own precision
     precision = {"fp32": "no", "bf16": "bf16"}[params.precision]
-    return Accelerator(mixed_precision=precision, cpu=device == "cpu" or not torch.cuda.is_available())
+    views = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # gradients live in the buckets that are sent: no second copy
+    return Accelerator(mixed_precision=precision, cpu=device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=[views])
 
 
 @heed_sigterm
 def train(
     task: Task, params: OptimiserParams, *, seed: int, folder: str | Path, identity: dict[str, Any], device: str = "auto",
-    title: str = "train",
+    title: str = "train", meter: Meter | None = None,
 ) -> list[dict[str, float]]:
     """Train `task.model` in place for `params.steps` optimiser steps and return the log.
 
     folder: where the checkpoint lives; an existing one with the same `identity` is continued. It stays
         until the caller has saved the weights in its place (`save_weights`), so that no kill loses them.
     identity: what must agree, beside the seed, for a checkpoint to be continued (parameters, data).
+    meter: takes the throughput, for whoever wants to read it afterwards.
     Raises TrainingError when the loss stops being finite: the last good checkpoint is kept. On SIGTERM
     the step is finished and a checkpoint saved before SystemExit ends the process.
     """
@@ -130,27 +137,35 @@ def train(
         range(start, params.steps), initial=start, total=params.steps, desc=title, mininterval=5.0,
         disable=not accelerator.is_main_process,
     )
-    began, seen = time.perf_counter(), 0
+    meter = meter or Meter(getattr(task, "flops_per_sample", 0.0), accelerator.device, accelerator.num_processes)
+
+    def refuse(step: int, loss: float, norm: float) -> None:
+        kept = f"the checkpoint of step {checkpoint.step}" if checkpoint.step else "nothing"
+        raise TrainingError(f"{title}: loss {loss}, gradient norm {norm} at step {step}; kept {kept}")
+
+    watch = Watch(refuse, DELAY if accelerator.device.type == "cuda" else 0)
     for step in progress:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(params, step)
         indices = batch_indices(len(task), params.batch_size, step, seed)
         loss, metrics = _step(task, model, indices, params, accelerator, seed, step)
         norm = accelerator.clip_grad_norm_(list(trained.values()), params.clip_norm)
-        if not (math.isfinite(loss) and math.isfinite(float(norm))):
-            kept = f"the checkpoint of step {checkpoint.step}" if checkpoint.step else "nothing"
-            raise TrainingError(f"{title}: loss {loss}, gradient norm {float(norm)} at step {step}; kept {kept}")
+        watch.add(step, loss, norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if ema:
             ema.update(trained)
-        seen += len(indices)
+        meter.step(len(indices))
         if step % params.log_every == 0 or step == params.steps - 1:
-            log.append({"step": step, "loss": loss, "lr": learning_rate(params, step), "gradient_norm": float(norm), **metrics})
-            progress.set_postfix(loss=f"{loss:.4f}", samples_s=f"{seen / (time.perf_counter() - began):.0f}")
+            watch.flush()
+            values = {name: float(value) for name, value in metrics.items()}
+            log.append({"step": step, "loss": float(loss), "lr": learning_rate(params, step), "gradient_norm": float(norm), **values})
+            progress.set_postfix(loss=f"{float(loss):.4f}", **meter.summary())
         stopping, due = sigterm_came(), (step + 1) % params.checkpoint_every == 0 and step + 1 < params.steps
-        if (due or stopping) and accelerator.is_main_process:
-            checkpoint.save(step + 1, log, task.model, trained, optimiser, ema)
+        if due or stopping:
+            watch.flush()  # nothing is kept of a step that was spoilt
+            if accelerator.is_main_process:
+                checkpoint.save(step + 1, log, task.model, trained, optimiser, ema)
         if stopping:
             stop(f"{title}: stopped by SIGTERM after step {step}; the checkpoint is kept, run it again to go on")
     if ema:
@@ -161,8 +176,8 @@ def train(
 
 def _step(
     task: Task, model: nn.Module, indices: Tensor, params: OptimiserParams, accelerator: Accelerator, seed: int, step: int
-) -> tuple[float, dict[str, float]]:
-    """Forward and backward of one global batch; gradients are left in the parameters."""
+) -> tuple[Tensor, dict[str, Any]]:
+    """Forward and backward of one global batch; gradients are left in the parameters. Nothing here waits for a GPU."""
     micro_batches = _micro_batches(indices, params, accelerator)
     total, metrics = 0.0, {}
     for number, micro in enumerate(micro_batches):
@@ -175,7 +190,7 @@ def _step(
         for name, value in values.items():
             metrics[name] = metrics.get(name, 0.0) + (value.detach() if isinstance(value, Tensor) else value)
     count = len(micro_batches)
-    return float(total) / count, {name: float(value) / count for name, value in metrics.items()}
+    return total / count, {name: value / count for name, value in metrics.items()}
 
 
 def _decay_groups(parameters: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
