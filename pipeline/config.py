@@ -127,8 +127,22 @@ class EncoderParams:
     max_new_tokens: int = 48
     max_rejected_share: float = 0.0
     """Share of rows that may fail to decode before the job does; 0: the first one ends it."""
+    max_side: int = 0
+    """Larger pictures are reduced to this as they are decoded; 0: to what the processor makes of them."""
+    workers: int = 2
+    """Threads that decode and prepare pictures while a batch is encoded; no result depends on it."""
+    vllm: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of `vllm.LLM`, such as tensor_parallel_size."""
+    engine: str = "local"
+    """local: this process encodes | ray: `replicas` workers do, each with a model of its own."""
+    ray_address: str = ""
+    """A running cluster; empty: Ray is started on this machine."""
+    replicas: int = 1
 
     def __post_init__(self) -> None:
+        _require(self.engine in ("local", "ray"), f"encoder.engine: {self.engine!r} is neither local nor ray")
+        for name, least in (("max_side", 0), ("workers", 0), ("replicas", 1)):
+            _require(getattr(self, name) >= least, f"encoder.{name}: {getattr(self, name)} is less than {least}")
         _require(0.0 <= self.max_rejected_share < 1.0, f"encoder.max_rejected_share: {self.max_rejected_share} is not in [0, 1)")
         _require(self.batch_size > 0, f"encoder.batch_size: {self.batch_size} is not positive")
         _require(self.backend in ("transformers", "vllm"), f"encoder.backend: {self.backend!r} is neither transformers nor vllm")

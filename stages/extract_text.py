@@ -8,7 +8,7 @@ from pipeline.app.errors import run_stage
 from pipeline.artifacts import ShardSet, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
-from pipeline.encoders.job import run_job
+from pipeline.encoders.job import job_options, run_job
 from pipeline.encoders.mllm import identity, open_mllm
 from pipeline.encoders.readers import PairReader, captions_by_image
 from pipeline.runtime import set_up
@@ -35,7 +35,7 @@ def main() -> None:
     generated = []
     if len(reader):
         job = caption_job(open_mllm(encoder, params.runtime.device), encoder)
-        run_job(reader, job, GENERATED, made_of, encoder.batch_size, max_rejected_share=encoder.max_rejected_share)
+        run_job(reader, job, GENERATED, made_of, encoder.batch_size, **job_options(encoder))
         generated = ShardSet.open(GENERATED).table().to_pylist()
     table = merged(captions_by_image(pairs), generated, PhraseParser(params.captions.spacy_model))
     write_table(TEXTS, table, made_of | {"spacy_model": params.captions.spacy_model})

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.artifacts import schemas
 from pipeline.config import EncoderParams
-from pipeline.encoders.job import EncoderJob, EncoderRow, EncodingError
+from pipeline.encoders.job import EncoderJob, EncoderRow, EncodingError, decoding
 from pipeline.encoders.mllm import Mllm, MllmInput
 from pipeline.encoders.readers import Captions, Choose
 from pipeline.text.phrases import PhraseParser
@@ -44,7 +44,7 @@ def caption_job(mllm: Mllm, params: EncoderParams) -> EncoderJob:
         ]
         return pa.Table.from_pylist(pairs, schemas.PAIRS)
 
-    return EncoderJob(schemas.PAIRS, encode, table)
+    return EncoderJob(schemas.PAIRS, encode, table, decoding(mllm, "generate"))
 
 
 def merged(images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str, Any]], parser: PhraseParser) -> pa.Table:
