@@ -74,8 +74,25 @@ class GeneCISParams:
 
 
 @dataclass
+class WebParams:
+    """Web-scale sources, each in the folder of its name below `data.raw` (README: Pairs of your own)."""
+
+    pairs: list[str] = field(default_factory=lambda: ["cc3m", "cc12m", "journeydb", "sa1b"])
+    """Of cc3m, cc12m, journeydb, sa1b, webdataset (any such archives) and folder (pictures and a CSV)."""
+    edits: list[str] = field(default_factory=lambda: ["hqedit"])
+    max_rejected_share: float = 0.01
+    """Share of pictures that may be refused before the stage fails."""
+
+    def __post_init__(self) -> None:
+        wrong = set(self.pairs) - {"cc3m", "cc12m", "journeydb", "sa1b", "webdataset", "folder"} | set(self.edits) - {"hqedit"}
+        _require(not wrong, f"data.web: {sorted(wrong)} are no sources")
+        _require(bool(self.pairs) and bool(self.edits), "data.web: pairs and edits must name at least one source each")
+
+
+@dataclass
 class DataParams:
     sources: str = "emoji"
+    """emoji | web: what `web` lists."""
     raw: str = "data/raw"
     fixture: str = ""
     """A committed folder in the packages' layout, read instead of fetching when not empty."""
@@ -95,7 +112,10 @@ class DataParams:
     circo: CircoParams = field(default_factory=CircoParams)
     genecis: GeneCISParams = field(default_factory=GeneCISParams)
 
+    web: WebParams = field(default_factory=WebParams)
+
     def __post_init__(self) -> None:
+        _require(self.sources in ("emoji", "web"), f"data.sources: {self.sources!r} is neither emoji nor web")
         allowed = ("emoji_cir", *PUBLIC_BENCHMARKS)
         wrong = [name for name in self.benchmarks if name not in allowed]
         _require(not wrong, f"data.benchmarks: {wrong} are not among {', '.join(allowed)}")
