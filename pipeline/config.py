@@ -77,8 +77,25 @@ class GeneCISParams:
 
 
 @dataclass
+class WebParams:
+    """Web-scale sources, each in the folder of its name below `data.raw` (README: Pairs of your own)."""
+
+    pairs: list[str] = field(default_factory=lambda: ["cc3m", "cc12m", "journeydb", "sa1b"])
+    """Of cc3m, cc12m, journeydb, sa1b, webdataset (any such archives) and folder (pictures and a CSV)."""
+    edits: list[str] = field(default_factory=lambda: ["hqedit"])
+    max_rejected_share: float = 0.01
+    """Share of pictures that may be refused before the stage fails."""
+
+    def __post_init__(self) -> None:
+        wrong = set(self.pairs) - {"cc3m", "cc12m", "journeydb", "sa1b", "webdataset", "folder"} | set(self.edits) - {"hqedit"}
+        _require(not wrong, f"data.web: {sorted(wrong)} are no sources")
+        _require(bool(self.pairs) and bool(self.edits), "data.web: pairs and edits must name at least one source each")
+
+
+@dataclass
 class DataParams:
     sources: str = "emoji"
+    """emoji | web: what `web` lists."""
     raw: str = "data/raw"
     fixture: str = ""
     """A committed folder in the packages' layout, read instead of fetching when not empty."""
@@ -98,7 +115,10 @@ class DataParams:
     circo: CircoParams = field(default_factory=CircoParams)
     genecis: GeneCISParams = field(default_factory=GeneCISParams)
 
+    web: WebParams = field(default_factory=WebParams)
+
     def __post_init__(self) -> None:
+        _require(self.sources in ("emoji", "web"), f"data.sources: {self.sources!r} is neither emoji nor web")
         allowed = ("emoji_cir", *PUBLIC_BENCHMARKS)
         wrong = [name for name in self.benchmarks if name not in allowed]
         _require(not wrong, f"data.benchmarks: {wrong} are not among {', '.join(allowed)}")
@@ -130,8 +150,22 @@ class EncoderParams:
     max_new_tokens: int = 48
     max_rejected_share: float = 0.0
     """Share of rows that may fail to decode before the job does; 0: the first one ends it."""
+    max_side: int = 0
+    """Larger pictures are reduced to this as they are decoded; 0: to what the processor makes of them."""
+    workers: int = 2
+    """Threads that decode and prepare pictures while a batch is encoded; no result depends on it."""
+    vllm: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of `vllm.LLM`, such as tensor_parallel_size."""
+    engine: str = "local"
+    """local: this process encodes | ray: `replicas` workers do, each with a model of its own."""
+    ray_address: str = ""
+    """A running cluster; empty: Ray is started on this machine."""
+    replicas: int = 1
 
     def __post_init__(self) -> None:
+        _require(self.engine in ("local", "ray"), f"encoder.engine: {self.engine!r} is neither local nor ray")
+        for name, least in (("max_side", 0), ("workers", 0), ("replicas", 1)):
+            _require(getattr(self, name) >= least, f"encoder.{name}: {getattr(self, name)} is less than {least}")
         _require(0.0 <= self.max_rejected_share < 1.0, f"encoder.max_rejected_share: {self.max_rejected_share} is not in [0, 1)")
         _require(self.batch_size > 0, f"encoder.batch_size: {self.batch_size} is not positive")
         _require(self.backend in ("transformers", "vllm"), f"encoder.backend: {self.backend!r} is neither transformers nor vllm")
@@ -260,7 +294,7 @@ class DiffCompParams(OptimiserParams):
     """Composition text in training: caption (the paper) | phrase | mixed. Where relatives fill, a phrase is what the
     caption says and the relative's does not."""
     carriers: float = 0.0
-    """Share of composition texts that stand among random English words (`pipeline.text.carriers`)."""
+    """Share of composition texts that stand among random English words (`pipeline.encoders.carriers`)."""
     masking: str = "phrase"
     """phrase (PSM) | random | crop | cam (Table 10). psm = false means random."""
     mask_model: str = "straight_through"

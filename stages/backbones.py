@@ -17,7 +17,6 @@ from pipeline.backbones.mllm import MllmTask
 from pipeline.config import Params, as_dict, load_params
 from pipeline.encoders.qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.encoders.text import locate
-from pipeline.text.carriers import english_words
 from pipeline.training import train
 from pipeline.training.loop import log_csv, make_accelerator
 
@@ -26,8 +25,7 @@ FOLDER = Path("models/backbones")
 
 def main(only: Annotated[str, typer.Option(help="Train just this one: mllm or clip.")] = "", folder: Path = FOLDER) -> None:
     params = load_params()
-    words = english_words(locate(params.text_encoder.path))
-    corpus = load_corpus("data/pairs", "data/triplets/all", words)
+    corpus = load_corpus("data/pairs", "data/triplets/all", locate(params.text_encoder.path))
     prompts = [params.encoder.target_prompt, params.encoder.caption_prompt, params.encoder.chat_template] * 100
     tokenizer = train_tokenizer(corpus.texts() + prompts, params.backbones.mllm.vocabulary)
     for name, trainer in (("mllm", train_mllm), ("clip", train_clip)):

@@ -9,7 +9,7 @@ from pipeline.artifacts import ShardSet, schemas, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
 from pipeline.encoders import mllm, text
-from pipeline.encoders.job import run_condition_job, run_embedding_job
+from pipeline.encoders.job import job_options, run_condition_job, run_embedding_job
 from pipeline.encoders.readers import ImageStore, PairReader, TripletReader, triplet_images
 from pipeline.encoders.rejected import rejected_images
 from pipeline.runtime import set_up
@@ -28,15 +28,15 @@ def main() -> None:
 
     f_m, size = mllm.open_mllm(params.encoder, params.runtime.device), params.encoder.batch_size
     fused = mllm.identity(params.encoder, **inputs)
-    bound = {"max_rejected_share": params.encoder.max_rejected_share}
-    run_embedding_job(PairReader(images, texts, training_caption), f_m, FUSED / "pairs", fused, size, **bound)
+    options = job_options(params.encoder)
+    run_embedding_job(PairReader(images, texts, training_caption), f_m, FUSED / "pairs", fused, size, **options)
 
     unreadable = rejected_images(FUSED / "pairs")
     store = ImageStore(images, triplet_images(triplets))
     queries = TripletReader(triplets, "instruction", "reference_id", store, unreadable)
     targets = TripletReader(triplets, "target_description", "target_id", store, unreadable)
-    run_embedding_job(queries, f_m, FUSED / "triplets_query", fused, size, **bound)
-    run_embedding_job(targets, f_m, FUSED / "triplets_target", fused, size, rows_per_shard=MANY, **bound)
+    run_embedding_job(queries, f_m, FUSED / "triplets_query", fused, size, **options)
+    run_embedding_job(targets, f_m, FUSED / "triplets_target", fused, size, rows_per_shard=MANY, **options)
 
     e_text = text.TextEncoder(params.text_encoder, params.runtime.device)
     conditions = text.identity(params.text_encoder) | inputs

@@ -14,7 +14,7 @@ from pipeline.diffcomp import load_diffcomp
 from pipeline.diffcomp.files import backbone_identity, variant_identity
 from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.gallery import embed_gallery
-from pipeline.encoders.job import run_embedding_job
+from pipeline.encoders.job import job_options, run_embedding_job
 from pipeline.encoders.mllm import identity, open_mllm
 from pipeline.encoders.pictures import Pictures
 from pipeline.encoders.readers import ImageReader
@@ -35,8 +35,8 @@ def main() -> None:
     f_m = open_mllm(encoder, params.runtime.device)
     for benchmark in benchmarks:
         made_of = identity(encoder, images=sha256_file(benchmark.images / MANIFEST))
-        reader, bound = ImageReader(ShardSet.open(benchmark.images)), encoder.max_rejected_share
-        run_embedding_job(reader, f_m, FOLDER / benchmark.name / "fused", made_of, encoder.batch_size, max_rejected_share=bound)
+        reader = ImageReader(ShardSet.open(benchmark.images))
+        run_embedding_job(reader, f_m, FOLDER / benchmark.name / "fused", made_of, encoder.batch_size, **job_options(encoder))
 
     base = params.diffcomp
     clip = load_dual_encoder(base.backbone, base.pretrained)

@@ -8,11 +8,11 @@ from pipeline.app.errors import run_stage
 from pipeline.artifacts import ShardSet, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
-from pipeline.encoders.job import run_job
+from pipeline.encoders.job import job_options, run_job
 from pipeline.encoders.mllm import identity, open_mllm
 from pipeline.encoders.readers import PairReader, captions_by_image
 from pipeline.runtime import set_up
-from pipeline.text.captions import caption_job, captioning, merged, takes_long
+from pipeline.text.captions import caption_job, captioning, merged, takes_long, without_caption
 from pipeline.text.phrases import PhraseParser
 
 IMAGES, PAIRS = Path("data/pairs/images"), Path("data/pairs/pairs")
@@ -30,12 +30,12 @@ def main() -> None:
         chat_template=encoder.chat_template, caption_prompt=encoder.caption_prompt, max_new_tokens=encoder.max_new_tokens,
         batch_size=encoder.batch_size,
     )
-    short = {image_id for image_id, _ in captions_by_image(pairs) if not takes_long(image_id, **choice)}
+    short = {image_id for image_id, found in captions_by_image(pairs) if not (takes_long(image_id, **choice) or without_caption(found))}
     reader = PairReader(images, pairs, captioning(encoder), skip=short)
     generated = []
     if len(reader):
         job = caption_job(open_mllm(encoder, params.runtime.device), encoder)
-        run_job(reader, job, GENERATED, made_of, encoder.batch_size, max_rejected_share=encoder.max_rejected_share)
+        run_job(reader, job, GENERATED, made_of, encoder.batch_size, **job_options(encoder))
         generated = ShardSet.open(GENERATED).table().to_pylist()
     table = merged(captions_by_image(pairs), generated, PhraseParser(params.captions.spacy_model))
     write_table(TEXTS, table, made_of | {"spacy_model": params.captions.spacy_model})

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from pipeline.app.errors import run_stage
 from pipeline.artifacts import write_table
-from pipeline.config import PUBLIC_BENCHMARKS, ParameterError, as_dict, load_params
+from pipeline.config import PUBLIC_BENCHMARKS, ParameterError, Params, as_dict, load_params
+from pipeline.sources import web
 from pipeline.sources.benchmarks.tables import public_tables
 from pipeline.sources.emoji import build_tables
 from pipeline.sources.emoji.fetch import PACKAGES
@@ -19,20 +20,28 @@ DATA, BENCHMARKS = Path("data"), "benchmarks"
 
 def main() -> None:
     params = load_params()
-    if params.data.sources != "emoji":
-        raise ParameterError(f"data.sources: {params.data.sources!r} is not a source that this stage reads (emoji)")
+    public = list(public_tables(params.data))  # before anything is written: their images may be missing
+    if params.data.sources == "web":
+        if "emoji_cir" in params.data.benchmarks:
+            raise ParameterError("data.benchmarks: emoji_cir is made of data.sources emoji")
+        for folder, rows in web.build(params.data, params.seed, DATA).items():
+            print(f"{folder:40s}{rows:8d} rows")
+    else:
+        emoji(params)
+    for folder, table, made_by in public:
+        write(f"{BENCHMARKS}/{folder}", table, made_by)
+
+
+def emoji(params: Params) -> None:
     identity = {
         "source": "emoji-cir",
         "packages": [f"{package.name}@{package.version}" for package in PACKAGES],
-        "data": {name: value for name, value in as_dict(params.data).items() if name not in ("benchmarks", *PUBLIC_BENCHMARKS)},
+        "data": {name: value for name, value in as_dict(params.data).items() if name not in ("benchmarks", "web", *PUBLIC_BENCHMARKS)},
         "seed": params.seed,
     }
-    public = list(public_tables(params.data))  # before anything is written: their images may be missing
     for folder, table in build_tables(params.data, params.seed).items():
         if "emoji_cir" in params.data.benchmarks or not folder.startswith(BENCHMARKS):
             write(folder, table, identity)
-    for folder, table, made_by in public:
-        write(f"{BENCHMARKS}/{folder}", table, made_by)
 
 
 def write(folder: str, table: pa.Table, identity: dict[str, Any]) -> None:

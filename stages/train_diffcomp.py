@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -10,17 +9,17 @@ from accelerate import PartialState
 
 from pipeline.app.errors import run_stage
 from pipeline.artifacts import ShardSet, sha256_file
-from pipeline.artifacts.files import settle
+from pipeline.artifacts.files import settle_only
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, Params, as_dict, load_params
 from pipeline.diffcomp import DiffComp, DiffCompTask, save_diffcomp
 from pipeline.diffcomp.files import backbone_identity
+from pipeline.encoders.carriers import carrier_words
 from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.pictures import Pictures
 from pipeline.encoders.text import locate
 from pipeline.runtime import set_up
-from pipeline.text.carriers import english_words, words_beside
 from pipeline.text.phrases import nouns
 from pipeline.training import train
 from pipeline.training.loop import log_csv
@@ -32,10 +31,7 @@ def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
     variants = params.variants()
-    for name in variants:
-        settle(FOLDER / name)  # before what a kill left of it is taken for stale
-    for stale in [path for path in FOLDER.glob("*") if path.name not in variants]:
-        shutil.rmtree(stale)
+    settle_only(FOLDER, variants)
     rows = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
     pictures = Pictures(IMAGES)
     for name, variant in variants.items():
@@ -45,7 +41,7 @@ def main() -> None:
 def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: list[dict], pictures: Pictures) -> None:
     identity = {
         "diffcomp": as_dict(variant), "seed": params.seed, "images": sha256_file(IMAGES / MANIFEST), "texts": sha256_file(TEXTS / MANIFEST),
-        **backbone_identity(variant.backbone, variant.pretrained),
+        "text_encoder": params.text_encoder.path, **backbone_identity(variant.backbone, variant.pretrained),
     }
     code = ("artifacts", "diffcomp", "encoders", "runtime", "text", "training")
     origin = Origin(Path("models/.made", f"{folder.name}.json"), identity, code)
@@ -56,7 +52,7 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
     captions, phrases = [row["caption"] for row in rows], [row["phrases"] for row in rows]
     guides = nouns(captions, params.captions) if variant.granularity == "noun" else None
     pixels = pictures.pixels([row["image_id"] for row in rows], model.encoder.image_size)
-    words = words_beside(captions, english_words(locate(params.text_encoder.path))) if variant.carriers else []
+    words = carrier_words(captions, locate(params.text_encoder.path)) if variant.carriers else []
     task = DiffCompTask(model, pixels, captions, phrases, guides, words)
     log = train(task, variant, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name)
     if PartialState().is_main_process:

@@ -22,10 +22,10 @@ from pipeline.artifacts.files import as_stored
 from pipeline.config import Params, as_dict
 from pipeline.diffcomp import DiffComp, DiffCompTask
 from pipeline.diffcomp.files import backbone_identity
+from pipeline.encoders.carriers import carrier_words
 from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.text import locate
 from pipeline.runtime import device, set_up
-from pipeline.text.carriers import english_words, words_beside
 from pipeline.training import train
 
 FOLDER, SCRATCH = Path("reports/ablations"), Path("data/ablations/cells")
@@ -87,7 +87,7 @@ def run_cell(cell: Cell, params: Params, key: str) -> dict[str, Any]:
     pairs = _pairs(encoder.image_size)
     model = DiffComp(encoder, variant).to(where)  # before the task, which looks for relatives with it
     guides = masking_nouns(pairs.captions, params.captions) if variant.granularity == "noun" else None
-    words = words_beside(pairs.captions, english_words(locate(params.text_encoder.path))) if variant.carriers else []
+    words = carrier_words(pairs.captions, locate(params.text_encoder.path)) if variant.carriers else []
     task = DiffCompTask(model, pairs.pixels, pairs.captions, pairs.phrases, guides, words)
     title = f"{cell.table} {cell.row} {cell.setting}".strip()
     log = train(task, variant, seed=cell.seed, folder=scratch, identity={"cell": key}, device=params.runtime.device, title=title)

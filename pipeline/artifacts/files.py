@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,14 @@ def settle(path: str | Path) -> None:
             os.replace(aside if aside.exists() else old, path)
     for left in (aside, old):
         _remove(left)
+
+
+def settle_only(folder: str | Path, names: Collection[str]) -> None:
+    """`settle` what has one of these names in `folder`, and remove whatever else is there."""
+    for name in names:
+        settle(Path(folder) / name)
+    for path in [path for path in Path(folder).glob("*") if path.name not in names]:
+        _remove(path)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

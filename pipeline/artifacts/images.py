@@ -30,13 +30,17 @@ class ImageError(ValueError):
 
 
 @contextmanager
-def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_image(content: bytes, max_pixels: int = MAX_PIXELS, jpeg_side: int = 0) -> Iterator[Image.Image]:
     """A picture whose header has been judged and whose pixels are decoded when they are asked for, within the block.
 
-    Raises ImageError for what is no picture, too large, or damaged, whatever Pillow says of it.
+    jpeg_side: a JPEG is decoded at the least of a whole, a half, a quarter or an eighth of its size that is
+    no shorter than this on either side. Raises ImageError for what is no picture, too large, or damaged,
+    whatever Pillow says of it.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.format == "JPEG" and jpeg_side:
+                image.draft("RGB" if image.mode == "RGB" else None, (jpeg_side, jpeg_side))
             if image.width * image.height > max_pixels:
                 raise ImageError(f"the image has {image.width} x {image.height} pixels, at most {max_pixels} are decoded")
             if image.format == "JPEG" and count_scans(content) > MAX_SCANS:

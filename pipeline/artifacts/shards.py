@@ -65,18 +65,20 @@ class ShardWriter:
     Resumable: with `resume=True`, shards that an earlier run with the *same identity* finished are
     kept; `rows_done` says how many rows to skip. Anything else in the folder is removed, but for
     `companions`: files of the caller's that belong to the shards, kept as long as any shard is.
+
+    ragged: every table written is a shard of its own, of at most `rows_per_shard` rows.
     """
 
     JOURNAL = ".journal.json"
 
     def __init__(
         self, folder: str | Path, schema: pa.Schema, identity: dict[str, Any], rows_per_shard: int = 10_000, resume: bool = False,
-        companions: Collection[str] = (),
+        companions: Collection[str] = (), ragged: bool = False,
     ):
         if rows_per_shard < 1:
             raise ValueError(f"rows_per_shard {rows_per_shard} is not positive")
         self.folder = Path(folder)
-        self.schema, self.identity, self.rows_per_shard = schema, as_stored(identity), rows_per_shard
+        self.schema, self.identity, self.rows_per_shard, self.ragged = schema, as_stored(identity), rows_per_shard, ragged
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = self._finished_shards() if resume else []
         keep = {shard.name for shard in self._shards} | (set(companions) if self._shards else set())
@@ -91,7 +93,19 @@ class ShardWriter:
     @property
     def rows_done(self) -> int:
         """Rows in finished shards."""
-        return sum(shard.rows for shard in self._shards)
+        return sum(self.shards_done)
+
+    @property
+    def shards_done(self) -> list[int]:
+        """The rows of every finished shard."""
+        return [shard.rows for shard in self._shards]
+
+    def keep_shards(self, count: int) -> None:
+        """Forget the finished shards behind the first `count`."""
+        for shard in self._shards[count:]:
+            (self.folder / shard.name).unlink()
+        self._shards = self._shards[:count]
+        self._write_journal()
 
     def _journal(self) -> dict[str, Any]:
         return {
@@ -117,7 +131,8 @@ class ShardWriter:
 
     def _is_finished(self, number: int, shard: Shard) -> bool:
         path = self.folder / shard.name
-        named = shard.name == _shard_name(number) and shard.rows == self.rows_per_shard
+        whole = 0 < shard.rows <= self.rows_per_shard if self.ragged else shard.rows == self.rows_per_shard
+        named = shard.name == _shard_name(number) and whole
         return named and path.is_file() and sha256_file(path) == shard.sha256
 
     def write(self, rows: pa.Table | pa.RecordBatch) -> None:
@@ -125,7 +140,11 @@ class ShardWriter:
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if not table.schema.equals(self.schema):
             raise ArtifactError(f"{self.folder}: rows have schema\n{table.schema}\nbut the shard set has\n{self.schema}")
-        self._buffer.append(table.replace_schema_metadata(self.schema.metadata))
+        table = table.replace_schema_metadata(self.schema.metadata)
+        if self.ragged:
+            self._flush(table)
+            return
+        self._buffer.append(table)
         while sum(part.num_rows for part in self._buffer) >= self.rows_per_shard:
             pending = pa.concat_tables(self._buffer)
             self._flush(pending.slice(0, self.rows_per_shard))

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.artifacts import ShardSet
-from pipeline.text.carriers import carried, words_beside
+from pipeline.encoders.carriers import carried, carrier_words
 
 EDITS_A_KIND = 8
 PARTIAL = 8
@@ -56,8 +56,8 @@ def decode_images(encoded: list[bytes]) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-def load_corpus(pairs: str | Path, triplets: str | Path, words: list[str]) -> Corpus:
-    """Read the `prepare` stage's training tables (no benchmark image is in them). `words`: English fillers."""
+def load_corpus(pairs: str | Path, triplets: str | Path, text_encoder: str | Path) -> Corpus:
+    """Read the `prepare` stage's training tables (no benchmark image is in them). text_encoder: whose vocabulary holds carrier words."""
     table = ShardSet.open(Path(pairs) / "images").table().to_pydict()
     rows = {image_id: row for row, image_id in enumerate(table["image_id"])}
     captions: dict[str, dict[str, str]] = {}
@@ -69,7 +69,7 @@ def load_corpus(pairs: str | Path, triplets: str | Path, words: list[str]) -> Co
         if rows[pair["image_id"]] not in where:
             where.append(rows[pair["image_id"]])
     characters = sorted(pictures)
-    fillers = words_beside([captions[character]["short"] for character in characters], words)
+    fillers = carrier_words((captions[character]["short"] for character in characters), text_encoder)
     edits = _edits(triplets, fillers)
     short = [captions[c]["short"] for c in characters]
     return Corpus(

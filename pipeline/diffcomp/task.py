@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.relatives import difference, nearest_relatives
 from pipeline.encoders.augment import augment
-from pipeline.text.carriers import carried
+from pipeline.encoders.carriers import carried
 
 logger = logging.getLogger(__name__)
 BATCH = 256

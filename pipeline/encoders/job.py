@@ -1,31 +1,30 @@
 """Encoding at scale: reader -> encoder -> writer, resumable by shard.
 
-The reader yields rows in a fixed order; the encoder turns batches of inputs into results; the
-writer turns whole shards of rows and results into Parquet. Only one shard is ever in memory.
-
-What a batch holds can change the last bits of a result. So batches are made from the order of the
-rows alone and never reach over a shard's end: a run that goes on after a kill makes the batches
-that an undisturbed run would have made, and the finished set is the same, hash for hash.
+The reader yields rows in a fixed order; a slice of them becomes one shard (`slices.py`), here or on
+the workers of a Ray cluster (`ray_engine.py`); the writer writes the shards in order. Only a few are
+ever in memory, and the finished set is the same, hash for hash, whatever was killed in between.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.artifacts import ArtifactError, Manifest, ShardWriter, finished_set, schemas
-from pipeline.artifacts.images import MAX_PIXELS, ImageError, decode_image
-from pipeline.encoders.mllm import Mllm, MllmInput
+from pipeline.config import EncoderParams
+from pipeline.encoders.mllm import Mllm, MllmInput, preparing
 from pipeline.encoders.rejected import REJECTED, Rejections
+from pipeline.encoders.rows import MAX_PIXELS, EncoderRow, Reader, UnreadableRow, decode
+from pipeline.encoders.slices import EncoderJob, Slice, encode_slices
 from pipeline.encoders.text import TextEncoder
+
+__all__ = ["MAX_PIXELS", "EncoderJob", "EncoderRow", "Reader", "UnreadableRow", "decode"]
 
 ROWS_PER_SHARD = 2_000
 """What a killed run loses at most."""
@@ -35,56 +34,17 @@ class EncodingError(ValueError):
     """A row that cannot be encoded, named, or too many of them."""
 
 
-class UnreadableRow(ValueError):
-    """Why one row cannot be encoded; the job decides what follows from it."""
-
-
-@dataclass(frozen=True)
-class EncoderRow:
-    """One input as plain data, not decoded yet."""
-
-    id: str
-    text: str = ""
-    image: bytes | None = None
-    """An encoded picture; None: text alone."""
-    image_id: str = ""
-    note: Any = None
-    """What the writer wants to know besides."""
-
-    @property
-    def key(self) -> tuple[bytes, str]:
-        """Equal for rows whose inputs are equal."""
-        return hashlib.blake2b(self.image or b"", digest_size=16).digest(), self.text
-
-
-class Reader(Protocol):
-    """Rows in an order that is always the same."""
-
-    def __len__(self) -> int:
-        """Number of rows."""
-
-    def rows(self, start: int) -> Iterator[EncoderRow]:
-        """The rows from number `start` on."""
-
-
-@dataclass(frozen=True)
-class EncoderJob:
-    """What to make of the rows."""
-
-    schema: pa.Schema
-    encode: Callable[[Sequence[EncoderRow], Sequence[MllmInput]], Sequence[Any]]
-    """One batch -> one result an input. Equal inputs of a shard are encoded once."""
-    table: Callable[[Sequence[EncoderRow], Sequence[Any]], pa.Table]
-    """A whole shard's rows and results -> its table, one row for each."""
-    decode: Callable[[EncoderRow], MllmInput] | None = None
-    """One row -> what the encoder sees, or UnreadableRow; None: `decode`."""
+def job_options(params: EncoderParams) -> dict[str, Any]:
+    """The options of `run_job` that are parameters."""
+    on_ray = params if params.engine == "ray" else None
+    return {"max_rejected_share": params.max_rejected_share, "workers": params.workers, "on_ray": on_ray}
 
 
 def run_job(
     reader: Reader, job: EncoderJob, folder: str | Path, identity: dict[str, Any], batch_size: int,
-    rows_per_shard: int = ROWS_PER_SHARD, max_rejected_share: float = 0.0,
+    rows_per_shard: int = ROWS_PER_SHARD, max_rejected_share: float = 0.0, workers: int = 2, on_ray: EncoderParams | None = None,
 ) -> Manifest:
-    """Encode what `reader` yields into the shard set `folder`.
+    """Encode what `reader` yields into the shard set `folder`: every `rows_per_shard` rows, less those rejected, are a shard.
 
     A finished set of the same identity is left alone; of an unfinished one the whole shards are kept.
 
@@ -101,30 +61,36 @@ def run_job(
     if finished:
         _check_share(folder, rejections, max_rejected_share, total)
         return finished
-    writer = ShardWriter(folder, job.schema, identity, rows_per_shard, resume=True, companions=(REJECTED,))
-    start = rejections.resume_after(writer.rows_done)
+    writer = ShardWriter(folder, job.schema, identity, rows_per_shard, resume=True, ragged=True, companions=(REJECTED,))
+    start, shards = rejections.resume_after(writer.shards_done, rows_per_shard, total)
+    writer.keep_shards(shards)
     _check_share(folder, rejections, max_rejected_share, total)
-    shard = _OpenShard(job, batch_size)
 
-    def finish_shard() -> None:
-        rejections.save()  # first: a finished shard without its rejections could not be resumed
-        writer.write(shard.finish())
+    def reject(entry: dict[str, Any]) -> None:
+        rejections.add(entry)
+        _check_share(folder, rejections, max_rejected_share, total)
 
+    sizes = (start, batch_size, rows_per_shard, workers)
     with tqdm(total=total, initial=start, desc=str(folder), unit="row", mininterval=5.0) as progress:
-        for number, row in enumerate(reader.rows(start), start):
-            try:
-                shard.add(row)
-            except UnreadableRow as error:
-                rejections.add(number, row.id, row.image_id, str(error))
-                _check_share(folder, rejections, max_rejected_share, total)
-            if len(shard) == rows_per_shard:
-                finish_shard()
-                shard = _OpenShard(job, batch_size)
-            progress.update()
-    if len(shard):
-        finish_shard()
-    rejections.save()
+        for one in _on_ray(reader, job, total, *sizes, reject, on_ray) if on_ray else encode_slices(reader, job, *sizes, reject):
+            rejections.save()  # first: a finished shard without its rejections could not be resumed
+            if one.table is not None:
+                writer.write(one.table)
+            progress.update(one.rows)
     return writer.close()
+
+
+def _on_ray(
+    reader: Reader, job: EncoderJob, total: int, start: int, batch_size: int, rows_per_slice: int, workers: int,
+    reject: Callable[[dict[str, Any]], None], params: EncoderParams,
+) -> Iterator[Slice]:
+    """As `encode_slices`; what was rejected is heard when its slice arrives."""
+    from pipeline.encoders.ray_engine import ray_slices
+
+    for one in ray_slices(reader, job, range(start, total, rows_per_slice), batch_size, rows_per_slice, workers, params):
+        for entry in one.rejected:
+            reject(entry)
+        yield one
 
 
 def _check_share(folder: str | Path, rejections: Rejections, share: float, total: int) -> None:
@@ -133,52 +99,24 @@ def _check_share(folder: str | Path, rejections: Rejections, share: float, total
         raise EncodingError(f"{folder}: row {rejections.last['id']!r}: {rejections.last['reason']} ({how_many})")
 
 
-class _OpenShard:
-    """The rows of one shard while their batches are encoded."""
+def decoding(mllm: Mllm, task: str, decode: Callable[[EncoderRow], MllmInput] | None = None) -> Callable[[EncoderRow], MllmInput]:
+    """From a row to what `mllm` embeds (task embed) or answers (generate), with all that can be done for one row alone.
 
-    def __init__(self, job: EncoderJob, batch_size: int):
-        self._job, self._batch_size = job, batch_size
-        self._rows: list[EncoderRow] = []
-        self._keys: list[tuple[bytes, str]] = []
-        self._pending: dict[tuple[bytes, str], tuple[EncoderRow, MllmInput]] = {}
-        self._results: dict[tuple[bytes, str], Any] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, row: EncoderRow) -> None:
-        """Raises UnreadableRow, leaving the shard as it was."""
-        key = row.key
-        if key not in self._results and key not in self._pending:
-            self._pending[key] = (dataclasses.replace(row, image=None), (self._job.decode or decode)(row))
-        self._rows.append(dataclasses.replace(row, image=None))
-        self._keys.append(key)
-        if len(self._pending) == self._batch_size:
-            self._encode()
-
-    def _encode(self) -> None:
-        rows, inputs = zip(*self._pending.values(), strict=True)
-        self._results.update(zip(self._pending, self._job.encode(rows, inputs), strict=True))
-        self._pending.clear()
-
-    def finish(self) -> pa.Table:
-        if self._pending:
-            self._encode()
-        return self._job.table(self._rows, [self._results[key] for key in self._keys])
+    decode: None: `rows.decode`, to `encoder.max_side` where `mllm` has parameters.
+    """
+    max_side = mllm.params.max_side if isinstance(getattr(mllm, "params", None), EncoderParams) else 0
+    return partial(_decoded, decode or partial(_decode, max_side=max_side), preparing(mllm, task))
 
 
-def decode(row: EncoderRow) -> MllmInput:
-    """What f_M sees of a row. Raises UnreadableRow with the reason."""
-    if row.image is None:
-        if not row.text:
-            raise UnreadableRow("there is neither an image nor a text")
-        return MllmInput(row.text)
-    if not row.image:
-        raise UnreadableRow("the image has no bytes")
+_decode = decode
+
+
+def _decoded(decode: Callable[[EncoderRow], MllmInput], prepare: Callable[[MllmInput], MllmInput], row: EncoderRow) -> MllmInput:
+    one = decode(row)
     try:
-        return MllmInput(row.text, decode_image(row.image, max_pixels=MAX_PIXELS))
-    except ImageError as error:
-        raise UnreadableRow(str(error)) from None
+        return prepare(one)
+    except ValueError as error:
+        raise UnreadableRow(f"the encoder does not take it: {' '.join(str(error).split())}") from None
 
 
 def embedding_job(mllm: Mllm, decode: Callable[[EncoderRow], MllmInput] | None = None) -> EncoderJob:
@@ -197,7 +135,7 @@ def embedding_job(mllm: Mllm, decode: Callable[[EncoderRow], MllmInput] | None =
         ids = pa.array([row.id for row in rows], pa.string())
         return pa.Table.from_arrays([ids, pa.FixedSizeListArray.from_arrays(flat, mllm.dim)], schema=schema)
 
-    return EncoderJob(schema, encode, table, decode)
+    return EncoderJob(schema, encode, table, decoding(mllm, "embed", decode))
 
 
 def condition_job(encoder: TextEncoder) -> EncoderJob:

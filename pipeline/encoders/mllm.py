@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.artifacts import sha256_file
-from pipeline.config import EncoderParams, ParameterError
+from pipeline.config import EncoderParams
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,11 @@ class MllmInput:
 
 
 class Mllm(Protocol):
-    """A multimodal LLM. Both calls keep the order of their inputs."""
+    """A multimodal LLM. Both calls keep the order of their inputs.
+
+    A backend may also have `prepare(one, task)`, which does ahead of `embed` or `generate` (the task) what can be
+    done for one input alone. Threads call it; it raises ValueError for an input that the model does not take.
+    """
 
     dim: int
 
@@ -37,17 +41,33 @@ class Mllm(Protocol):
 
 
 def open_mllm(params: EncoderParams, device: str = "auto") -> Mllm:
-    """The backend that `encoder.backend` names."""
+    """The backend that `encoder.backend` names; with `encoder.engine: ray`, opened where it is first asked."""
+    if params.engine == "ray":
+        from pipeline.encoders.ray_engine import ReplicatedMllm
+
+        return ReplicatedMllm(params, device)
     if params.backend == "vllm":
-        raise ParameterError("encoder.backend: 'vllm' is not built yet; transformers runs every Qwen2.5-VL")
+        from pipeline.encoders.vllm_mllm import VllmMllm
+
+        return VllmMllm(params)
     from pipeline.encoders.transformers_mllm import TransformersMllm
 
     return TransformersMllm(params, device)
 
 
+def preparing(mllm: Mllm, task: str) -> Callable[[MllmInput], MllmInput]:
+    """`mllm.prepare` for one task, where the backend has it."""
+    prepare = getattr(mllm, "prepare", None)
+    return functools.partial(prepare, task=task) if prepare else _unchanged
+
+
+def _unchanged(one: MllmInput) -> MllmInput:
+    return one
+
+
 def identity(params: EncoderParams, **more: Any) -> dict[str, Any]:
     """What makes embeddings comparable: model, revision, templates, dimension. The backend is not in it."""
-    names = ("path", "revision", "dtype", "dim", "embed_template")
+    names = ("path", "revision", "dtype", "dim", "embed_template", *(["max_side"] if params.max_side else []))
     named = {name: getattr(params, name) for name in names}
     return {"encoder": {**named, "weights": fingerprint(params.path)}, **more}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.images import EncodedImages, image_columns
-from pipeline.encoders.job import EncoderRow
+from pipeline.encoders.rows import EncoderRow
 
 Captions = dict[str, dict[str, Any]]
 """An image's rows of the pairs table by caption kind."""

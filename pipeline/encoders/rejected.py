@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +19,7 @@ SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("image_id", pa.st
 class Rejections:
     """The rejected rows of one shard set, in the reader's order. There is no file while there are none."""
 
-    def __init__(self, path: Path, rows: list[dict]):
+    def __init__(self, path: Path, rows: list[dict[str, Any]]):
         self._path, self._rows, self._saved = path, rows, None
 
     @classmethod
@@ -29,23 +32,27 @@ class Rejections:
         return len(self._rows)
 
     @property
-    def last(self) -> dict:
+    def last(self) -> dict[str, Any]:
         return self._rows[-1]
 
-    def add(self, row: int, id: str, image_id: str, reason: str) -> None:
-        self._rows.append({"row": row, "id": id, "image_id": image_id, "reason": reason})
+    def add(self, entry: dict[str, Any]) -> None:
+        self._rows.append(entry)
 
-    def resume_after(self, accepted: int) -> int:
-        """The row to go on with after `accepted` rows were encoded; what was rejected later is forgotten."""
-        position = accepted
-        kept = []
-        for entry in self._rows:
-            if not accepted or entry["row"] >= position:
+    def resume_after(self, shards: Sequence[int], rows_per_slice: int, total: int) -> tuple[int, int]:
+        """The row to go on with behind finished shards of so many rows, and how many of the shards that leaves.
+
+        A slice of which every row was rejected has no shard. What was rejected later is forgotten.
+        """
+        rejected = Counter(entry["row"] // rows_per_slice for entry in self._rows)
+        slices = kept = 0
+        for rows in shards:
+            while rejected[slices] == rows_per_slice:
+                slices += 1
+            if rows != min(rows_per_slice, total - slices * rows_per_slice) - rejected[slices]:
                 break
-            kept.append(entry)
-            position += 1
-        self._rows = kept
-        return position
+            slices, kept = slices + 1, kept + 1
+        self._rows = [entry for entry in self._rows if entry["row"] < slices * rows_per_slice]
+        return min(slices * rows_per_slice, total), kept
 
     def save(self) -> None:
         """Write the file, if there is anything new to write; none for no rows."""
@@ -64,7 +71,7 @@ def rejected_images(folder: str | Path) -> set[str]:
     return {entry["image_id"] for entry in _read(Path(folder) / REJECTED)}
 
 
-def _read(path: Path) -> list[dict]:
+def _read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.artifacts import schemas
 from pipeline.config import EncoderParams
-from pipeline.encoders.job import EncoderJob, EncoderRow, EncodingError
+from pipeline.encoders.job import EncoderJob, EncoderRow, EncodingError, decoding
 from pipeline.encoders.mllm import Mllm, MllmInput
 from pipeline.encoders.readers import Captions, Choose
 from pipeline.text.phrases import PhraseParser
@@ -20,6 +20,11 @@ def takes_long(image_id: str, long_share: float, seed: int) -> bool:
     """Whether an image trains with a long caption: true for `long_share` of them, whatever their order or number."""
     digest = hashlib.sha256(f"caption/{seed}/{image_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < long_share
+
+
+def without_caption(captions: Captions) -> bool:
+    """Whether a pair was left to the captioning model by its source."""
+    return "short" in captions and not (captions["short"]["caption"] or "").strip()
 
 
 def captioning(params: EncoderParams) -> Choose:
@@ -44,13 +49,14 @@ def caption_job(mllm: Mllm, params: EncoderParams) -> EncoderJob:
         ]
         return pa.Table.from_pylist(pairs, schemas.PAIRS)
 
-    return EncoderJob(schemas.PAIRS, encode, table)
+    return EncoderJob(schemas.PAIRS, encode, table, decoding(mllm, "generate"))
 
 
 def merged(images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str, Any]], parser: PhraseParser) -> pa.Table:
     """The given short row of every image, after its generated long one where there is one, with their phrases.
 
-    Raises EncodingError naming the image without a short caption or the row whose caption is empty.
+    An empty short caption is left out where there is a long one. Raises EncodingError naming the
+    image without a row of a short caption, or the row whose caption is empty.
     """
     long = {row["image_id"]: row for row in generated}
     rows = []
@@ -58,9 +64,12 @@ def merged(images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str,
         short = captions.get("short")
         if short is None:
             raise EncodingError(f"image {image_id!r}: there is no short caption")
-        if not (short["caption"] or "").strip():
+        if not without_caption(captions):
+            rows += [long[image_id], short] if image_id in long else [short]
+        elif image_id in long:
+            rows.append(long[image_id])
+        else:
             raise EncodingError(f"row {short['pair_id']!r}: the caption is empty")
-        rows += [long[image_id], short] if image_id in long else [short]
     found = parser.phrases([row["caption"] for row in rows])
     return pa.Table.from_pylist([{**row, "phrases": phrases} for row, phrases in zip(rows, found, strict=True)], schemas.PAIRS)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.artifacts import ArtifactError, StorageError, read_json, sha256_file, write_atomically, write_json
-from pipeline.artifacts.files import settle
+from pipeline.artifacts.files import settle, settle_only
 
 KEYS = st.text(max_size=6)
 JSON = st.recursive(
@@ -146,3 +146,12 @@ def test_unreadable_json_is_named(tmp_path):
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     assert sha256_file(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_has_no_name_is_removed(tmp_path):
+    for name in ("kept", ".torn.old", "stale"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").write_text(name)
+    (tmp_path / "file").write_text("stale")
+    settle_only(tmp_path, ["kept", "torn", "absent"])
+    assert names(tmp_path) == ["kept", "torn"] and (tmp_path / "torn/part").read_text() == ".torn.old"

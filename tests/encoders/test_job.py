@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from functools import partial
 
@@ -10,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.artifacts import ArtifactError, ShardSet
-from pipeline.encoders import job as job_module
-from pipeline.encoders.job import EncoderRow, EncodingError, UnreadableRow, decode, run_embedding_job
+from pipeline.encoders import rows as rows_module
+from pipeline.encoders.job import EncoderRow, EncodingError, UnreadableRow, decode, embedding_job, run_embedding_job, run_job
 from pipeline.encoders.rejected import REJECTED, rejected_images
 from pipeline.fusion_diff.files import read_vectors
 
@@ -59,8 +60,8 @@ def test_vectors_are_those_of_the_encoder_in_the_rows_order(make, tiny_mllm, tmp
     np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("calls", [0, 2, 3, 5])
-def test_a_resumed_run_equals_an_undisturbed_one_hash_for_hash(make, tiny_mllm, tmp_path, calls, run):
+@pytest.mark.parametrize(("calls", "left"), [(0, 14), (1, 14), (2, 8), (3, 8), (4, 3)])
+def test_a_resumed_run_equals_an_undisturbed_one_hash_for_hash(make, tiny_mllm, tmp_path, calls, left, run):
     rows = make.rows(17)
     rows[2] = rows[7] = rows[8] = dataclasses.replace(rows[2], image=b"no image")
     run(rows, tiny_mllm, tmp_path / "whole", max_rejected_share=0.5)
@@ -70,7 +71,51 @@ def test_a_resumed_run_equals_an_undisturbed_one_hash_for_hash(make, tiny_mllm, 
     again = Counting(tiny_mllm)
     run(rows, again, tmp_path / "killed", max_rejected_share=0.5)
     assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
-    assert sum(again.seen) == 14 - 7 * (calls >= 3), "a finished shard is not encoded again"
+    assert sum(again.seen) == left, "a finished shard (of 6, 5 and 3 rows) is not encoded again"
+
+
+@pytest.mark.parametrize("bad", [range(7), range(7, 14), range(3, 16), range(14, 17), [6, 13, 16]])
+@pytest.mark.parametrize("calls", [0, 1, 2, 3])
+def test_resuming_finds_its_place_among_slices_that_were_rejected_whole(make, tiny_mllm, tmp_path, bad, calls, run):
+    rows = make.rows(17)
+    for number in bad:
+        rows[number] = dataclasses.replace(rows[number], image=b"no image")
+    run(rows, tiny_mllm, tmp_path / "whole", max_rejected_share=0.9)
+    assert ShardSet.open(tmp_path / "whole").table()["id"].to_pylist() == [f"row-{n}" for n in range(17) if n not in bad]
+    with contextlib.suppress(Killed):
+        run(rows, Counting(tiny_mllm, calls), tmp_path / "killed", max_rejected_share=0.9)
+    run(rows, tiny_mllm, tmp_path / "killed", max_rejected_share=0.9)
+    assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_threads_that_decode_ahead_change_nothing(make, tiny_mllm, tmp_path, workers, run):
+    rows = make.rows(23)
+    rows[4] = dataclasses.replace(rows[4], image=b"no image")
+    rows[11] = rows[12] = rows[3]
+    run(rows, tiny_mllm, tmp_path / "some", max_rejected_share=0.5, workers=workers)
+    run(rows, tiny_mllm, tmp_path / "two", max_rejected_share=0.5)
+    assert hashes(tmp_path / "some") == hashes(tmp_path / "two")
+
+
+def test_rows_are_decoded_while_a_batch_is_encoded_but_never_more_than_a_batch_ahead(make, tiny_mllm, tmp_path):
+    decoded = []
+
+    class Slow:
+        dim = 4
+
+        def embed(self, inputs):
+            seen.append(len(decoded))
+            return np.ones((len(inputs), 4), np.float32)
+
+    def note(row):
+        decoded.append(row.id)
+        return decode(row)
+
+    seen = []
+    run_job(make.reader(make.rows(30)), embedding_job(Slow(), note), tmp_path, {}, batch_size=5, rows_per_shard=10, workers=1)
+    assert sorted(decoded) == sorted(row.id for row in make.rows(30))
+    assert all(count <= 5 * (number + 2) + 1 for number, count in enumerate(seen))
 
 
 def test_killed_again_before_anything_was_saved_the_rejected_rows_are_remembered(make, tiny_mllm, tmp_path, run):
@@ -173,7 +218,7 @@ def test_every_mode_becomes_rgb(make, mode):
 
 
 def test_a_picture_too_large_is_refused_from_its_header(make, monkeypatch):
-    monkeypatch.setattr(job_module, "MAX_PIXELS", 100)
+    monkeypatch.setattr(rows_module, "MAX_PIXELS", 100)
     with pytest.raises(UnreadableRow, match="32 x 32 pixels, at most 100"):
         decode(EncoderRow("one", "", make.png(0)))
 

@@ -13,7 +13,7 @@ from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import EncoderParams
 from pipeline.encoders.job import EncodingError, run_job
 from pipeline.encoders.readers import PairReader, captions_by_image
-from pipeline.text.captions import caption_job, captioning, merged, takes_long, training_caption
+from pipeline.text.captions import caption_job, captioning, merged, takes_long, training_caption, without_caption
 
 PARAMS = EncoderParams(max_new_tokens=7)
 
@@ -81,6 +81,15 @@ def test_an_empty_short_caption_is_an_error_naming_the_row(tmp_path):
     tables(tmp_path, short=lambda n: " " if n == 3 else "fine")
     with pytest.raises(EncodingError, match="i3/short.*empty"):
         merged(captions_by_image(ShardSet.open(tmp_path / "pairs")), [], Words())
+
+
+def test_a_pair_that_came_without_a_caption_has_the_generated_one_alone(tmp_path):
+    tables(tmp_path, short=lambda n: "" if n == 3 else "fine")
+    pairs = ShardSet.open(tmp_path / "pairs")
+    assert [image_id for image_id, found in captions_by_image(pairs) if without_caption(found)] == ["i3"]
+    long = {"pair_id": "i3/long", "image_id": "i3", "caption": "written by the model", "caption_kind": "long", "phrases": []}
+    rows = merged(captions_by_image(pairs), [long], Words()).to_pylist()
+    assert [row["pair_id"] for row in rows] == ["i0/short", "i1/short", "i2/short", "i3/long", "i4/short"]
 
 
 def test_a_missing_short_caption_is_an_error_naming_the_image():

@@ -8,7 +8,7 @@ not know, so a text for it may be set among random English words.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.artifacts import ArtifactError
@@ -29,10 +29,10 @@ def english_words(text_encoder: str | Path) -> list[str]:
     return [word for word in lines if word.isascii() and word.isalpha() and len(word) > 2]
 
 
-def words_beside(captions: Sequence[str], words: Sequence[str]) -> list[str]:
-    """Those of `words` that no caption uses."""
+def carrier_words(captions: Iterable[str], text_encoder: str | Path) -> list[str]:
+    """The `english_words` of a text encoder that no caption uses."""
     known = {word for caption in captions for word in caption.lower().split()}
-    return [word for word in words if word not in known]
+    return [word for word in english_words(text_encoder) if word not in known]
 
 
 def carried(text: str, words: Sequence[str], random_state: random.Random) -> str:

@@ -1,0 +1,54 @@
+"""HQ-Edit as its hub release is laid out: Parquet files with both pictures, both descriptions and the edit in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.sources.emoji.fetch import SourceError
+from pipeline.sources.web.samples import Sample
+
+TEXTS = ("input", "edit", "inverse_edit", "output")
+PICTURES = ("input_image", "output_image")
+BATCH = 64
+
+
+def hqedit(folder: Path, name: str) -> Iterator[tuple[list[Sample], list[dict[str, Any]]]]:
+    """One pair of pictures after the other, with its two triplets: the edit and its inverse, where that is told.
+
+    Raises SourceError naming the file that is damaged or lacks a column.
+    """
+    for path in sorted(folder.rglob("*.parquet")):
+        try:
+            file = pq.ParquetFile(path)
+            missing = [column for column in (*TEXTS, *PICTURES) if column not in file.schema_arrow.names]
+            if missing:
+                raise SourceError(f"{path}: there is no column {missing[0]!r}")
+            rows = (row for batch in file.iter_batches(BATCH, columns=[*TEXTS, *PICTURES]) for row in batch.to_pylist())
+            for number, row in enumerate(rows):
+                yield _edit(f"{name}/{path.stem}/{number:06d}", row)
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})") from None
+
+
+def _edit(edit_id: str, row: dict[str, Any]) -> tuple[list[Sample], list[dict[str, Any]]]:
+    before, after = (Sample(f"{edit_id}/{side}", _bytes(row[f"{side}_image"])) for side in ("input", "output"))
+    directions = (("edit", before, after, row["edit"], row["output"]), ("inverse", after, before, row["inverse_edit"], row["input"]))
+    triplets = [
+        {
+            "triplet_id": f"{edit_id}/{direction}", "reference_id": reference.image_id, "target_id": target.image_id,
+            "instruction": " ".join(instruction.split()), "target_description": " ".join(description.split()), "shared_concept": "",
+        }
+        for direction, reference, target, instruction, description in directions
+        if (instruction or "").strip() and (description or "").strip()
+    ]
+    return [before, after], triplets
+
+
+def _bytes(image: Any) -> bytes:
+    """`datasets` stores a picture as {bytes, path}."""
+    return (image.get("bytes") if isinstance(image, dict) else image) or b""

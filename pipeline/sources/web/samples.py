@@ -1,0 +1,38 @@
+"""What the readers of this folder yield."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture and its caption, or why there is none."""
+
+    image_id: str
+    content: bytes = b""
+    """The encoded picture."""
+    caption: str = ""
+    """Empty: the captioning model writes one."""
+    reason: str = ""
+    """Why the sample cannot be used; empty: it can."""
+
+
+def checked(sample: Sample) -> tuple[Sample, tuple[int, int]]:
+    """The sample and its picture's width and height, both from the header alone; 0 for one that is refused.
+
+    A picture that breaks off later is found when it is encoded (`rejected.parquet` of that stage).
+    """
+    if not sample.reason and not sample.content:
+        sample = Sample(sample.image_id, reason="the image has no bytes")
+    if sample.reason:
+        return sample, (0, 0)
+    try:
+        with Image.open(io.BytesIO(sample.content)) as image:
+            return sample, image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        return Sample(sample.image_id, reason=f"the image's header: {'in no known format' if unknown else error}"), (0, 0)

