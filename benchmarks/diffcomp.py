@@ -2,6 +2,7 @@
 
     python -m benchmarks.diffcomp                     # ViT-L/14, S = 4, batch 128, bf16: one GPU, about a minute
     python -m benchmarks.diffcomp --model ViT-S-16-alt --super-patch 2 --batch 4 --repeats 2    # a try on a CPU
+    python -m benchmarks.diffcomp --count --batch 4   # floating-point operations instead of seconds, on any machine
 
 Weights are random: no figure depends on them. Variants take turns, and of each the median counts. The peers, in the same
 run on the same device, batch, precision and trained layers: this project's plain contrastive step (texts cut to the longest
@@ -18,11 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import open_clip
 import torch
 import typer
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import hardware, versions
 from pipeline.app.errors import clear_errors
@@ -31,6 +34,7 @@ from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp
 from pipeline.diffcomp.losses import info_nce, inverse_temperature
 from pipeline.diffcomp.superpatches import SuperPatches
+from pipeline.encoders import clip
 from pipeline.encoders.clip import ClipEncoder, build_clip
 from pipeline.encoders.dual import DualEncoder
 
@@ -50,10 +54,11 @@ def main(
     batch: Annotated[int, typer.Option(min=2)] = 128,
     trained: Annotated[int, typer.Option(help="Blocks of each tower that are trained.", min=1)] = 12,
     repeats: Annotated[int, typer.Option(help="Timed turns of every variant.", min=1)] = 10,
-    out: Annotated[Path, typer.Option(help="The result.")] = Path("reports/bench/diffcomp.json"),
+    count: Annotated[bool, typer.Option("--count", help="Count operations on the CPU, measure nothing.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The result; by default in reports/bench.")] = None,
 ) -> None:
-    """Measure and write the JSON."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    """Measure, or count, and write the JSON."""
+    device = "cuda" if torch.cuda.is_available() and not count else "cpu"
     config = open_clip.get_model_config(model)
 
     def encoder() -> DualEncoder:
@@ -61,12 +66,19 @@ def main(
         with torch.device(device):
             return ClipEncoder(build_clip(config), None)
 
+    command = f"python -m benchmarks.diffcomp --model {model} --super-patch {super_patch} --batch {batch} --trained {trained}"
+    if count:
+        counted = operations(encoder, super_patch, batch, trained)
+        write_json(out or Path("reports/bench/diffcomp_operations.json"), {
+            "command": f"{command} --count", "versions": versions("torch", "open_clip_torch"), **counted,
+        })
+        typer.echo(counted)
+        return
     encoding = encoding_costs(encoder(), super_patch, batch, repeats)
     steps = step_costs(encoder, super_patch, batch, trained, repeats)
     machine = {**hardware(), "gpu": torch.cuda.get_device_name() if device == "cuda" else None}
-    write_json(out, {
-        "command": f"python -m benchmarks.diffcomp --model {model} --super-patch {super_patch} --batch {batch} --trained {trained}",
-        "hardware": machine, "versions": versions("torch", "open_clip_torch"), "repeats": repeats,
+    write_json(out or Path("reports/bench/diffcomp.json"), {
+        "command": command, "hardware": machine, "versions": versions("torch", "open_clip_torch"), "repeats": repeats,
         "precision": "bf16" if device == "cuda" else "fp32",
         "encoding": encoding, "training": steps, "reached": reached(encoding, steps),
     })
@@ -130,6 +142,35 @@ def measured(step: Callable[[], None], repeats: int) -> dict[str, Any]:
     except torch.cuda.OutOfMemoryError:
         return {"out_of_memory": True}
     return {"seconds": round(seconds, 5), "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+
+
+def operations(make: Callable[[], DualEncoder], side: int, batch: int, trained: int) -> dict[str, Any]:
+    """Floating-point operations of matrix products, forward and backward: of a whole step, and of encoding with f_j.
+
+    A small batch stands for one of 128, so the share of short texts that are encoded apart is scaled with it.
+    """
+    encoder = make().train()
+    model = DiffComp(encoder, DiffCompParams(super_patch=side, image_layers=trained, text_layers=trained))
+    data, counted = made_up_batch(encoder, batch), {}
+    with patch.object(clip, "SHORT_TEXTS", max(1, clip.SHORT_TEXTS * batch // 128)):
+        for name, build in (("plain", plain_step), ("diffcomp", diffcomp_step)):
+            with FlopCounterMode(display=False) as counter:
+                build(model, data)().backward()
+            counted[name] = counter.get_total_flops()
+    images, added = data["images"][:1], {}
+    with torch.no_grad():
+        before = encoder.embed_patches(images)  # what the tokens hold does not matter here
+        with FlopCounterMode(display=False) as counter:
+            encoder.encode_image(images)
+        for k in (1, 2, encoder.depth):
+            css = SuperPatches(encoder, side, k)
+            with FlopCounterMode(display=False) as local:
+                css.encode(encoder, before, before, css.assign(before))
+            added[str(k)] = round(local.get_total_flops() / counter.get_total_flops(), 4)
+    return {
+        "batch": batch, "step_operations": counted, "step_in_plain_steps": round(counted["diffcomp"] / counted["plain"], 3),
+        "css_added": added,
+    }
 
 
 Batch = dict[str, Tensor]

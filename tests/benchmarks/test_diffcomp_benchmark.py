@@ -66,3 +66,13 @@ def test_the_command_writes_its_figures(encoder, tmp_path):
     assert result["reached"]["step_within"] == (steps["diffcomp"]["times_plain"] <= 2.4)
     within = [int(k) for k, cost in result["encoding"]["local_blocks"].items() if cost["added"] <= 0.07]
     assert result["reached"]["local_blocks_within"] == within
+
+
+def test_operations_are_counted(encoder, tmp_path):
+    """A DiffComp step encodes every image twice, once with a graph through the frozen blocks too; k = L reads every patch again."""
+    out = tmp_path / "operations.json"
+    arguments = ["--super-patch", "2", "--batch", "4", "--trained", "1", "--count", "--out", str(out)]
+    done = CliRunner().invoke(diffcomp.app, arguments, catch_exceptions=False)
+    result = read_json(out)
+    assert done.exit_code == 0 and 2 < result["step_in_plain_steps"] < 4
+    assert 0 < result["css_added"]["1"] < result["css_added"]["2"] < result["css_added"]["3"]
