@@ -314,6 +314,15 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
     else:
         pytest.fail("ten strokes of the brush, and no region")
 
+    # Another reference, by a part of its name.
+    picked = next(image_id for image_id in searcher.gallery.ids if image_id != chosen)
+    page.locator("#pick > button").click()
+    page.locator("#pick textarea, #pick input").first.fill(picked.upper())
+    page.wait_for_function("document.querySelectorAll('#picks img').length === 1")
+    see(page, "#picks img")
+    page.locator("#picks button").first.click()
+    page.locator("#trail", has_text=f"from the gallery: {picked}").wait_for()
+
     # Too long a text, and the server is still up.
     page.locator("#text textarea").fill("x" * 5_000)
     page.locator("#go").click()
