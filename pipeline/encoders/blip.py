@@ -53,7 +53,8 @@ class BlipEncoder(DualEncoder):
     def from_pretrained(cls, name: str | Path, revision: str | None = None) -> BlipEncoder:
         """A local folder, or a hub name at a pinned revision."""
         pinned = {"revision": revision} if revision else {}
-        return cls(BlipForImageTextRetrieval.from_pretrained(name, **pinned), AutoTokenizer.from_pretrained(name, **pinned))
+        model = BlipForImageTextRetrieval.from_pretrained(name, use_safetensors=True, **pinned)
+        return cls(model, AutoTokenizer.from_pretrained(name, **pinned))
 
     @property
     def image_blocks(self) -> nn.ModuleList:

@@ -13,6 +13,7 @@ import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CustomTextCLIP
 from open_clip.transformer import VisionTransformer, text_global_pool
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -118,7 +119,10 @@ class ClipEncoder(DualEncoder):
             if not (folder / name).is_file():
                 raise ArtifactError(f"{folder / name}: no such file")
         model = build_clip(config["model_cfg"])
-        open_clip.load_checkpoint(model, str(folder / CLIP_WEIGHTS))
+        try:
+            open_clip.load_checkpoint(model, str(folder / CLIP_WEIGHTS))
+        except (SafetensorError, RuntimeError) as error:
+            raise ArtifactError(f"{folder / CLIP_WEIGHTS}: not the weights of this CLIP ({str(error).splitlines()[0]})") from None
         preprocess = config.get("preprocess_cfg", {})
         return cls(
             model, PreTrainedTokenizerFast.from_pretrained(folder), config["model_cfg"],

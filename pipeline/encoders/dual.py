@@ -138,7 +138,8 @@ def load_dual_encoder(backbone: str | Path, pretrained: str = "") -> DualEncoder
     """A local open_clip or BLIP folder, an open_clip model name, or a BLIP name of the hub.
 
     `pretrained` is open_clip's tag or file for a model name (empty: random weights), or a hub
-    revision for BLIP. Raises ArtifactError for a folder that holds neither kind.
+    revision for BLIP. Raises ArtifactError for a folder that holds neither kind, and for a file of weights
+    that is not safetensors.
     """
     import open_clip
 
@@ -152,6 +153,8 @@ def load_dual_encoder(backbone: str | Path, pretrained: str = "") -> DualEncoder
         if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "blip":
             return BlipEncoder.from_pretrained(folder)
         raise ArtifactError(f"{folder}: neither {CLIP_CONFIG} nor a BLIP config.json is there")
+    if Path(pretrained).is_file() and Path(pretrained).suffix != ".safetensors":
+        raise ArtifactError(f"{pretrained}: weights are taken from safetensors only; other formats may run code when they are read")
     if str(backbone) in open_clip.list_models():
         return ClipEncoder.from_name(str(backbone), pretrained)
     if "blip" in str(backbone).lower():

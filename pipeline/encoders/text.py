@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
 
@@ -39,7 +40,7 @@ class TextEncoder:
             raise ValueError(f"text_encoder.dim {params.dim}: the states of {params.path!r} have {config.hidden_size} dimensions")
         try:
             self.model = AutoModelForTextEncoding.from_pretrained(**source, config=config, dtype=torch.float32, use_safetensors=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise _not_loaded(params, error) from None
         self.model.eval().to(self.device)
         self.truncated = 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from pipeline.artifacts import ArtifactError
@@ -24,8 +25,9 @@ class TransformersMllm:
         source = {"revision": params.revision or None} if params.revision else {}
         try:
             self.processor = AutoProcessor.from_pretrained(params.path, **source)
-            self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(params.path, dtype=getattr(torch, params.dtype), **source)
-        except (OSError, ValueError) as error:
+            dtype = {"dtype": getattr(torch, params.dtype)}
+            self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(params.path, use_safetensors=True, **dtype, **source)
+        except (OSError, ValueError, SafetensorError) as error:
             raise ArtifactError(f"encoder.path {params.path!r}: cannot be loaded ({str(error).splitlines()[0]})") from None
         self.processor.tokenizer.padding_side = "left"  # the last position is every sequence's last token
         self.model.eval().to(self.device)

@@ -60,7 +60,10 @@ class Index:
         if gallery is not None and sha256_file(Path(gallery) / MANIFEST) != manifest["gallery"]:
             raise ArtifactError(f"{folder}: not built from the present {gallery}")
         ids = ShardSet.open(folder / IDS, identity={"gallery": manifest["gallery"]}).table()["id"].to_pylist()
-        index = faiss.read_index(str(path))
+        try:
+            index = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise ArtifactError(f"{path}: not an index of FAISS ({str(error).rpartition(': ')[2]})") from None
         if not len(ids) == index.ntotal == manifest["rows"]:
             raise ArtifactError(f"{folder}: {len(ids)} ids for {index.ntotal} vectors, the manifest says {manifest['rows']}")
         faiss.omp_set_num_threads(threads)

@@ -47,7 +47,8 @@ def test_the_harness_reports_what_is_no_named_error(every):
 DEEP = b"[" * 100_000 + b"]" * 100_000
 FOUND = [
     ("manifest", DEEP), ("manifest", b'{"schema_version": 1, "schema": "", "identity": {}, "shards": []}'),
-    ("manifest", b'{"schema_version": 1, "schema": null, "identity": {}, "shards": []}'), ("index manifest", b"null"), ("index manifest", b"{}"),
+    ("manifest", b'{"schema_version": 1, "schema": null, "identity": {}, "shards": []}'),
+    ("index manifest", b"null"), ("index manifest", b"{}"),
     ("images table", b""), ("shard", b"PAR1"), ("weights' configuration", b"[]"), ("predictions", DEEP),
     ("parameters", b"seed: ${seed"), ("parameters", b"seed: ${runtime}\nruntime:\n  threads: 2"), ("parameters", b"\x80"),
     ("parameters", b"a: ["),

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
@@ -19,9 +20,27 @@ COPIED = (
 )
 
 
+OFFLINE = """#!{python}
+import runpy, sys
+
+def refuse(event, arguments):
+    family = getattr(arguments[0], "family", None) if arguments else None
+    if event in ("socket.getaddrinfo", "socket.gethostbyname") or (event in ("socket.connect", "socket.sendto") and family != 1):
+        raise SystemExit(f"{{sys.argv}}: {{event}}{{arguments[1:]}}, though there is no network")
+
+sys.addaudithook(refuse)
+sys.argv = sys.argv[2:]
+sys.path.insert(0, "")
+with open({log!r}, "a") as log:
+    print(sys.argv[0], file=log)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""What `python -m` is in a stage's command: the stage itself, for which there is no network (family 1: this machine's own sockets)."""
+
+
 def run(project: Path, *command: str) -> str:
     """One command inside the copy; its output is in the failure."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(project / ".git/offline"), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(command, cwd=project, env={**os.environ, "PATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout + done.stderr
@@ -40,6 +59,10 @@ def project(tmp_path_factory) -> Path:
             shutil.copy(source, target)
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-qm", "copy"]):
         run(folder, "git", *command)
+    python = folder / ".git/offline/python"  # where nobody looks for a project's files
+    python.parent.mkdir()
+    python.write_text(OFFLINE.format(python=sys.executable, log=str(folder / ".git/offline/stages")))
+    python.chmod(0o755)
     run(folder, "git", "config", "user.name", "test")
     run(folder, "git", "config", "user.email", "test@example.com")
     run(folder, "dvc", "exp", "run", "-S", "profile=smoke")
@@ -67,6 +90,17 @@ def test_the_smoke_run_reports_every_method(project):
         assert 0.0 <= mean["R@1"] <= mean["R@10"] <= mean["R@50"] <= 100.0
     page = (project / "reports/index.html").read_text()
     assert "data:image/png;base64," in page and str(project) not in page
+
+
+def test_the_graph_ran_without_a_network(project):
+    ran = (project / ".git/offline/stages").read_text().split()
+    graph = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
+    assert {f"stages.{name}" for name, stage in graph.items() if not stage.get("frozen")} <= set(ran)
+    for attempt in ("socket.create_connection(('127.0.0.1', 9))", "urllib.request.urlopen('http://a.b')", "socket.gethostbyname('a.b')"):
+        (project / "attempt.py").write_text(f"import socket, urllib.request\n{attempt}\n")
+        tried = subprocess.run([project / ".git/offline/python", "-m", "attempt"], cwd=project, capture_output=True, text=True)
+        assert tried.returncode and "though there is no network" in tried.stderr
+    (project / "attempt.py").unlink()
 
 
 def test_a_second_run_has_nothing_to_do(project):
