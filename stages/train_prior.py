@@ -46,7 +46,8 @@ def main() -> None:
     task = PriorTask(Prior(sizes), Diffusion(params.prior.diffusion, sizes.dim), z0, text, params.prior.p_cfg, compiled)
     trained_on = {
         "prior": as_dict(params.prior), "text_encoder": as_dict(params.text_encoder), "seed": params.seed,
-        "pairs": sha256_file(PAIRS / MANIFEST), "texts": sha256_file(TEXTS / MANIFEST),
+        "pairs": sha256_file(PAIRS / MANIFEST),
+        "texts": sha256_file((CAPTIONS if params.text_encoder.while_training else TEXTS) / MANIFEST),
     }
     log = train(task, params.prior, seed=params.seed, folder=FOLDER, identity=trained_on, device=params.runtime.device, title="prior")
     if isinstance(text, EncodedConditions):
