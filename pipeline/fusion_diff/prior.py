@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch._dynamo
@@ -237,16 +237,12 @@ class Prior(nn.Module):
         return self.out(features).float()
 
 
-COMPILER_OPTIONS: dict[str, Any] = {}
-"""Options of inductor for the blocks, for benchmarks to try."""
-
-
 def compile_each(modules: Iterable[nn.Module]) -> None:
     """Compile modules of one class in place, as one piece of code for each combination of shapes."""
     torch._dynamo.config.automatic_dynamic_shapes = False  # the second batch size would slow down the first
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in modules:
-        module.compile(options=COMPILER_OPTIONS or None)
+        module.compile()
 
 
 def mark_dynamic(text: Sequence[KeysValues], rows: int) -> None:

@@ -1,11 +1,15 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounterWithBackend
 
-from pipeline.fusion_diff import ControlAdapter, ControlTask, Prior, PriorTask, TextConditions
+from pipeline.fusion_diff import ControlAdapter, ControlTask, EncodedConditions, Prior, PriorTask, TextConditions
 from pipeline.fusion_diff.tasks import drop_texts
 
 N = 12
+whole = torch.nn.Module.compile
 
 
 @pytest.fixture
@@ -60,6 +64,64 @@ def test_equation_3_by_hand(prior, diffusion, vectors, texts):
         noisy = diffusion.noise(vectors[index][None], step[row : row + 1], noise[row : row + 1])
         errors.append((prior(noisy, step[row : row + 1], states) - noise[row]).square().mean())
     assert loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
+
+
+def test_blocks_compiled_once_serve_every_number_of_dropped_texts(prior, diffusion, vectors, texts, monkeypatch):
+    """As compiled training sees it, with a backend that runs what was traced and counts how often it was."""
+    traced = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: whole(module, backend=traced))
+    monkeypatch.setattr(torch._dynamo.config, "automatic_dynamic_shapes", True)  # what compiling sets is taken back with this
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
+    plain = PriorTask(copy.deepcopy(prior).train(), diffusion, vectors, texts, 0.4)
+    compiled = PriorTask(prior.train(), diffusion, vectors, texts, 0.4, compile=True)
+    indices, dropped = torch.arange(10), set()
+    for seed in range(6):
+        dropped.add(10 - len(drop_texts(indices, 0.4, generator(seed))[1]))
+        gradients = []
+        for task in (plain, compiled):
+            task.model.zero_grad(set_to_none=True)
+            task.loss(task.model, indices, generator(seed), "cpu")[0].backward()
+            gradients.append([parameter.grad for parameter in task.model.parameters()])
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+    assert len(dropped) > 2 and dropped.isdisjoint({0, 1, 9, 10})  # those few have a trace of their own
+    assert traced.frame_count == 1
+
+
+class LengthEncoder:
+    """Stands for a text encoder: as many tokens as words."""
+
+    def __init__(self, dim):
+        self.dim, self.asked = dim, []
+
+    def encode_batch(self, texts):
+        self.asked.append(list(texts))
+        return [torch.full((len(text.split()), self.dim), float(len(text))) for text in texts]
+
+
+def test_texts_encoded_when_asked_for_are_those_of_the_shards(prior, diffusion, vectors, sizes):
+    words = ["a " * (1 + row % 5) for row in range(N)]
+    encoder = LengthEncoder(sizes.text_dim)
+    stored = TextConditions.from_list(LengthEncoder(sizes.text_dim).encode_batch(words))
+    encoded = EncodedConditions(words, encoder, sizes.text_dim, sizes.text_tokens)
+    assert len(encoded) == N and encoded.mean_tokens == sizes.text_tokens
+    losses = [
+        PriorTask(prior, diffusion, vectors, text, 0.4).loss(prior, torch.tensor([5, 1, 7, 0]), generator(2), "cpu")[0]
+        for text in (stored, encoded)
+    ]
+    assert torch.equal(*losses)
+    assert len(encoder.asked) == 1 and set(encoder.asked[0]) <= {words[row] for row in (5, 1, 7, 0)}  # none of the dropped
+    states, mask = encoded.batch(torch.empty(0, dtype=torch.int64))
+    assert states.shape == (0, 0, sizes.text_dim) and mask.shape == (0, 0)
+
+
+def test_an_encoder_that_strays_is_named(sizes):
+    wide = EncodedConditions(["a"] * 9, LengthEncoder(sizes.text_dim + 1), sizes.text_dim, sizes.text_tokens)
+    with pytest.raises(ValueError, match="row 7 was not encoded as tokens of dimension 12"):
+        wide.batch(torch.tensor([7]))
+    encoder = LengthEncoder(sizes.text_dim)
+    encoder.encode_batch = lambda texts: [torch.full((1, sizes.text_dim), float("nan")) for _ in texts]
+    with pytest.raises(ValueError, match=r"\(text 7\) has a number that is not finite"):
+        EncodedConditions(["a"] * 9, encoder, sizes.text_dim, sizes.text_tokens).batch(torch.tensor([7]))
 
 
 def test_texts_are_dropped_at_the_given_rate():

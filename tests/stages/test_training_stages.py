@@ -1,13 +1,18 @@
 """The training stages and the query side of every method, over a dozen pictures."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from pipeline.artifacts import ArtifactError, weights
+from pipeline.artifacts import ArtifactError, ShardSet, schemas, weights, write_table
+from pipeline.config import load_params
 from pipeline.diffcomp import load_diffcomp
 from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.pictures import Pictures
@@ -106,6 +111,41 @@ def test_each_description_conditions_its_share_of_the_hypotheses(trained):
     assert both.shape == (4, 2, DIM)
     np.testing.assert_allclose(both[:, :1], first, atol=1e-5)
     assert not np.allclose(both[:, 0], both[:, 1], atol=1e-3)
+
+
+@pytest.fixture
+def encoding_while_training(workspace):
+    """A tiny T5 whose limit is five tokens, and no token states of the pairs."""
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "ball": 4, "cat": 5}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained("t5")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 8, "d_model": TEXT_DIM, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    T5EncoderModel(T5Config(**sizes)).save_pretrained("t5")
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["text_encoder"] = {"path": "t5", "dim": TEXT_DIM, "max_tokens": 2, "while_training": True}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    ids = ShardSet.open("data/fused/pairs").table(["id"])["id"].to_pylist()
+    write_vectors("data/fused/pairs", [f"{name}/long" for name in ids], 0, {})
+    write_table("data/fused/pairs_text", schemas.conditions(TEXT_DIM).empty_table(), {})
+    return load_params()
+
+
+def test_captions_are_encoded_while_training(encoding_while_training, caplog):
+    """Every caption has three tokens where two are taken: one warning counts them, and the stage repeats itself."""
+    train_prior.main()
+    (warning,) = [record.getMessage() for record in caplog.records if "were cut" in record.getMessage()]
+    assert 1 <= int(warning.split()[0]) <= 8 and "text_encoder.max_tokens = 2" in warning  # two batches of four, less the dropped
+    assert json.loads((PRIOR / "config.json").read_text())["text_encoder"]["path"] == "t5"
+    before = files("models/prior")
+    train_prior.main()
+    assert files("models/prior") == before
+
+
+def test_captions_of_other_pairs_are_refused(encoding_while_training):
+    write_vectors("data/fused/pairs", [f"{number}/long" for number in range(12)], 0, {})
+    with pytest.raises(ArtifactError, match="row 0 is 'red ball/long', but '0/long' belongs there"):
+        train_prior.main()
 
 
 def test_what_does_not_belong_together_is_refused(trained):
