@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.artifacts import ArtifactError, read_json, write_atomically, write_json
 from pipeline.encoders.dual import DualEncoder, unit
+from pipeline.encoders.hub import clip_not_loaded
 
 CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
@@ -126,7 +127,12 @@ class ClipEncoder(DualEncoder):
     @classmethod
     def from_name(cls, name: str, pretrained: str = "") -> ClipEncoder:
         """One of open_clip's models, for instance ViT-L-14 or ViT-bigG-14; empty `pretrained`: random weights."""
-        model = open_clip.create_model(name, pretrained=pretrained or None)
+        try:
+            model = open_clip.create_model(name, pretrained=pretrained or None)
+        except (OSError, RuntimeError) as error:
+            if not pretrained:
+                raise
+            raise clip_not_loaded(name, pretrained, error) from None
         preprocess = getattr(model.visual, "preprocess_cfg", {})
         return cls(
             model, open_clip.get_tokenizer(name), open_clip.get_model_config(name),

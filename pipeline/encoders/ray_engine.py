@@ -22,8 +22,8 @@ import pyarrow as pa
 import torch
 from transformers import AutoConfig
 
-from pipeline.artifacts import ArtifactError
 from pipeline.config import EncoderParams, ParameterError
+from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm import Mllm, MllmInput, open_mllm
 from pipeline.encoders.rows import Reader
 from pipeline.encoders.slices import EncoderJob, Slice, encode_slices
@@ -39,7 +39,7 @@ class ReplicatedMllm:
         try:
             width = AutoConfig.from_pretrained(params.path, revision=params.revision or None).get_text_config().hidden_size
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"encoder.path {params.path!r}: cannot be loaded ({str(error).splitlines()[0]})") from None
+            raise not_loaded("encoder.path", params.path, params.revision, error) from None
         self.dim = params.dim or width
         self._opened: Mllm | None = None
 
