@@ -34,6 +34,5 @@ def clip_not_loaded(backbone: str, pretrained: str, error: Exception) -> Artifac
     load = f"HF_HUB_OFFLINE=0 python -c \"import open_clip; open_clip.create_model('{backbone}', '{pretrained}')\""
     place = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
     why = (str(error) or type(error).__name__).splitlines()[0]
-    return ArtifactError(
-        f"diffcomp.backbone {backbone!r}: the weights {pretrained!r} are not on this machine; `{load}` puts them into {place}{about} ({why})"
-    )
+    missing = f"diffcomp.backbone {backbone!r}: the weights {pretrained!r} are not on this machine"
+    return ArtifactError(f"{missing}; `{load}` puts them into {place}{about} ({why})")

@@ -50,4 +50,5 @@ def test_clip_names_its_tag_and_size(paper):
 
 def test_a_local_model_that_cannot_be_loaded_is_no_matter_of_a_hub(tmp_path):
     for path in (str(tmp_path), "models/mine", "./mine/model", "a/b/c"):
-        assert str(not_loaded("encoder.path", path, "", OSError("no config\nmore"))) == f"encoder.path {path!r}: cannot be loaded (no config)"
+        error = not_loaded("encoder.path", path, "", OSError("no config\nmore"))
+        assert str(error) == f"encoder.path {path!r}: cannot be loaded (no config)"
