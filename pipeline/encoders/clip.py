@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.artifacts import ArtifactError, read_json, write_atomically, write_json
 from pipeline.encoders.dual import DualEncoder, unit
+from pipeline.encoders.hub import clip_not_loaded
 
 SHORT_TEXTS = 64
 """From so many texts of at most half the longest's length on, they are encoded apart."""
@@ -132,7 +133,12 @@ class ClipEncoder(DualEncoder):
     @classmethod
     def from_name(cls, name: str, pretrained: str = "") -> ClipEncoder:
         """One of open_clip's models, for instance ViT-L-14 or ViT-bigG-14; empty `pretrained`: random weights."""
-        model = open_clip.create_model(name, pretrained=pretrained or None)
+        try:
+            model = open_clip.create_model(name, pretrained=pretrained or None)
+        except (OSError, RuntimeError) as error:
+            if not pretrained:
+                raise
+            raise clip_not_loaded(name, pretrained, error) from None
         preprocess = getattr(model.visual, "preprocess_cfg", {})
         return cls(
             model, open_clip.get_tokenizer(name), open_clip.get_model_config(name),

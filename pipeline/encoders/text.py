@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import TextEncoderParams
+from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm import batches, fingerprint
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class TextEncoder:
 
 
 def _not_loaded(params: TextEncoderParams, error: Exception) -> ArtifactError:
-    return ArtifactError(f"text_encoder.path {params.path!r}: cannot be loaded ({str(error).splitlines()[0]})")
+    return not_loaded("text_encoder.path", params.path, params.revision, error)
 
 
 def identity(params: TextEncoderParams) -> dict[str, Any]:

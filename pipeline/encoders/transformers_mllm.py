@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from pipeline.artifacts import ArtifactError
 from pipeline.config import EncoderParams
+from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm import MllmInput, leading
 from pipeline.encoders.qwen import IMAGE_SLOT
 
@@ -28,7 +28,7 @@ class TransformersMllm:
             dtype = {"dtype": getattr(torch, params.dtype)}
             self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(params.path, use_safetensors=True, **dtype, **source)
         except (OSError, ValueError, SafetensorError) as error:
-            raise ArtifactError(f"encoder.path {params.path!r}: cannot be loaded ({str(error).splitlines()[0]})") from None
+            raise not_loaded("encoder.path", params.path, params.revision, error) from None
         self.processor.tokenizer.padding_side = "left"  # the last position is every sequence's last token
         self.model.eval().to(self.device)
         self.dim = params.dim or self.model.config.text_config.hidden_size

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoConfig
 
-from pipeline.artifacts import ArtifactError
 from pipeline.config import EncoderParams, ParameterError
+from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm import MllmInput, leading
 from pipeline.encoders.qwen import IMAGE_SLOT
 
@@ -61,7 +61,7 @@ class VllmMllm:
         try:
             config = AutoConfig.from_pretrained(params.path, revision=params.revision or None).get_text_config()
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"encoder.path {params.path!r}: cannot be loaded ({str(error).splitlines()[0]})") from None
+            raise not_loaded("encoder.path", params.path, params.revision, error) from None
         self.dim = params.dim or config.hidden_size
         self._longest = min(config.max_position_embeddings, MAX_TOKENS)
         self._engines: dict[str, Any] = {}

@@ -41,6 +41,28 @@ def test_pairs_meet_their_pictures_from_any_row_on(make, images, tmp_path):
         assert list(reader.rows(start)) == rows[start:]
 
 
+@pytest.mark.parametrize("skip", [set(), {"c"}, {"a", "d"}])
+@pytest.mark.parametrize("rows_per_shard", [1, 2, 3, 4, 10])
+def test_a_start_in_any_shard_finds_the_rows_that_reading_from_the_front_finds(make, tmp_path, skip, rows_per_shard):
+    """An image's captions may lie in two shards; a reader is asked again and again, as workers do."""
+    images = make.images(tmp_path / "many", [*"abcdefgh"], rows_per_shard=3)
+    table = make.pairs(tmp_path / "pairs", [*"acdefh"]).table()
+    write_table(tmp_path / "cut", table, {}, rows_per_shard)
+    kept = [image_id for image_id in "acdefh" if image_id not in skip]
+    for pictures in (images, None):
+        reader = PairReader(pictures, ShardSet.open(tmp_path / "cut"), long_caption, skip)
+        for start in (4, 0, 3, 5, 1, 2):
+            found = [(row.image_id, row.text, row.image) for row in reader.rows(start)]
+            expected = [(one, f"the long caption of {one}", make.png("abcdefgh".index(one)) if pictures else None) for one in kept[start:]]
+            assert found == expected
+
+
+def test_a_gallery_starts_in_any_shard(make, tmp_path):
+    reader = ImageReader(make.images(tmp_path / "many", [*"abcdefgh"], rows_per_shard=3))
+    for start in range(9):
+        assert [row.image_id for row in reader.rows(start)] == [*"abcdefgh"][start:]
+
+
 def test_skipped_images_have_no_row_with_or_without_pictures(make, images, tmp_path):
     pairs = make.pairs(tmp_path / "pairs", IDS)
     for stream in (images, None):
