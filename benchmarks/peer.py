@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
+
+# isort: split
 import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
