@@ -53,11 +53,16 @@ def kinds_of_files(root: Path) -> Checks:
         name, problem = _name(root, path), ""
         if path.suffix.lower() in CODE:
             problem = "a kind of file that may hold code; nothing here reads or writes it"
-        elif path.name == ShardWriter.JOURNAL or ".partial" in name or ".old" in name:
+        elif path.name == ShardWriter.JOURNAL or any(_is_aside(part) for part in path.relative_to(root).parts):
             problem = "left by a run that was cut off; `dvc repro` finishes it"
         elif path.parent.name == "checkpoint":
             problem = "the checkpoint of a training that is not finished; `dvc repro` goes on with it"
         yield name, problem
+
+
+def _is_aside(name: str) -> bool:
+    """Whether `write_atomically` names what is not finished, or about to go, like that."""
+    return name.startswith(".") and name.endswith((".partial", ".old"))
 
 
 def shard_sets(root: Path) -> Checks:
