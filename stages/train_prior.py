@@ -42,7 +42,7 @@ def main() -> None:
     set_up(params.runtime, params.seed)
     trained_on = {
         "prior": as_dict(params.prior), "text_encoder": as_dict(params.text_encoder), "seed": params.seed,
-        "pairs": sha256_file(PAIRS / MANIFEST), "texts": sha256_file((CAPTIONS if params.text_encoder.while_training else TEXTS) / MANIFEST),
+        "pairs": sha256_file(PAIRS / MANIFEST), "texts": sha256_file((CAPTIONS if params.text_encoder.while_training else TEXTS) / MANIFEST)
     }
     code = ("artifacts", "encoders", "fusion_diff", "runtime", "text", "training")
     origin = Origin(Path("models/.made/prior.json"), trained_on, code)
