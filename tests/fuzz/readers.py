@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -31,6 +32,10 @@ from pipeline.sources.benchmarks.tables import images_table, queries_table
 from pipeline.sources.emoji.cldr import read_emoji
 from pipeline.sources.emoji.fetch import LABELS
 from pipeline.sources.emoji.images import NOTO_TEAM, read_team, to_png
+from pipeline.sources.web.archives import journeydb, webdataset
+from pipeline.sources.web.folder import csv_folder
+from pipeline.sources.web.hqedit import hqedit
+from pipeline.sources.web.samples import checked
 from tests import miniature
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_text
 
@@ -75,7 +80,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         "parameters": Reader(damaged_text((ROOT / "params.yaml").read_text()), _file(folder / "params.yaml", load_params)),
         "predictions": Reader(damaged_json(lists), _predictions(folder / "lists.json")),
     }
-    makers = (_benchmark_readers, _package_readers, _shard_readers, _image_tables, _index_reader, _weights_readers)
+    makers = (_benchmark_readers, _package_readers, _web_readers, _shard_readers, _image_tables, _index_reader, _weights_readers)
     for make in makers:
         made |= make(folder)
     return made
@@ -173,6 +178,47 @@ def _package_readers(folder: Path) -> dict[str, Reader]:
         "labels of a package": Reader(both, _file(place / LABELS.tarball, lambda path: read_emoji(place))),
         "pictures' package": Reader(packed, _file(place / NOTO_TEAM.package.tarball, lambda path: read_team(NOTO_TEAM, place))),
     }
+
+
+def _web_readers(folder: Path) -> dict[str, Reader]:
+    whole = pictures()
+    facts = [b'{"caption": "a hat"}', b"[]", b"{", json.dumps({"caption": ["a", 1]}).encode()]
+    archives = [
+        _tarball({"0.jpg": picture, "0.txt": b"a cat\xff", "1.png": picture, "1.json": fact, "1.jpg": b""})
+        for picture, fact in zip(whole, facts, strict=False)
+    ]
+    annotation = {"img_path": "./0.jpg", "Task2": {"Caption": "a cat"}, "prompt": "cat"}
+    edit = {"bytes": whole[0], "path": None}
+    row = {"input": "a", "edit": "b", "inverse_edit": "c", "output": "d", "input_image": edit, "output_image": edit}
+    tables = [row, {**row, "edit": 3}, {**row, "input_image": whole[0]}, {**row, "input_image": None}, {**row, "output": ["d"]}]
+    place, names = folder / "web", ("archives", "journeydb", "csv", "hqedit")
+    for name in names:
+        (place / name).mkdir(parents=True)
+    (place / "journeydb/000.tgz").write_bytes(archives[0])
+    (place / "csv/0.png").write_bytes(whole[0])
+
+    def reading(read: Callable[[Path, str], Any], name: str, file: str) -> Callable[[bytes], None]:
+        return _file(place / name / file, lambda path: [checked(sample) for sample in read(place / name, name)])
+
+    def read_edits(path: Path) -> None:
+        for both, _ in hqedit(place / "hqedit", "hqedit"):
+            for sample in both:
+                checked(sample)
+
+    return {
+        "webdataset": Reader(damaged_bytes(archives), reading(webdataset, "archives", "0.tar")),
+        "annotations of JourneyDB": Reader(damaged_json(annotation), reading(journeydb, "journeydb", "0.jsonl")),
+        "pictures of a CSV": Reader(
+            damaged_text("image,caption\n0.png,a cat\n../1.png,\n0.png,again\n"), reading(csv_folder, "csv", "0.csv"),
+        ),
+        "HQ-Edit": Reader(damaged_bytes([_parquet([one]) for one in tables]), _file(place / "hqedit/0.parquet", read_edits)),
+    }
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
 
 
 def _resealed(folder: Path, name: str, content: bytes) -> None:

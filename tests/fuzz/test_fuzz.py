@@ -17,7 +17,8 @@ from tests.fuzz.readers import Reader, pictures, readers
 
 NAMES = [
     "picture from people", "picture of a job", "picture of a package", "parameters", "predictions", "fashioniq folder", "cirr folder",
-    "circo folder", "genecis folder", "labels of a package", "pictures' package", "shard", "manifest", "images table", "queries table",
+    "circo folder", "genecis folder", "labels of a package", "pictures' package", "webdataset", "annotations of JourneyDB",
+    "pictures of a CSV", "HQ-Edit", "shard", "manifest", "images table", "queries table",
     "index manifest", "weights", "weights' configuration",
 ]
 
@@ -49,6 +50,7 @@ FOUND = [
     ("manifest", DEEP), ("manifest", b'{"schema_version": 1, "schema": "", "identity": {}, "shards": []}'),
     ("manifest", b'{"schema_version": 1, "schema": null, "identity": {}, "shards": []}'),
     ("index manifest", b"null"), ("index manifest", b"{}"),
+    ("annotations of JourneyDB", DEEP), ("pictures of a CSV", b"\x80"), ("HQ-Edit", b""),
     ("images table", b""), ("shard", b"PAR1"), ("weights' configuration", b"[]"), ("predictions", DEEP),
     ("parameters", b"seed: ${seed"), ("parameters", b"seed: ${runtime}\nruntime:\n  threads: 2"), ("parameters", b"\x80"),
     ("parameters", b"a: ["),

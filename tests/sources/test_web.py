@@ -22,6 +22,8 @@ from pipeline.encoders.job import EncoderRow
 from pipeline.encoders.readers import ImageStore, PairReader, triplet_images
 from pipeline.sources.emoji.fetch import SourceError
 from pipeline.sources.web import build
+from pipeline.sources.web.archives import webdataset
+from pipeline.sources.web.folder import csv_folder
 from stages import prepare
 
 
@@ -232,3 +234,11 @@ def test_all_that_is_missing_is_named_at_once_with_its_size_and_place(tmp_path, 
     Path("params.yaml").write_text(yaml.safe_dump({"data": {"sources": "web"}}))
     with pytest.raises(ParameterError, match="emoji_cir is made of"):
         prepare.main()
+
+
+def test_archives_and_names_that_stumble_are_refused_one_by_one(tmp_path):
+    """What fuzzing found: a gzip header that breaks off, and a name that no file can have."""
+    (tmp_path / "0.tar").write_bytes(b"\x1f\x8b\x08")
+    (tmp_path / "0.csv").write_bytes(b"image,caption\n\0,a\n")
+    assert ["damaged" in sample.reason for sample in webdataset(tmp_path, "wds")] == [True]
+    assert ["is not there" in sample.reason for sample in csv_folder(tmp_path, "csv")] == [True]

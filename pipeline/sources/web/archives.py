@@ -12,7 +12,8 @@ from pipeline.sources.emoji.fetch import SourceError
 from pipeline.sources.web.samples import Sample
 
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
-_DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error)
+_DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, TypeError, ValueError)
+"""How tarfile stumbles over damaged bytes."""
 
 
 def webdataset(folder: Path, name: str) -> Iterator[Sample]:
@@ -57,7 +58,7 @@ def _caption(parts: dict[str, bytes]) -> str:
         return _words(parts["txt"].decode("utf-8", "replace"))
     try:
         return _words(json.loads(parts.get("json") or b"{}").get("caption") or "")
-    except (ValueError, AttributeError):  # not JSON, or not an object: as if it were not there
+    except (ValueError, AttributeError, RecursionError):  # not JSON, or not an object: as if it were not there
         return ""
 
 
@@ -79,14 +80,14 @@ def journeydb(folder: Path, name: str) -> Iterator[Sample]:
 def _journeydb_captions(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*.jsonl")):
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     entry = json.loads(line)
                     caption = (entry.get("Task2") or {}).get("Caption") or entry.get("prompt") or ""
                     found[_inside(entry["img_path"])] = _words(caption)
-                except (ValueError, KeyError, AttributeError, TypeError) as error:
-                    raise SourceError(f"{path}: line {number} is no annotation ({error!r})") from None
+                except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+                    raise SourceError(f"{path}: line {number} is no annotation ({type(error).__name__}: {error})") from None
     return found
 
 

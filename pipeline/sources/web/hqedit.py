@@ -28,11 +28,18 @@ def hqedit(folder: Path, name: str) -> Iterator[tuple[list[Sample], list[dict[st
             missing = [column for column in (*TEXTS, *PICTURES) if column not in file.schema_arrow.names]
             if missing:
                 raise SourceError(f"{path}: there is no column {missing[0]!r}")
+            wrong = [column for column in TEXTS if not _is_text(file.schema_arrow.field(column).type)]
+            if wrong:
+                raise SourceError(f"{path}: column {wrong[0]!r} is {file.schema_arrow.field(wrong[0]).type}, not text")
             rows = (row for batch in file.iter_batches(BATCH, columns=[*TEXTS, *PICTURES]) for row in batch.to_pylist())
             for number, row in enumerate(rows):
                 yield _edit(f"{name}/{path.stem}/{number:06d}", row)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise SourceError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})") from None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _edit(edit_id: str, row: dict[str, Any]) -> tuple[list[Sample], list[dict[str, Any]]]:
@@ -50,5 +57,6 @@ def _edit(edit_id: str, row: dict[str, Any]) -> tuple[list[Sample], list[dict[st
 
 
 def _bytes(image: Any) -> bytes:
-    """`datasets` stores a picture as {bytes, path}."""
-    return (image.get("bytes") if isinstance(image, dict) else image) or b""
+    """`datasets` stores a picture as {bytes, path}; b"" for what is neither that nor bytes."""
+    content = image.get("bytes") if isinstance(image, dict) else image
+    return content if isinstance(content, bytes) else b""
