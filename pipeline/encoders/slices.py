@@ -8,6 +8,7 @@ makes the same batches and the same shard.
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,13 @@ from pipeline.encoders.mllm import MllmInput
 from pipeline.encoders.rows import EncoderRow, Reader, UnreadableRow, decode
 
 Key = tuple[bytes, str]
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def _on_any_core() -> None:
+    """vLLM on a CPU binds the thread that starts it to one core, and the threads that this one starts would follow."""
+    if CORES:
+        os.sched_setaffinity(0, CORES)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class Ahead:
 
     def __init__(self, rows: Iterator[EncoderRow], decode: Callable[[EncoderRow], MllmInput], workers: int, count: int):
         self._rows, self._decode, self._count = rows, decode, count
-        self._pool = ThreadPoolExecutor(workers) if workers else None
+        self._pool = ThreadPoolExecutor(workers, initializer=_on_any_core) if workers else None
         self._window: deque[Decoded] = deque()
         self._running: WeakValueDictionary[Key, Future] = WeakValueDictionary()
         self.known: Container[Key] = ()
