@@ -318,6 +318,8 @@ class DiffCompParams(OptimiserParams):
     """How strongly the discrepancy moves alpha, before training: it is learned."""
     lam: float = 0.4
     """lambda: weight of the local composition."""
+    backbone_share: float = 0.0
+    """Share of the untouched backbone in the fine-tuned weights (`pipeline.diffcomp.tuning`)."""
     w_align: float = 1.0
     w_ratio: float = 1.0
     gradient_checkpointing: bool = False
@@ -332,7 +334,7 @@ class DiffCompParams(OptimiserParams):
         }
         for name, allowed in choices.items():
             _require(getattr(self, name) in allowed, f"diffcomp.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
-        for name in ("rho", "alpha_base", "alpha_query", "lam", "carriers"):
+        for name in ("rho", "alpha_base", "alpha_query", "lam", "carriers", "backbone_share"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
         _require(self.kappa > 0, f"diffcomp.kappa: {self.kappa} is not positive")
         _require(self.relatives > 0, f"diffcomp.relatives: {self.relatives} is not positive")

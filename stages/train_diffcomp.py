@@ -15,13 +15,13 @@ from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, Params, as_dict, load_params
 from pipeline.diffcomp import DiffComp, DiffCompTask, save_diffcomp
 from pipeline.diffcomp.files import backbone_identity
+from pipeline.diffcomp.tuning import fine_tune
 from pipeline.encoders.carriers import carrier_words
 from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.pictures import Pictures
 from pipeline.encoders.text import locate
 from pipeline.runtime import set_up
 from pipeline.text.phrases import nouns
-from pipeline.training import train
 from pipeline.training.loop import log_csv
 
 IMAGES, TEXTS, FOLDER = Path("data/pairs/images"), Path("data/texts/pairs"), Path("models/diffcomp")
@@ -54,7 +54,7 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
     pixels = pictures.pixels([row["image_id"] for row in rows], model.encoder.image_size)
     words = carrier_words(captions, locate(params.text_encoder.path)) if variant.carriers else []
     task = DiffCompTask(model, pixels, captions, phrases, guides, words)
-    log = train(task, variant, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name)
+    log = fine_tune(task, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name)
     if PartialState().is_main_process:
         save_diffcomp(folder, model, log_csv(log), origin)
 

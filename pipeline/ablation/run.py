@@ -22,11 +22,11 @@ from pipeline.artifacts.files import as_stored
 from pipeline.config import Params, as_dict
 from pipeline.diffcomp import DiffComp, DiffCompTask
 from pipeline.diffcomp.files import backbone_identity
+from pipeline.diffcomp.tuning import fine_tune
 from pipeline.encoders.carriers import carrier_words
 from pipeline.encoders.dual import load_dual_encoder
 from pipeline.encoders.text import locate
 from pipeline.runtime import device, set_up
-from pipeline.training import train
 
 FOLDER, SCRATCH = Path("reports/ablations"), Path("data/ablations/cells")
 WITHOUT_EFFECT = ("log_every", "checkpoint_every", "gradient_checkpointing")
@@ -90,7 +90,7 @@ def run_cell(cell: Cell, params: Params, key: str) -> dict[str, Any]:
     words = carrier_words(pairs.captions, locate(params.text_encoder.path)) if variant.carriers else []
     task = DiffCompTask(model, pairs.pixels, pairs.captions, pairs.phrases, guides, words)
     title = f"{cell.table} {cell.row} {cell.setting}".strip()
-    log = train(task, variant, seed=cell.seed, folder=scratch, identity={"cell": key}, device=params.runtime.device, title=title)
+    log = fine_tune(task, seed=cell.seed, folder=scratch, identity={"cell": key}, device=params.runtime.device, title=title)
     shutil.rmtree(scratch, ignore_errors=True)
     model.eval()
     size, batch_size = encoder.image_size, params.retrieve.batch_size

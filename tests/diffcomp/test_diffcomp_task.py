@@ -7,6 +7,7 @@ import torch
 
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, DiffCompTask
+from pipeline.diffcomp.tuning import fine_tune
 
 CAPTIONS = ["a red ball", "a cat with a hat", "a dog", "a dog", "a blue hat", "a red dog with a ball"]
 PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["a red dog", "a ball"]]
@@ -143,3 +144,17 @@ def test_what_does_not_fit_is_refused(make_task, pictures):
         DiffCompTask(model, pictures.float(), CAPTIONS, PHRASES)
     with pytest.raises(ValueError, match="6 images, 5 captions"):
         DiffCompTask(model, pictures, CAPTIONS[:5], PHRASES)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_tuned_weights_go_back_towards_the_backbone(make_task, tmp_path, share):
+    trained = {}
+    for name, value in (("tuned", 0.0), ("blended", share)):
+        torch.manual_seed(0)
+        task = make_task(backbone_share=value, steps=3, batch_size=6, lr=1e-2)
+        before = {key: weight.detach().clone() for key, weight in task.model.encoder.named_parameters()}
+        fine_tune(task, seed=0, folder=tmp_path / name, identity={}, device="cpu")
+        trained[name] = dict(task.model.encoder.named_parameters())
+    assert any(not torch.equal(weight, before[key]) for key, weight in trained["tuned"].items())
+    for key, weight in trained["blended"].items():
+        torch.testing.assert_close(weight, (1 - share) * trained["tuned"][key] + share * before[key])
