@@ -161,6 +161,10 @@ FORBIDDEN = {
 }
 
 
+ALLOWED = {"pipeline/encoders/ray_engine.py": {"cloudpickle"}}
+"""What one process of a run sends to another, as Ray itself does; never a file."""
+
+
 @pytest.mark.parametrize("path", [path for folder in ("pipeline", "stages") for path in sorted((ROOT / folder).rglob("*.py"))],
                          ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_nothing_is_called_that_runs_what_it_reads(path):
@@ -168,6 +172,6 @@ def test_nothing_is_called_that_runs_what_it_reads(path):
     used = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     used |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     used |= {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    assert not used & FORBIDDEN
+    assert not used & FORBIDDEN - ALLOWED.get(path.relative_to(ROOT).as_posix(), set())
     trusted = [word for node in ast.walk(tree) if isinstance(node, ast.Call) for word in node.keywords if word.arg == "trust_remote_code"]
     assert not trusted

@@ -66,12 +66,11 @@ def test_equation_3_by_hand(prior, diffusion, vectors, texts):
     assert loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
 
 
+@torch._dynamo.config.patch(automatic_dynamic_shapes=True, recompile_limit=8)  # what compiling sets is taken back with these
 def test_blocks_compiled_once_serve_every_number_of_dropped_texts(prior, diffusion, vectors, texts, monkeypatch):
     """As compiled training sees it, with a backend that runs what was traced and counts how often it was."""
     traced = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: whole(module, backend=traced))
-    monkeypatch.setattr(torch._dynamo.config, "automatic_dynamic_shapes", True)  # what compiling sets is taken back with this
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
     plain = PriorTask(copy.deepcopy(prior).train(), diffusion, vectors, texts, 0.4)
     compiled = PriorTask(prior.train(), diffusion, vectors, texts, 0.4, compile=True)
     indices, dropped = torch.arange(10), set()
