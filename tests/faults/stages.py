@@ -121,7 +121,7 @@ def _be(stage: str, folder: Path, prepare: Callable[[], None], noted: Path) -> N
 
 def _note_work(out: int) -> None:
     """Small shards, and a line for every step of a training and every row that is encoded or embedded."""
-    from pipeline.encoders import gallery, job
+    from pipeline.encoders import gallery, job, slices
     from pipeline.training import loop
 
     def noting(function: Callable, lines: Callable[..., list[str]]) -> Callable:
@@ -134,7 +134,14 @@ def _note_work(out: int) -> None:
 
     loop._step = noting(loop._step, lambda task, model, indices, params, accelerator, seed, step: [f"step {step}"])
     gallery.encode_pictures = noting(gallery.encode_pictures, lambda encoder, pictures, image_ids: [f"row {name}" for name in image_ids])
-    job._OpenShard.add = noting(job._OpenShard.add, lambda shard, row: [f"row {row.id}"])
+    next_row = slices.Ahead.__next__
+
+    def noted_row(ahead: slices.Ahead) -> slices.Decoded:
+        decoded = next_row(ahead)
+        os.write(out, f"row {decoded.row.id}\n".encode())
+        return decoded
+
+    slices.Ahead.__next__ = noted_row
     rows = ROWS
     whole_job, whole_gallery = job.run_job, gallery.embed_gallery
     job.run_job = lambda *arguments, **options: whole_job(*arguments[:5], **{**options, "rows_per_shard": rows})
