@@ -171,7 +171,7 @@ def test_diffcomp_variants_are_trained_once(workspace, monkeypatch):
         raise AssertionError("trained again")
 
     before = files("models/diffcomp")
-    monkeypatch.setattr(train_diffcomp, "train", refuse)
+    monkeypatch.setattr(train_diffcomp, "fine_tune", refuse)
     train_diffcomp.main()
     assert files("models/diffcomp") == before
     text = Path("params.yaml").read_text()
