@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.embedding import Rows
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.job import EncoderRow
@@ -45,25 +45,12 @@ def tiny_mllm(tiny_params: EncoderParams) -> TransformersMllm:
     return TransformersMllm(tiny_params, "cpu")
 
 
-class ListReader:
-    """Rows from a list."""
-
-    def __init__(self, rows: list[EncoderRow]):
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def rows(self, start: int) -> Iterator[EncoderRow]:
-        return iter(self._rows[start:])
-
-
 class Make:
     """What the tests of this folder build their inputs from."""
 
     texts = TEXTS
     image_size = IMAGE_SIZE
-    reader = ListReader
+    reader = Rows
 
     @staticmethod
     def png(seed: int, size: int = IMAGE_SIZE, mode: str = "RGB") -> bytes:

@@ -15,7 +15,7 @@ ORDER = [
     "prepare", "backbones", "extract_text", "embed_fused", "train_prior", "train_control_adapter", "train_diffcomp",
     "embed_gallery", "build_index", "retrieve", "report",
 ]
-EVERYWHERE = ("pipeline/__init__.py", "pipeline/compat", "pipeline/config.py", "pipeline/app")
+EVERYWHERE = ("pipeline/__init__.py", "pipeline/compat", "pipeline/config", "pipeline/app")
 """What changes no output: params.yaml spells out every parameter, and the rest is how errors read."""
 
 NOT_MADE = ("stages", "pipeline", "conf", "reports/sweeps", "reports/ablations", "ablations")
