@@ -13,13 +13,10 @@ from pipeline.artifacts.files import settle_only
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, Params, as_dict, load_params
-from pipeline.diffcomp import DiffComp, DiffCompTask, save_diffcomp
+from pipeline.diffcomp import save_diffcomp
 from pipeline.diffcomp.files import backbone_identity
-from pipeline.diffcomp.tuning import fine_tune
-from pipeline.encoders.carriers import carrier_words
-from pipeline.encoders.dual import load_dual_encoder
+from pipeline.diffcomp.tuning import fine_tune, new_task
 from pipeline.encoders.pictures import Pictures
-from pipeline.encoders.text import locate
 from pipeline.runtime import set_up
 from pipeline.text.phrases import nouns
 from pipeline.training.loop import log_csv
@@ -48,15 +45,13 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
     if origin.made(folder):
         return
     torch.manual_seed(params.seed)  # a variant does not depend on those before it
-    model = DiffComp(load_dual_encoder(variant.backbone, variant.pretrained), variant)
-    captions, phrases = [row["caption"] for row in rows], [row["phrases"] for row in rows]
-    guides = nouns(captions, params.captions) if variant.granularity == "noun" else None
-    pixels = pictures.pixels([row["image_id"] for row in rows], model.encoder.image_size)
-    words = carrier_words(captions, locate(params.text_encoder.path)) if variant.carriers else []
-    task = DiffCompTask(model, pixels, captions, phrases, guides, words)
+    captions, phrases, images = ([row[name] for row in rows] for name in ("caption", "phrases", "image_id"))
+    task = new_task(
+        variant, params, lambda side: pictures.pixels(images, side), captions, phrases, lambda: nouns(captions, params.captions),
+    )
     log = fine_tune(task, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name)
     if PartialState().is_main_process:
-        save_diffcomp(folder, model, log_csv(log), origin)
+        save_diffcomp(folder, task.model, log_csv(log), origin)
 
 
 if __name__ == "__main__":

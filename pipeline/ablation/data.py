@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +25,14 @@ NOUNS = Path("data/ablations/nouns")
 K = 10
 
 
-@dataclass(frozen=True)
-class TrainingPairs:
-    """Captioned pictures with their short captions, as `train_diffcomp` takes them."""
-
-    captions: list[str]
-    phrases: list[list[str]]
-    pixels: Tensor
-    """uint8 [N, 3, size, size]."""
-
-    @classmethod
-    def read(cls, size: int) -> TrainingPairs:
-        rows = short_rows()
-        pixels = Pictures(IMAGES).pixels([row["image_id"] for row in rows], size)
-        return cls([row["caption"] for row in rows], [row["phrases"] for row in rows], pixels)
-
-
 def short_rows() -> list[dict[str, Any]]:
     """The rows of `schemas.PAIRS` that DiffComp is trained on."""
     return [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
+
+
+def training_pixels(size: int) -> Tensor:
+    """Their pictures, uint8 [N, 3, size, size]."""
+    return Pictures(IMAGES).pixels([row["image_id"] for row in short_rows()], size)
 
 
 def masking_nouns(captions: Sequence[str], params: CaptionParams) -> list[list[str]]:

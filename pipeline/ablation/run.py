@@ -15,17 +15,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pipeline.ablation.data import Judge, TrainingPairs, content, masking_nouns, short_rows
+from pipeline.ablation.data import Judge, content, masking_nouns, short_rows, training_pixels
 from pipeline.ablation.tables import Cell, Table, cells_of, recipe
 from pipeline.artifacts import ArtifactError, read_json, write_json
 from pipeline.artifacts.files import as_stored
 from pipeline.config import Params, as_dict
-from pipeline.diffcomp import DiffComp, DiffCompTask
 from pipeline.diffcomp.files import backbone_identity
-from pipeline.diffcomp.tuning import fine_tune
-from pipeline.encoders.carriers import carrier_words
-from pipeline.encoders.dual import load_dual_encoder
-from pipeline.encoders.text import locate
+from pipeline.diffcomp.tuning import fine_tune, new_task
 from pipeline.runtime import device, set_up
 
 FOLDER, SCRATCH = Path("reports/ablations"), Path("data/ablations/cells")
@@ -82,26 +78,22 @@ def identity(cell: Cell, made_of: dict[str, Any]) -> str:
 def run_cell(cell: Cell, params: Params, key: str) -> dict[str, Any]:
     """Train one configuration and score it: R@10 by benchmark and kind of query, and the last line of its training log."""
     set_up(params.runtime, cell.seed)
-    variant, where, scratch = cell.variant, device(params.runtime), SCRATCH / key[:16]
-    encoder = load_dual_encoder(variant.backbone, variant.pretrained)
-    pairs = _pairs(encoder.image_size)
-    model = DiffComp(encoder, variant).to(where)  # before the task, which looks for relatives with it
-    guides = masking_nouns(pairs.captions, params.captions) if variant.granularity == "noun" else None
-    words = carrier_words(pairs.captions, locate(params.text_encoder.path)) if variant.carriers else []
-    task = DiffCompTask(model, pairs.pixels, pairs.captions, pairs.phrases, guides, words)
+    scratch = SCRATCH / key[:16]
+    captions, phrases = ([row[name] for row in _rows()] for name in ("caption", "phrases"))
+    task = new_task(cell.variant, params, _pixels, captions, phrases, lambda: masking_nouns(captions, params.captions))
     title = f"{cell.table} {cell.row} {cell.setting}".strip()
     log = fine_tune(task, seed=cell.seed, folder=scratch, identity={"cell": key}, device=params.runtime.device, title=title)
     shutil.rmtree(scratch, ignore_errors=True)
-    model.eval()
-    size, batch_size = encoder.image_size, params.retrieve.batch_size
+    size, batch_size = task.model.encoder.image_size, params.retrieve.batch_size
     return {
-        "recall": {name: _judge(name, size).recall(model, batch_size) for name in params.ablations.benchmarks},
+        "recall": {name: _judge(name, size).recall(task.model.eval(), batch_size) for name in params.ablations.benchmarks},
         "training": {name: round(log[-1][name], 5) for name in SHOWN if name in log[-1]},
-        "device": torch.cuda.get_device_name() if where == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if device(params.runtime) == "cuda" else "cpu",
     }
 
 
-_pairs = lru_cache(maxsize=1)(TrainingPairs.read)
+_rows = lru_cache(maxsize=1)(short_rows)
+_pixels = lru_cache(maxsize=1)(training_pixels)
 _judge = lru_cache(maxsize=4)(Judge)
 """Read once a process."""
 

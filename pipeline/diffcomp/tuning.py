@@ -1,13 +1,36 @@
-"""Fine-tuning DiffComp, and the way back: an average with the backbone's own weights."""
+"""Fine-tuning DiffComp: from the backbone to its task, and an average with the backbone's own weights afterwards."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from pipeline.config import DiffCompParams, Params
+from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.task import DiffCompTask
+from pipeline.encoders.carriers import carrier_words
+from pipeline.encoders.dual import load_dual_encoder
+from pipeline.encoders.text import locate
+from pipeline.runtime import device
 from pipeline.training import train
+
+
+def new_task(
+    variant: DiffCompParams, params: Params, pixels: Callable[[int], Tensor], captions: Sequence[str],
+    phrases: Sequence[Sequence[str]], nouns: Callable[[], Sequence[Sequence[str]]],
+) -> DiffCompTask:
+    """The task of fine-tuning `variant` from its backbone; its `model` is on the device already, where relatives are looked for.
+
+    pixels: side -> uint8 [N, 3, side, side]. nouns: those of every caption, asked for where they guide the masks.
+    Errors: as `load_dual_encoder` and `DiffCompTask`.
+    """
+    model = DiffComp(load_dual_encoder(variant.backbone, variant.pretrained), variant).to(device(params.runtime))
+    guides = nouns() if variant.granularity == "noun" else None
+    words = carrier_words(captions, locate(params.text_encoder.path)) if variant.carriers else []
+    return DiffCompTask(model, pixels(model.encoder.image_size), captions, phrases, guides, words)
 
 
 def fine_tune(task: DiffCompTask, **options: Any) -> list[dict[str, float]]:

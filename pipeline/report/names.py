@@ -26,7 +26,7 @@ METHODS = (
     MethodName("fusion_diff", "Fusion-Diff (C)", "Fusion-Diff", "the prior with the Control-Adapter", "#d9481f"),
     MethodName("diffcomp_row1", "DiffComp, row 1", "DiffComp", "plain patches, random masking, linear composition", "#c4bbea"),
     MethodName("diffcomp_caption", "DiffComp, captions", "DiffComp", "trained on whole captions, as in the paper", "#9d8be0"),
-    MethodName("diffcomp", "DiffComp", "DiffComp", "trained on captions and their phrases", "#6a4be0"),
+    MethodName("diffcomp", "DiffComp", "DiffComp", "trained on what tells a picture from its relatives", "#6a4be0"),
 )
 """The known methods, in the order of every table."""
 
