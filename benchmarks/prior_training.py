@@ -29,11 +29,11 @@ from pipeline.training.loop import make_accelerator
 from pipeline.training.meter import Meter
 
 SKIP = 4
-"""Steps that compile, allocate, and let cuDNN plan for the numbers of dropped texts that occur."""
+"""Steps that compile and allocate."""
 EXAMPLES = 1024
 
 
-def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False) -> dict[str, Any]:
+def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, autotune: bool = False) -> dict[str, Any]:
     """Throughput of `train` with the paper's optimiser."""
     sizes = setting.PAPER
     _clear()
@@ -44,11 +44,12 @@ def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: b
     )
     lengths = torch.randint(20, 2 * tokens - 20, (EXAMPLES,)).clamp(max=sizes.text_tokens) if ragged else torch.full((EXAMPLES,), tokens)
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    text = TextConditions(torch.randn(int(offsets[-1]), sizes.text_dim, dtype=torch.float16), offsets)
+    states = torch.randn(int(offsets[-1]), sizes.text_dim, dtype=torch.float16, device=setting.DEVICE).cpu()  # seconds sooner than on it
+    text = TextConditions(states, offsets)
     z0 = F.normalize(torch.randn(EXAMPLES, sizes.dim), dim=1)
     with setting.DEVICE:
         prior = randomise(Prior(sizes))
-    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1, compile=True)
+    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1, compile=True, autotune=autotune)
     meter = Meter(task.flops_per_sample, make_accelerator(params, setting.DEVICE.type).device, processes, skip=SKIP)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +58,7 @@ def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: b
     meter.wait()
     found = {
         "model": f"prior, {sum(p.numel() for p in prior.parameters()):,} parameters", "micro_batch": micro, "accumulated": accumulate,
-        "gpus": processes,
+        "gpus": processes, "autotune": autotune,
         "text_tokens": f"20 to {2 * tokens - 20}, mean {text.mean_tokens:.0f}" if ragged else tokens,
         "samples_per_second": round(meter.samples_per_second, 1), "mfu": round(meter.mfu, 3),
         "tflops": round(meter.samples_per_second * meter.flops_per_sample / 1e12 / processes, 1),
@@ -111,11 +112,11 @@ def main(
     samples: Annotated[int, typer.Option(help="A GPU's share of the global batch: 4096 over eight.")] = 512,
     steps: int = 8, tokens: int = 120, ours: bool = True, peer: bool = True,
     ragged: Annotated[bool, typer.Option(help="Also texts of mixed lengths.")] = False,
-    deterministic: Annotated[bool, typer.Option(help="As the stages train, on one machine bit for bit.")] = True,
+    deterministic: Annotated[bool, typer.Option(help="Bit for bit on one machine, as `runtime.deterministic`.")] = False,
+    autotune: Annotated[bool, typer.Option(help="As `prior.autotune`.")] = False,
     out: Path = Path("reports/bench/prior_training.json"),
 ) -> None:
-    set_up(RuntimeParams(threads=4), 0)
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    set_up(RuntimeParams(4, setting.DEVICE.type, deterministic), 0)
     main_process = PartialState().is_main_process
     rows = []
 
@@ -128,9 +129,9 @@ def main(
             out.write_text(json.dumps(written | {"deterministic": deterministic}, indent=2) + "\n")
 
     for micro in micro_batch if ours else []:
-        note(measure_ours(micro, max(1, samples // micro), steps, tokens))
+        note(measure_ours(micro, max(1, samples // micro), steps, tokens, autotune=autotune))
     if ragged:
-        note(measure_ours(micro_batch[0], max(1, samples // micro_batch[0]), steps, tokens, ragged=True))
+        note(measure_ours(micro_batch[0], max(1, samples // micro_batch[0]), steps, tokens, ragged=True, autotune=autotune))
     if peer and main_process:
         note(measure_peer(micro_batch[0], max(1, samples // micro_batch[0]), steps, tokens))
 

@@ -152,7 +152,10 @@ class FusionDiffQueries:
         if fast:
             prior.bfloat16(), adapter.bfloat16()
         stage1, full = (
-            Sampler(prior, control, diffusion, sizes.solver_steps, sizes.guidance_scale, sizes.control_scale, sizes.temperature, fast)
+            Sampler(
+                prior, control, diffusion, sizes.solver_steps, sizes.guidance_scale, sizes.control_scale, sizes.temperature, fast,
+                sizes.guided_share, sizes.autotune,
+            )
             for control in (None, adapter)
         )
         mllm, text_encoder = open_mllm(params.encoder, params.runtime.device), TextEncoder(params.text_encoder, params.runtime.device)

@@ -24,10 +24,19 @@ def set_up(runtime: RuntimeParams, seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    # A GPU lacks deterministic forms of some operators: there a warning names them, on a CPU it is an error.
-    torch.use_deterministic_algorithms(True, warn_only=device(runtime) != "cpu")
+    make_deterministic(device(runtime), runtime.deterministic)
     _quiet_transformers()
     _set_faiss_threads(runtime.threads)
+
+
+def make_deterministic(where: str, deterministic: bool) -> None:
+    """Torch's deterministic algorithms on the device `where`; always on a CPU, where they cost nothing.
+
+    A GPU lacks deterministic forms of some operators: there a warning names them, on a CPU it is an error.
+    It is also spared filling memory that is about to be written: no result depends on that.
+    """
+    torch.use_deterministic_algorithms(deterministic or where == "cpu", warn_only=where != "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = where == "cpu"
 
 
 def device(runtime: RuntimeParams) -> str:

@@ -35,7 +35,7 @@ from pipeline.runtime import device
 
 SWEPT = ("guidance_scale", "control_scale", "solver_steps")
 """gamma, delta and N."""
-WITHOUT_EFFECT = ("batch_size", "fast", "top_k", "slerp", "image_text")
+WITHOUT_EFFECT = ("autotune", "batch_size", "fast", "top_k", "slerp", "image_text")
 """Other parameters of `retrieve` that change no row."""
 K = 10
 COLUMNS = ("kind", "recall", "low", "high")
@@ -134,7 +134,7 @@ class _Setting:
         ids = [query.query_id for query in self.queries]
         prior, adapter, diffusion = self.parts
         scales = (retrieve.guidance_scale, retrieve.control_scale, retrieve.temperature)
-        sampler = Sampler(prior, adapter, diffusion, retrieve.solver_steps, *scales)
+        sampler = Sampler(prior, adapter, diffusion, retrieve.solver_steps, *scales, guided_share=retrieve.guided_share)
         drawn = [
             torch.cat([
                 sampler.sample(

@@ -38,7 +38,7 @@ def main() -> None:
     prior, diffusion = load_prior(PRIOR)
     adapter = ControlAdapter(prior)
     compiled = params.control.compile and device(params.runtime) == "cuda"
-    task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg, compiled)
+    task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg, compiled, params.control.autotune)
     where = {"folder": FOLDER, "device": params.runtime.device, "title": "control adapter"}
     log = train(task, params.control, seed=params.seed, identity=identity, **where)
     if PartialState().is_main_process:

@@ -52,7 +52,8 @@ def main() -> None:
     text, encoded = read_texts(params, ids)
     sizes = PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens)
     compiled = params.prior.compile and device(params.runtime) == "cuda"
-    task = PriorTask(Prior(sizes), Diffusion(params.prior.diffusion, sizes.dim), z0, text, params.prior.p_cfg, compiled)
+    diffusion = Diffusion(params.prior.diffusion, sizes.dim)
+    task = PriorTask(Prior(sizes), diffusion, z0, text, params.prior.p_cfg, compiled, params.prior.autotune)
     log = train(task, params.prior, seed=params.seed, folder=FOLDER, identity=trained_on, device=params.runtime.device, title="prior")
     if isinstance(text, EncodedConditions):
         text.encoder.warn_truncated()

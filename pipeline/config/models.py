@@ -68,6 +68,8 @@ class PriorParams(OptimiserParams):
     p_cfg: float = 0.1
     compile: bool = False
     """Train with compiled blocks: minutes of compiling for kernels made to measure, on a GPU."""
+    autotune: bool = False
+    """Compile with products that are measured against each other (`pipeline.fusion_diff.prior.compile_each`): more minutes."""
     diffusion: DiffusionParams = field(default_factory=DiffusionParams)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class ControlParams(OptimiserParams):
     p_cfg: float = 0.1
     compile: bool = False
     """As `prior.compile`."""
+    autotune: bool = False
 
 
 @dataclass

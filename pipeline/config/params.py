@@ -24,6 +24,8 @@ class RuntimeParams:
     """CPU threads of torch and FAISS; part of what makes a run repeatable."""
     device: str = "auto"
     """auto: a GPU where there is one."""
+    deterministic: bool = True
+    """On a GPU: torch's deterministic algorithms, so that a run repeats itself bit for bit. On a CPU they always are."""
 
 
 @dataclass

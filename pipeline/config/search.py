@@ -62,6 +62,10 @@ class RetrieveParams:
     """Scales the starting noise (see `Sampler`). 1: the paper."""
     fast: bool = False
     """On a GPU: sample in bfloat16, compiled, and as CUDA graphs of fixed sizes (see `Sampler`)."""
+    autotune: bool = False
+    """With `fast`: as `prior.autotune`."""
+    guided_share: float = 1.0
+    """Share of the solver's steps, from the first on, that are guided (see `Sampler`). 1: the paper."""
     hypotheses: int = 1
     descriptions: int = 1
     """D: the likeliest target descriptions of a query; each conditions hypotheses / D of its hypotheses. 1: the paper."""
@@ -79,6 +83,7 @@ class RetrieveParams:
 
     def __post_init__(self) -> None:
         require(self.temperature >= 0.0, f"retrieve.temperature: {self.temperature} is negative")
+        require(0.0 < self.guided_share <= 1.0, f"retrieve.guided_share: {self.guided_share} is not above 0 and at most 1")
         require(self.fuse in ("mean", "max"), f"retrieve.fuse: {self.fuse!r} is neither mean nor max")
         require(
             self.descriptions > 0 and self.hypotheses > 0 and self.hypotheses % self.descriptions == 0,

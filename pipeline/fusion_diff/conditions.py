@@ -110,11 +110,11 @@ class TextConditions:
         return len(self.states) / max(1, len(self))
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor | None]:
-        """The texts at indices [B], padded with zeros to the longest: states [B, T, text_dim] float32 and mask [B, T] bool.
+        """The texts at indices [B], padded with zeros to the longest: states [B, T, text_dim] and mask [B, T] bool.
 
-        multiple: round T up to a multiple of it (fewer shapes for a compiled model). For a GPU they
-        are gathered in pinned memory, so that copying waits for nothing, and the mask is None where
-        nothing is padding, since the quickest attention takes none.
+        multiple: round T up to a multiple of it (fewer shapes for a compiled model). On a CPU states are
+        float32. For a GPU they keep their type, are gathered in pinned memory, so that copying waits
+        for nothing, and the mask is None where nothing is padding, since the quickest attention takes none.
         """
         gpu = torch.device(device).type == "cuda"
         lengths = self.lengths[indices]  # [B]
@@ -127,8 +127,8 @@ class TextConditions:
         if not mask.all():
             states.masked_fill_(~mask[..., None], 0)
         elif gpu:
-            return _send(states, torch.device(device)).float(), None
-        return (_send(states, torch.device(device)) if gpu else states).float(), mask.to(device, non_blocking=True)
+            return send(states, device), None
+        return (send(states, device), send(mask, device)) if gpu else (states.float(), mask)
 
 
 class BatchEncoder(Protocol):
@@ -176,11 +176,18 @@ def _copying(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def _send(states: Tensor, device: torch.device) -> Tensor:
-    """Pinned states to a GPU, beside what it computes: the batch before is usually still under way."""
+def send(values: Tensor, device: torch.device | str) -> Tensor:
+    """Values of the CPU to a GPU beside what it computes: the batch before is usually still under way.
+
+    From memory that is not pinned, a copy would wait for all that is queued before it.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        return values.to(device)
+    values = values if values.is_pinned() else values.pin_memory()
     computing, copying = torch.cuda.current_stream(device), _copying(device)
     with torch.cuda.stream(copying):
-        sent = states.to(device, non_blocking=True)
+        sent = values.to(device, non_blocking=True)
     computing.wait_stream(copying)
     sent.record_stream(computing)
     return sent

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.fusion_diff.layers import KeysValues, TextContext
-from pipeline.fusion_diff.prior import Modulation, Prior, compile_each, mark_dynamic
+from pipeline.fusion_diff.prior import Modulation, Prior, compile_each
 
 
 class ControlAdapter(nn.Module):
@@ -62,9 +62,9 @@ class ControlAdapter(nn.Module):
         """r_l of h_c,l-1 [C, M, D], with l = index + 1: [C, M, D]."""
         return self.zero_out[index](self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index]))
 
-    def compile_bodies(self) -> None:
+    def compile_bodies(self, autotune: bool = False) -> None:
         """As `Prior.compile_blocks`."""
-        compile_each(self.bodies)
+        compile_each(self.bodies, autotune)
 
 
 def encode_controlled(
@@ -106,7 +106,7 @@ def denoise_controlled(
 
 def controlled(
     prior: Prior, adapter: ControlAdapter, noisy: Tensor, step: Tensor, text_states: Tensor | None, text_mask: Tensor | None,
-    control: Tensor, control_scale: float = 1.0,
+    control: Tensor, control_scale: float = 1.0, dropped: Tensor | None = None,
 ) -> Tensor:
     """eps_theta(z_n, n, z_r,delta, c): the prior's prediction under control (section 3.3).
 
@@ -116,11 +116,9 @@ def controlled(
     if control.shape != noisy.shape:
         raise ValueError(f"control: {tuple(control.shape)} does not match noisy {tuple(noisy.shape)}")
     if control_scale == 0.0:
-        return prior(noisy, step, text_states, text_mask)
-    context = prior.text_context(text_states, text_mask, rows=prior.check(noisy, step))
+        return prior(noisy, step, text_states, text_mask, dropped)
+    context = prior.text_context(text_states, text_mask, prior.check(noisy, step), dropped)
     text, adapter_text = prior.text_keys_values(context), adapter.text_keys_values(context)
-    if prior.compiled:
-        mark_dynamic([*text, *adapter_text], len(noisy))
     return denoise_controlled(
         prior, adapter, noisy, prior.modulation(step), text, adapter_text, adapter.shift(control), control_scale
     )
@@ -144,7 +142,7 @@ class ControlledPrior(nn.Module):
 
     def forward(
         self, noisy: Tensor, step: Tensor, text_states: Tensor | None, text_mask: Tensor | None, control: Tensor,
-        control_scale: float = 1.0,
+        control_scale: float = 1.0, dropped: Tensor | None = None,
     ) -> Tensor:
         """See `controlled`."""
-        return controlled(self.prior, self.adapter, noisy, step, text_states, text_mask, control, control_scale)
+        return controlled(self.prior, self.adapter, noisy, step, text_states, text_mask, control, control_scale, dropped)

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 
 class TextContext(NamedTuple):
-    """Texts at the prior's width. Rows without a text come first in a batch and share `null`."""
+    """Texts at the prior's width. Rows without a text come first in a batch and share `null`.
+
+    Either they have no row in `text`, or, where `dropped` says which they are, one that nobody sees.
+    """
 
     null: Tensor | None
     """[1, N, D]: the null condition, where some row needs it."""
@@ -21,6 +24,11 @@ class TextContext(NamedTuple):
     """[B', T, D]: the texts of the last B' rows of the batch."""
     mask: Tensor | None
     """[B', 1, 1, T] bool: True at a token, False at padding. None: no padding."""
+    dropped: Tensor | None = None
+    """[C, 1, 1] bool, with B' = B: True at those of the first C rows that take the null condition instead of their text.
+
+    How many do is a value then and no shape, so that compiled kernels of fixed sizes serve every batch.
+    """
 
 
 class KeysValues(NamedTuple):
@@ -32,6 +40,8 @@ class KeysValues(NamedTuple):
     """Each [B', H, T, C]."""
     mask: Tensor | None
     """[B', 1, 1, T]"""
+    dropped: Tensor | None = None
+    """[C, 1, 1]"""
 
 
 def sincos_positions(grid: int, width: int) -> Tensor:
@@ -134,11 +144,13 @@ class CrossAttention(Attention):
             None if states is None else tuple(split_heads(part, self.heads) for part in self.project(states))
             for states in (context.null, context.text)
         )
-        return KeysValues(null, text, context.mask)
+        return KeysValues(null, text, context.mask, context.dropped)
 
     def forward(self, tokens: Tensor, text: KeysValues) -> Tensor:
-        """tokens [B, M, D] -> [B, M, D]; the first B - B' rows attend to the null condition."""
+        """tokens [B, M, D] -> [B, M, D]; the first B - B' rows, or those `dropped`, attend to the null condition."""
         query = split_heads(self.query(tokens), self.heads)  # [B, H, M, C]
+        if text.dropped is not None:
+            return self.out(self.attend_and_choose(query, text))
         with_text = 0 if text.text is None else len(text.text[0])
         without, within = query.split([len(query) - with_text, with_text])  # [B - B', H, M, C], [B', H, M, C]
         attended = []
@@ -149,6 +161,15 @@ class CrossAttention(Attention):
             attended.append(F.scaled_dot_product_attention(within, *text.text, attn_mask=text.mask))
         joined = attended[0] if len(attended) == 1 else torch.cat(attended)  # [B, H, M, C]
         return self.out(join_heads(joined))
+
+    def attend_and_choose(self, query: Tensor, text: KeysValues) -> Tensor:
+        """query [B, H, M, C] -> [B, M, D]: all rows attend to a text, the first few to the null condition too, and one is taken."""
+        count = len(text.dropped)
+        key, value = (part.expand(count, -1, -1, -1) for part in text.null)  # no copy
+        without = F.scaled_dot_product_attention(query[:count], key, value)
+        within = F.scaled_dot_product_attention(query, *text.text, attn_mask=text.mask)
+        chosen = torch.where(text.dropped, join_heads(without), join_heads(within[:count]))
+        return torch.cat([chosen, join_heads(within[count:])])
 
 
 @torch.library.custom_op("fusion_diff::linear_gelu", mutates_args=())
@@ -171,6 +192,12 @@ def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between (FFN of Eq. 15)."""
 
+    one_kernel = True
+    """On a GPU, without gradients, the first layer's product applies the GELU itself (`linear_gelu`).
+
+    Where a compiler chooses among products that it writes itself, it is to see the two apart, and may join them.
+    """
+
     def __init__(self, width: int, ratio: int):
         super().__init__()
         self.inner = nn.Linear(width, ratio * width)
@@ -178,7 +205,7 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, M, D] -> [B, M, D]."""
-        if tokens.is_cuda and not torch.is_grad_enabled():
+        if self.one_kernel and tokens.is_cuda and not torch.is_grad_enabled():
             return self.outer(linear_gelu(tokens, self.inner.weight, self.inner.bias))
         return self.outer(F.gelu(self.inner(tokens), approximate="tanh"))
 

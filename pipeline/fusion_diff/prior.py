@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from pipeline.config import PriorParams
-from pipeline.fusion_diff.layers import Block, KeysValues, TextContext, modulate, sincos_positions, timestep_frequencies
+from pipeline.fusion_diff.layers import Block, FeedForward, KeysValues, TextContext, modulate, sincos_positions, timestep_frequencies
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class Prior(nn.Module):
     A row without a text takes the learned null condition. Such rows come first in a batch: with
     texts for B' of B rows, the first B - B' are unconditional. So one call serves training with
     dropped texts and both branches of Eq. 4, and dropped rows cost no padding of the others.
+    Compiled for batches of one shape, it takes a text for every row and `dropped` says which it is not to see.
     """
 
     def __init__(self, sizes: PriorSizes):
@@ -118,29 +119,25 @@ class Prior(nn.Module):
         self.final_ada_ln = nn.Linear(width, 2 * width)
         self.final = nn.Linear(width, sizes.patch_dim)
         self.out = nn.Linear(sizes.features, sizes.dim)  # Linear_out of Eq. 16
-        self.compiled = False
         initialise(self)
 
-    def compile_blocks(self) -> None:
-        """Compile every block in place, by itself: they share their code, so that one is compiled and all are fast.
+    def compile_blocks(self, autotune: bool = False) -> None:
+        """Compile every block in place, by itself: they share their code, so that one is compiled and all are fast. See `compile_each`."""
+        compile_each(self.blocks, autotune)
 
-        Shapes are taken as fixed but for what `mark_dynamic` says: kernels of fixed sizes are the faster ones.
-        """
-        compile_each(self.blocks)
-        self.compiled = True
-
-    def forward(self, noisy: Tensor, step: Tensor, text_states: Tensor | None = None, text_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, noisy: Tensor, step: Tensor, text_states: Tensor | None = None, text_mask: Tensor | None = None,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
         """Predict the noise.
 
         noisy: z_n [B, d]. step: n [B], integers from 0. text_states: c [B', T, text_dim] of the last
         B' <= B rows (None: no row has a text). text_mask [B', T] bool, True at tokens; every row needs
-        at least one. Returns eps [B, d] in float32. Raises ValueError on shapes that do not fit.
+        at least one. dropped [C] bool, with B' = B: True at those of the first C <= B rows that take the
+        null condition instead. Returns eps [B, d] in float32. Raises ValueError on shapes that do not fit.
         """
-        context = self.text_context(text_states, text_mask, rows=self.check(noisy, step))
-        text = self.text_keys_values(context)
-        if self.compiled:
-            mark_dynamic(text, len(noisy))
-        predicted = self.denoise(noisy, self.modulation(step), text)
+        context = self.text_context(text_states, text_mask, self.check(noisy, step), dropped)
+        predicted = self.denoise(noisy, self.modulation(step), self.text_keys_values(context))
         if self.training and context.null is None:
             # The null condition takes part in every step, as distributed training expects of a parameter.
             predicted = predicted + 0.0 * self.null_text.sum()
@@ -163,8 +160,10 @@ class Prior(nn.Module):
         blocks = tuple(block.modulation(time) for block in self.blocks)  # each [B, 9, D]
         return Modulation(blocks, self.final_ada_ln(time).unflatten(1, (2, -1)))
 
-    def text_context(self, text_states: Tensor | None, text_mask: Tensor | None, rows: int) -> TextContext:
-        """Bring texts [B', T, text_dim] to the width, and the null condition when rows > B'.
+    def text_context(
+        self, text_states: Tensor | None, text_mask: Tensor | None, rows: int, dropped: Tensor | None = None
+    ) -> TextContext:
+        """Bring texts [B', T, text_dim] to the width, and the null condition when rows > B' or for `dropped` [C].
 
         Raises ValueError when there are more texts than rows or the shapes do not fit.
         """
@@ -172,15 +171,20 @@ class Prior(nn.Module):
         texts = 0 if text_states is None else text_states.shape[0]
         if texts > rows:
             raise ValueError(f"prior: {texts} texts for {rows} rows")
-        null = self.caption(self.null_text)[None] if rows > texts else None  # [1, N, D]
+        if dropped is not None and (texts != rows or not 1 <= len(dropped) <= rows):
+            raise ValueError(f"prior: {tuple(dropped.shape)} dropped of {rows} rows with {texts} texts; each row needs one")
+        null = self.caption(self.null_text)[None] if rows > texts or dropped is not None else None  # [1, N, D]
         if text_states is None or texts == 0:
             return TextContext(null, None, None)
         if text_states.ndim != 3 or text_states.shape[2] != self.sizes.text_dim:
             raise ValueError(f"prior: text states are {tuple(text_states.shape)}, expected [B, T, {self.sizes.text_dim}]")
         if text_mask is not None and text_mask.shape != text_states.shape[:2]:
             raise ValueError(f"prior: text mask is {tuple(text_mask.shape)}, the states are {tuple(text_states.shape)}")
-        text = self.caption(text_states.to(dtype))  # [B', T, D]
-        return TextContext(null, text, None if text_mask is None else text_mask[:, None, None, :])
+        if not torch.is_autocast_enabled(text_states.device.type):  # autocast casts from half precision without a detour
+            text_states = text_states.to(dtype)
+        text = self.caption(text_states)  # [B', T, D]
+        mask = None if text_mask is None else text_mask[:, None, None, :]
+        return TextContext(null, text, mask, None if dropped is None else dropped[:, None, None])
 
     def text_keys_values(self, context: TextContext) -> list[KeysValues]:
         """Keys and values of every block's cross-attention: once a query when sampling."""
@@ -237,25 +241,29 @@ class Prior(nn.Module):
         return self.out(features).float()
 
 
-def compile_each(modules: Iterable[nn.Module]) -> None:
-    """Compile modules of one class in place, as one piece of code for each combination of shapes."""
-    torch._dynamo.config.automatic_dynamic_shapes = False  # the second batch size would slow down the first
+AUTOTUNE = {
+    "max_autotune": True, "max_autotune_gemm_backends": "ATEN,TRITON", "triton.enable_persistent_tma_matmul": True,
+    "coordinate_descent_tuning": True,
+}
+"""Inductor's options: measure the library's matrix products against generated ones, which can do what follows them as well.
+
+Without its CUDA graphs: `pipeline.fusion_diff.graphs` records the whole solver as one.
+"""
+
+
+def compile_each(modules: Iterable[nn.Module], autotune: bool = False) -> None:
+    """Compile modules of one class in place, as one piece of code for each combination of shapes.
+
+    Every shape is taken as fixed: kernels of fixed sizes are the faster ones. autotune: with `AUTOTUNE`, which takes a minute or more
+    for every combination of shapes. What is fastest is measured anew by every process that has no cache of it, so that the
+    kernels, and with them the last bits, may differ between two.
+    """
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in modules:
-        module.compile()
-
-
-def mark_dynamic(text: Sequence[KeysValues], rows: int) -> None:
-    """Rows with a text and their tokens differ between training batches of `rows`: one compiled block is to serve them all.
-
-    Batches without a dropped text, or with hardly a text, are rare and compiled for themselves.
-    """
-    for part in text:
-        if part.text is not None and 2 <= len(part.text[0]) < rows - 1 and part.text[0].shape[2] > 1:
-            for states in part.text:  # [B', H, T, C]
-                torch._dynamo.mark_dynamic(states, (0, 2))
-            if part.mask is not None:
-                torch._dynamo.mark_dynamic(part.mask, (0, 3))
+        for part in module.modules():
+            if isinstance(part, FeedForward):
+                part.one_kernel = not autotune
+        module.compile(dynamic=False, options=dict(AUTOTUNE) if autotune else None)
 
 
 def add_to_last_rows(hidden: Tensor, residual: Tensor) -> Tensor:

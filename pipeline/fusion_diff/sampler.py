@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from pipeline.fusion_diff.control import ControlAdapter, controlled, denoise_con
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.graphs import Denoise, FixedSizes, Inputs, solver_weights
 from pipeline.fusion_diff.layers import Attention, KeysValues
-from pipeline.fusion_diff.prior import Modulation, Prior
+from pipeline.fusion_diff.prior import Prior
 
 Denoiser = Callable[[Tensor, int, int], Tensor]
 """(z_n [B, d], index of the solver step, timestep n) -> eps [B, d]."""
@@ -49,6 +51,15 @@ SMALL = 4
 """Rows up to which both branches of the guidance share one attention call on a GPU."""
 
 
+class Branches(NamedTuple):
+    """Every block's keys and values of the prior's cross-attention."""
+
+    both: list[KeysValues] | None
+    """Of the unconditional rows, then of the conditional ones; None where no step is guided."""
+    conditional: list[KeysValues]
+    """Of the latter alone, for steps without guidance."""
+
+
 class Sampler:
     """Draws target embeddings from the prior, steered by the Control-Adapter where there is one.
 
@@ -62,12 +73,17 @@ class Sampler:
     the paper's; below it samples keep nearer to the mean of what the conditions allow, and at 0 all
     hypotheses of a query are one. A search has to hit, not to be diverse, and a prior that was trained
     for minutes strays: there a low temperature does what the mean of many hypotheses does, at the cost of one.
+    guided_share: the first so many of the solver's steps, rounded up, are guided and cost two rows a sample; the
+    others take the conditional prediction as it is. The two branches draw nearer to each other the less noise is
+    left (Castillo et al., "Adaptive Guidance", 2023), so that leaving out the last steps changes least; 1 is the paper's.
+    autotune: compile as `compile_each` says.
     Raises ValueError when steps, scales or sizes cannot be used.
     """
 
     def __init__(
         self, prior: Prior, adapter: ControlAdapter | None, diffusion: Diffusion,
         solver_steps: int = 14, guidance_scale: float = 2.5, control_scale: float = 1.0, temperature: float = 1.0, fast: bool = False,
+        guided_share: float = 1.0, autotune: bool = False,
     ):
         if diffusion.dim != prior.sizes.dim:
             raise ValueError(f"sampler: the diffusion has dimension {diffusion.dim}, the prior {prior.sizes.dim}")
@@ -77,25 +93,29 @@ class Sampler:
             raise ValueError(f"sampler: guidance_scale {guidance_scale} is negative")
         if temperature < 0.0:
             raise ValueError(f"sampler: temperature {temperature} is negative")
+        if not 0.0 < guided_share <= 1.0:
+            raise ValueError(f"sampler: guided_share {guided_share} is not above 0 and at most 1")
         self.prior = prior.eval()
         self._given = adapter
         self.adapter = None if adapter is None or control_scale == 0.0 else adapter.eval()
         self.diffusion, self.solver_steps = diffusion, solver_steps
         self.guidance_scale, self.control_scale, self.temperature = guidance_scale, control_scale, temperature
+        self.guided_share = guided_share
+        self.guided_steps = math.ceil(guided_share * solver_steps - 1e-9) if guidance_scale > 0.0 else 0
         self.device = prior.positions.device
         with torch.no_grad():
             schedule = prior.modulation(diffusion.solver(solver_steps).timesteps.to(self.device))
         self._modulations = [schedule.row(index) for index in range(solver_steps)]
         self._beside: torch.cuda.Stream | None = None
-        self._fast = self._make_fast() if fast else None
+        self._fast = self._make_fast(autotune) if fast else None
 
     @torch.no_grad()
-    def _make_fast(self) -> FixedSizes:
+    def _make_fast(self, autotune: bool) -> FixedSizes:
         if self.device.type == "cuda":
             self._beside = torch.cuda.Stream()
-            self.prior.compile_blocks()
+            self.prior.compile_blocks(autotune)
             if self.adapter is not None:
-                self.adapter.compile_bodies()
+                self.adapter.compile_bodies(autotune)
             for module in (*self.prior.modules(), *(self.adapter.modules() if self.adapter is not None else ())):
                 if isinstance(module, Attention):
                     module.stack()
@@ -105,14 +125,14 @@ class Sampler:
     def _prepare(self, inputs: Inputs) -> Denoise:
         """The texts' keys and values and the control's shift, and then the denoiser."""
         context = self.prior.text_context(inputs.states, inputs.mask, rows=len(inputs.states))
-        text = self.prior.text_keys_values(context)
-        if self.guidance_scale > 0.0:
+        text = Branches(None, self.prior.text_keys_values(context))
+        if self.guided_steps:
             join = _join if len(inputs.states) <= SMALL and self.device.type == "cuda" else _add_null
-            text = [join(own, null) for own, null in zip(text, self._null, strict=True)]
+            text = text._replace(both=[join(own, null) for own, null in zip(text.conditional, self._null, strict=True)])
         adapter_text, shift = None, None
         if self.adapter is not None:
             adapter_text, shift = self.adapter.text_keys_values(context), self.adapter.shift(inputs.control)
-        return lambda noisy, index: self._guided(noisy, self._modulations[index], text, adapter_text, shift, self._beside)
+        return lambda noisy, index: self._guided(noisy, index, text, adapter_text, shift, self._beside)
 
     def scaled(self, guidance_scale: float | None = None, control_scale: float | None = None) -> Sampler:
         """This sampler with other scales (None: its own). What `fast` records is made for one pair of scales, so others go without."""
@@ -120,7 +140,10 @@ class Sampler:
         control_scale = self.control_scale if control_scale is None else control_scale
         if (guidance_scale, control_scale) == (self.guidance_scale, self.control_scale):
             return self
-        return Sampler(self.prior, self._given, self.diffusion, self.solver_steps, guidance_scale, control_scale, self.temperature)
+        return Sampler(
+            self.prior, self._given, self.diffusion, self.solver_steps, guidance_scale, control_scale, self.temperature,
+            guided_share=self.guided_share,
+        )
 
     @torch.no_grad()
     def sample(
@@ -187,31 +210,31 @@ class Sampler:
         self, states: Tensor, mask: Tensor, control: Tensor | None, hypotheses: int, negative: tuple[Tensor, Tensor] | None
     ) -> Denoiser:
         queries = len(states)
-        guided = self.guidance_scale > 0.0
         if negative is None:
-            context = self.prior.text_context(states, mask, rows=2 * queries if guided else queries)
+            context = self.prior.text_context(states, mask, rows=2 * queries if self.guided_steps else queries)
             conditional = context._replace(null=None)
         else:
             context = self.prior.text_context(*_stack(negative, (states, mask)), rows=2 * queries)  # the unconditional rows first
             conditional = self.prior.text_context(states, mask, rows=queries)
-        text = _repeat(self.prior.text_keys_values(context), hypotheses)
+        both = _repeat(self.prior.text_keys_values(context), hypotheses)
+        text = Branches(both if self.guided_steps else None, [_last(part, queries * hypotheses) for part in both])
         adapter_text, shift = None, None
         if self.adapter is not None:
             adapter_text = _repeat(self.adapter.text_keys_values(conditional), hypotheses)
             shift = self.adapter.shift(control).repeat_interleave(hypotheses, dim=0)  # [Q*K, 1, D]
-        return lambda noisy, index, step: self._guided(noisy, self._modulations[index], text, adapter_text, shift)
+        return lambda noisy, index, step: self._guided(noisy, index, text, adapter_text, shift)
 
     def _guided(
-        self, noisy: Tensor, modulation: Modulation, text: list[KeysValues], adapter_text: list[KeysValues] | None, shift: Tensor | None,
+        self, noisy: Tensor, index: int, text: Branches, adapter_text: list[KeysValues] | None, shift: Tensor | None,
         beside: torch.cuda.Stream | None = None,
     ) -> Tensor:
-        """Eq. 4 for noisy [B, d]: the unconditional rows, without control, come first."""
-        guided = self.guidance_scale > 0.0
-        rows = torch.cat([noisy, noisy]) if guided else noisy
+        """Eq. 4 for noisy [B, d] at a solver step: the unconditional rows, without control, come first."""
+        guided, modulation = index < self.guided_steps, self._modulations[index]
+        rows, states = (torch.cat([noisy, noisy]), text.both) if guided else (noisy, text.conditional)
         if self.adapter is None:
-            predicted = self.prior.denoise(rows, modulation, text)
+            predicted = self.prior.denoise(rows, modulation, states)
         else:
-            parts = (rows, modulation, text, adapter_text, shift, self.control_scale, beside)
+            parts = (rows, modulation, states, adapter_text, shift, self.control_scale, beside)
             predicted = denoise_controlled(self.prior, self.adapter, *parts)
         if not guided:
             return predicted
@@ -231,11 +254,17 @@ class Sampler:
                 conditional = self.prior(noisy, steps, states, mask)
             else:
                 conditional = controlled(self.prior, self.adapter, noisy, steps, states, mask, control, self.control_scale)
-            if self.guidance_scale == 0.0:
+            if index >= self.guided_steps:
                 return conditional
             return guide(conditional, self.prior(noisy, steps, *without), self.guidance_scale)
 
         return denoise
+
+
+def _last(text: KeysValues, rows: int) -> KeysValues:
+    """The texts of the last `rows` alone."""
+    mask = None if text.mask is None else text.mask[-rows:]
+    return KeysValues(None, tuple(states[-rows:] for states in text.text), mask)
 
 
 def _add_null(text: KeysValues, null: KeysValues) -> KeysValues:

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from pipeline.fusion_diff.conditions import Texts, check_vectors
+from pipeline.fusion_diff.conditions import Texts, check_vectors, send
 from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.flops import control_training_flops, prior_training_flops
+from pipeline.fusion_diff.graphs import TEXT_MULTIPLE
 from pipeline.fusion_diff.prior import Prior
 
-TEXT_MULTIPLE = 8
-"""Compiled models take texts padded to a multiple of it, as their kernels like them aligned."""
+ROWS_MULTIPLE = 8
+"""Compiled models make room for a multiple of so many dropped texts."""
 
 
 class PriorTask:
     """Stage 1 (Algorithm 2): denoise z_0 given its text, which is dropped with probability p_cfg.
 
     z0: [N, d], `text`: N texts. Raises ValueError when they do not fit the prior or each other,
-    naming the row of a vector that is not finite. compile: train with compiled blocks.
+    naming the row of a vector that is not finite. compile: train with compiled blocks, on batches of
+    constant shapes (`fill_up`). autotune: see `compile_each`.
     """
 
-    def __init__(self, prior: Prior, diffusion: Diffusion, z0: Tensor, text: Texts, p_cfg: float, compile: bool = False):
+    def __init__(
+        self, prior: Prior, diffusion: Diffusion, z0: Tensor, text: Texts, p_cfg: float, compile: bool = False, autotune: bool = False
+    ):
         _check(prior, diffusion, len(z0), text, p_cfg)
         self.model: nn.Module = prior
         self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
-        self.text_multiple = TEXT_MULTIPLE if compile else 1
+        self.constant_shapes = compile
         self.z0 = check_vectors(z0, prior.sizes.dim, "z_0")
         if compile:
-            prior.compile_blocks()
+            prior.compile_blocks(autotune)
 
     def __len__(self) -> int:
         return len(self.z0)
@@ -45,9 +51,9 @@ class PriorTask:
         """Eq. 3 over the examples at indices [B]; every random number comes from `generator`."""
         indices, texts = drop_texts(indices, self.p_cfg, generator)
         step, noise = self.diffusion.draw(len(indices), generator)
-        step, noise, clean = (_move(value, device) for value in (step, noise, self.z0[indices]))
-        states, mask = self.text.batch(texts, device, self.text_multiple)  # [B', T, text_dim], [B', T]
-        predicted = model(self.diffusion.noise(clean, step, noise), step, states, mask)  # [B, d]
+        step, noise, clean = (send(value, device) for value in (step, noise, self.z0[indices]))
+        given = _text_batch(self, texts, len(indices), device)
+        predicted = model(self.diffusion.noise(clean, step, noise), step, *given)  # [B, d]
         loss = self.diffusion.loss(predicted, self.diffusion.target(clean, step, noise))
         return loss, {"mse": loss.detach()}
 
@@ -56,24 +62,24 @@ class ControlTask:
     """Stage 2 (Algorithm 3): denoise z_t given the edit text and z_r,delta; only the adapter learns.
 
     control: z_r,delta [N, d]; z_t: [N, d]; `text`: N encoded edit texts. p_cfg drops the text and
-    keeps the control, which is scaled as the embeddings that diffuse are. Freezes `prior`. compile, and ValueError: as `PriorTask`.
+    keeps the control, which is scaled as the embeddings that diffuse are. Freezes `prior`. The rest: as `PriorTask`.
     """
 
     def __init__(
         self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Tensor, z_t: Tensor, text: Texts,
-        p_cfg: float = 0.0, compile: bool = False,
+        p_cfg: float = 0.0, compile: bool = False, autotune: bool = False,
     ):
         _check(prior, diffusion, len(z_t), text, p_cfg)
         if len(control) != len(z_t):
             raise ValueError(f"training: {len(control)} rows of z_r,delta for {len(z_t)} of z_t")
         self.model: nn.Module = ControlledPrior(prior, adapter)
         self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
-        self.text_multiple = TEXT_MULTIPLE if compile else 1
+        self.constant_shapes = compile
         self.control = check_vectors(control, prior.sizes.dim, "z_r,delta")
         self.z_t = check_vectors(z_t, prior.sizes.dim, "z_t")
         if compile:
-            prior.compile_blocks()
-            adapter.compile_bodies()
+            prior.compile_blocks(autotune)
+            adapter.compile_bodies(autotune)
 
     def __len__(self) -> int:
         return len(self.z_t)
@@ -90,11 +96,11 @@ class ControlTask:
         indices, texts = drop_texts(indices, self.p_cfg, generator)
         step, noise = self.diffusion.draw(len(indices), generator)
         step, noise, clean, control = (
-            _move(value, device) for value in (step, noise, self.z_t[indices], self.control[indices])
+            send(value, device) for value in (step, noise, self.z_t[indices], self.control[indices])
         )
-        states, mask = self.text.batch(texts, device, self.text_multiple)  # [B', T, text_dim], [B', T]
+        states, mask, *dropped = _text_batch(self, texts, len(indices), device)
         noisy = self.diffusion.noise(clean, step, noise)  # [B, d]
-        predicted = model(noisy, step, states, mask, control.float() * self.diffusion.scale)  # [B, d]
+        predicted = model(noisy, step, states, mask, control.float() * self.diffusion.scale, 1.0, *dropped)  # [B, d]
         loss = self.diffusion.loss(predicted, self.diffusion.target(clean, step, noise))
         return loss, {"mse": loss.detach()}
 
@@ -110,6 +116,39 @@ def drop_texts(indices: Tensor, p_cfg: float, generator: torch.Generator) -> tup
     return torch.cat([indices[dropped], indices[~dropped]]), indices[~dropped]
 
 
+def room_for_dropped(rows: int, p_cfg: float, dropped: int) -> int:
+    """C >= dropped: how many of a batch's rows may lose their text. The same for nearly all batches of `rows`.
+
+    Their number is binomial; three standard deviations above its mean, one batch in a thousand needs more.
+    """
+    most = rows * p_cfg + 3.0 * math.sqrt(rows * p_cfg * (1.0 - p_cfg))
+    return min(rows, math.ceil(max(most, dropped) / ROWS_MULTIPLE) * ROWS_MULTIPLE)
+
+
+def fill_up(states: Tensor, mask: Tensor | None, rows: int, room: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Texts of all `rows` from those of the last B' >= 1, and which of the first `room` are not to be seen.
+
+    states [B', T, text_dim], mask [B', T] -> [B, T, text_dim], [B, T] and dropped [C] bool. A row without
+    a text gets the first one's. Other than B', these shapes are the same from batch to batch, so that a
+    compiler makes one piece of code with fixed sizes, and cuDNN plans its attention once.
+    """
+    missing = rows - len(states)
+    states, mask = (
+        None if part is None else torch.cat([part[:1].expand(missing, *part.shape[1:]), part]) for part in (states, mask)
+    )
+    return states, mask, torch.arange(room, device=states.device) < missing
+
+
+def _text_batch(task: PriorTask | ControlTask, kept: Tensor, rows: int, device: torch.device | str) -> tuple[Tensor | None, ...]:
+    """What a model takes of the texts `kept` [B'] in a batch of `rows`: states, mask, and with constant shapes what is dropped."""
+    if not task.constant_shapes:
+        return task.text.batch(kept, device)  # [B', T, text_dim], [B', T]
+    states, mask = task.text.batch(kept, device, TEXT_MULTIPLE)
+    if task.p_cfg == 0.0 or len(kept) == 0:
+        return states, mask
+    return fill_up(states, mask, rows, room_for_dropped(rows, task.p_cfg, rows - len(kept)))
+
+
 def _check(prior: Prior, diffusion: Diffusion, rows: int, text: Texts, p_cfg: float) -> None:
     sizes = prior.sizes
     if diffusion.dim != sizes.dim:
@@ -123,7 +162,3 @@ def _check(prior: Prior, diffusion: Diffusion, rows: int, text: Texts, p_cfg: fl
         )
     if not 0.0 <= p_cfg <= 1.0:
         raise ValueError(f"training: p_cfg {p_cfg} is not between 0 and 1")
-
-
-def _move(value: Tensor, device: torch.device | str) -> Tensor:
-    return value.to(device, non_blocking=True)

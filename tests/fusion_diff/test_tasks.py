@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pipeline.fusion_diff import ControlAdapter, ControlTask, EncodedConditions, Prior, PriorTask, TextConditions
-from pipeline.fusion_diff.tasks import drop_texts
+from pipeline.fusion_diff import ControlAdapter, ControlTask, EncodedConditions, Prior, PriorTask, TextConditions, tasks
+from pipeline.fusion_diff.tasks import drop_texts, room_for_dropped
 
 N = 12
 whole = torch.nn.Module.compile
@@ -66,24 +66,77 @@ def test_equation_3_by_hand(prior, diffusion, vectors, texts):
     assert loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
 
 
-@torch._dynamo.config.patch(automatic_dynamic_shapes=True, recompile_limit=8)  # what compiling sets is taken back with these
-def test_blocks_compiled_once_serve_every_number_of_dropped_texts(prior, diffusion, vectors, texts, monkeypatch):
+def gradients(task, indices, seed):
+    """Of every trained parameter, by name."""
+    task.model.zero_grad(set_to_none=True)
+    task.loss(task.model.train(), indices, generator(seed), "cpu")[0].backward()
+    return {name: parameter.grad for name, parameter in task.model.named_parameters() if parameter.requires_grad}
+
+
+def twins(kind, prior, adapter, diffusion, vectors, texts, **options):
+    """The same task twice: as it is, and with `options`."""
+    made = []
+    for given in ({}, options):
+        own, copied = copy.deepcopy(prior).train(), copy.deepcopy(adapter)
+        made.append(
+            PriorTask(own, diffusion, vectors, texts, 0.4, **given) if kind == "prior"
+            else ControlTask(own, copied, diffusion, vectors, vectors.flip(0), texts, 0.4, **given)
+        )
+    return made
+
+
+@torch._dynamo.config.patch(recompile_limit=8)  # what compiling sets is taken back with it
+@pytest.mark.parametrize("kind", ["prior", "control"])
+def test_blocks_compiled_once_serve_every_number_of_dropped_texts(kind, prior, adapter, diffusion, vectors, texts, monkeypatch):
     """As compiled training sees it, with a backend that runs what was traced and counts how often it was."""
     traced = CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: whole(module, backend=traced))
-    plain = PriorTask(copy.deepcopy(prior).train(), diffusion, vectors, texts, 0.4)
-    compiled = PriorTask(prior.train(), diffusion, vectors, texts, 0.4, compile=True)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, dynamic, options: whole(module, dynamic=dynamic, backend=traced))
+    plain, compiled = twins(kind, prior, adapter, diffusion, vectors, texts, compile=True)
     indices, dropped = torch.arange(10), set()
-    for seed in range(6):
+    for seed in (0, 1, 2, 3, 4, 10):
         dropped.add(10 - len(drop_texts(indices, 0.4, generator(seed))[1]))
-        gradients = []
-        for task in (plain, compiled):
-            task.model.zero_grad(set_to_none=True)
-            task.loss(task.model, indices, generator(seed), "cpu")[0].backward()
-            gradients.append([parameter.grad for parameter in task.model.parameters()])
-        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
-    assert len(dropped) > 2 and dropped.isdisjoint({0, 1, 9, 10})  # those few have a trace of their own
-    assert traced.frame_count == 1
+        torch.testing.assert_close(gradients(compiled, indices, seed), gradients(plain, indices, seed), rtol=1e-4, atol=1e-6)
+    assert len(dropped) > 2
+    assert traced.frame_count == (1 if kind == "prior" else 3)  # of Stage 2: the first frozen block, the others, the adapter's
+
+
+@pytest.mark.parametrize("kind", ["prior", "control"])
+@pytest.mark.parametrize("whole_texts", [True, False])
+def test_constant_shapes_change_nothing_but_shapes(kind, whole_texts, prior, adapter, diffusion, vectors, texts, sizes, monkeypatch):
+    if whole_texts:  # then a GPU gets no mask
+        monkeypatch.setattr(tasks, "TEXT_MULTIPLE", 5)
+        texts = TextConditions.from_list([torch.randn(5, sizes.text_dim) for _ in range(N)])
+    plain, constant = twins(kind, prior, adapter, diffusion, vectors, texts)
+    constant.constant_shapes = True
+    for seed in range(8):
+        indices = torch.arange(N)[seed % 3 :]
+        losses = [task.loss(task.model, indices, generator(seed), "cpu")[0] for task in (plain, constant)]
+        torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradients(constant, indices, seed), gradients(plain, indices, seed), rtol=1e-4, atol=1e-6)
+
+
+def test_no_text_or_all_texts_dropped_with_constant_shapes(prior, adapter, diffusion, vectors, texts):
+    for p_cfg in (0.0, 1.0):
+        plain, constant = (PriorTask(prior, diffusion, vectors, texts, p_cfg) for _ in range(2))
+        constant.constant_shapes = True
+        losses = [task.loss(prior, torch.arange(5), generator(), "cpu")[0] for task in (plain, constant)]
+        torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+
+
+def test_room_for_dropped_texts_is_the_same_for_nearly_all_batches():
+    assert {room_for_dropped(128, 0.1, dropped) for dropped in range(25)} == {24}
+    assert room_for_dropped(128, 0.1, 25) == 32 and room_for_dropped(64, 0.1, 0) == 16
+    assert room_for_dropped(4, 0.1, 1) == 4 and room_for_dropped(10, 1.0, 10) == 10
+    torch.manual_seed(0)
+    dropped = (torch.rand(20_000, 128) < 0.1).sum(dim=1)
+    assert (dropped > 24).double().mean() < 1 / 500
+
+
+def test_wrong_dropped_rows_are_refused(prior, inputs):
+    noisy, step, states, mask, _ = inputs
+    for texts, dropped in ((states[1:], torch.ones(2)), (states, torch.ones(6)), (states, torch.ones(0))):
+        with pytest.raises(ValueError, match="each row needs one"):
+            prior(noisy, step, texts, None, dropped.bool())
 
 
 class LengthEncoder:
