@@ -181,7 +181,10 @@ def train(
 
 
 def _recorded(task: Any, model: nn.Module, params: OptimiserParams, accelerator: Accelerator) -> Recorded:
-    """Micro-batches of `_step` as graphs."""
+    """Micro-batches of `_step` as graphs; all processes start from the same weights."""
+    if accelerator.num_processes > 1:
+        for parameter in model.parameters():
+            torch.distributed.broadcast(parameter.detach(), src=0)
     micro = params.micro_batch_size or params.batch_size // accelerator.num_processes
     return Recorded(task, model, micro * accelerator.num_processes / params.batch_size, accelerator.autocast)
 
