@@ -33,19 +33,20 @@ class Recorded:
 
     The first micro-batch of some shapes runs as it is: that compiles, lets cuDNN plan, and allocates the gradients. The second
     is recorded, then replayed like all that follow. Gradients must stay where they are: zero them, do not set them to None.
-    All recordings share their memory, since no two run at the same time.
+    All recordings share their memory, since no two run at the same time; when new shapes come, they are given up for the memory
+    that running these takes, and made again.
     """
 
     def __init__(self, task: GraphedTask, model: nn.Module, share: float, autocast: Callable[[], AbstractContextManager[Any]]):
         self._task, self._model, self._share, self._autocast = task, model, share, autocast
         self._graphs: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, dict[str, Tensor]]] | None] = {}
-        self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+        self._pool: tuple[int, int] | None = None
 
     def __call__(self, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and the metrics of one micro-batch; its gradients count `share` of it."""
         shapes = tuple(None if value is None else (value.shape, value.dtype) for value in inputs)
         if shapes not in self._graphs:
-            self._graphs[shapes] = None
+            self._graphs, self._pool = dict.fromkeys([*self._graphs, shapes]), None
             return self._compute(inputs)
         found = self._graphs[shapes] or self._record(shapes, inputs)
         graph, own, (loss, metrics) = found
@@ -57,6 +58,7 @@ class Recorded:
 
     def _record(self, shapes: tuple[Any, ...], inputs: Inputs) -> tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, dict[str, Tensor]]]:
         own, graph = [None if value is None else value.clone() for value in inputs], torch.cuda.CUDAGraph()
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
         with torch.cuda.graph(graph, pool=self._pool):
             result = self._compute(own)
         self._graphs[shapes] = (graph, own, result)
