@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,7 @@ from pipeline.encoders.pictures import PictureSource, square
 from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.text import identity as text_identity
 from pipeline.fusion_diff import Sampler, TextConditions
+from pipeline.fusion_diff.batcher import SamplingBatcher
 from pipeline.fusion_diff.files import load_control, load_prior
 from pipeline.retrieval import BASELINES, Index, Query
 from pipeline.runtime import device
@@ -106,6 +107,10 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+ALONE = nullcontext()
+"""No lock: nobody else asks."""
+
+
 class Family(Protocol):
     """Methods that share their models."""
 
@@ -115,8 +120,10 @@ class Family(Protocol):
     def vectors(self, queries: Sequence[Query], pictures: PictureSource) -> dict[str, QueryVectors]:
         """Method -> its query vectors."""
 
-    def ask(self, method: str, query: Query, pictures: PictureSource, controls: Controls) -> Asked:
-        """One query of one method, under the person's controls."""
+    def ask(
+        self, method: str, query: Query, pictures: PictureSource, controls: Controls, alone: AbstractContextManager[Any] = ALONE
+    ) -> Asked:
+        """One query of one method, under the person's controls. alone: a lock for what threads must not do at the same time."""
 
 
 def open_space(folder: str | Path, family: Family, space: str, threads: int = 1) -> Index:
@@ -140,6 +147,20 @@ class FusionDiffQueries:
         self.spaces = {FUSED: identity(params.encoder)}
         self.descriptions: dict[str, list[str]] = {}
         """Query id -> the target descriptions inferred for it so far."""
+        self._batchers: dict[Sampler, SamplingBatcher] = {}
+
+    def share_batches(self) -> None:
+        """From now on, threads that `ask` at the same time are sampled together.
+
+        Nobody waits for company: whoever comes while a batch is being sampled makes up the next one.
+        """
+        self._batchers = {sampler: SamplingBatcher(sampler, wait_ms=0.0) for sampler in (self.stage1, self.full)}
+
+    def close(self) -> None:
+        """End what `share_batches` began."""
+        for batcher in self._batchers.values():
+            batcher.close()
+        self._batchers = {}
 
     @classmethod
     def load(cls, params: Params, prior_folder: Path = PRIOR, control_folder: Path = CONTROL) -> FusionDiffQueries:
@@ -185,27 +206,35 @@ class FusionDiffQueries:
         ]
         return [[text or query.text for text in texts] for query, texts in zip(queries, answers, strict=True)]
 
-    def ask(self, method: str, query: Query, pictures: PictureSource, controls: Controls) -> Asked:
+    def ask(
+        self, method: str, query: Query, pictures: PictureSource, controls: Controls, alone: AbstractContextManager[Any] = ALONE
+    ) -> Asked:
         """A negative text brings guidance where the parameters have none. ControlError for a region, and for one with a guidance of 0."""
         if controls.region is not None:
             raise ControlError(f"region: {method} takes none, only DiffComp does")
         clock, described = Clock(), [[]]
-        with clock.part("describe"):
+        with clock.part("describe"), alone:
             fused = None if method == "stage1_only" else self.fuse([query], pictures)
             if method != "fused_only":
                 described = self.describe([query], pictures)
         if method == "fused_only":
             if controls.negative:
-                fused = _subtract(fused, self.mllm.embed([MllmInput(controls.negative)]), controls)
+                with alone:
+                    fused = _subtract(fused, self.mllm.embed([MllmInput(controls.negative)]), controls)
             return Asked(QueryVectors(FUSED, fused), seconds=clock.seconds)
         guidance = controls.guidance_scale
         if controls.negative and guidance is None and self.params.retrieve.guidance_scale == 0.0:
             guidance = NEGATIVE_GUIDANCE
-        sampler = (self.stage1 if fused is None else self.full).scaled(guidance, controls.control_scale)
+        with alone:
+            sampler = (self.stage1 if fused is None else self.full).scaled(guidance, controls.control_scale)
         if controls.negative and sampler.guidance_scale == 0.0:
             raise ControlError(f"negative: {method} needs a guidance scale above 0 to be led away from it")
         with clock.part("sample"):
-            vectors = self.sample(sampler, [query], described, fused, controls.hypotheses, controls.negative)
+            if sampler in self._batchers and not controls.negative:
+                vectors = self._sample_in_company(sampler, query, described[0], fused, controls.hypotheses, alone)
+            else:
+                with alone:
+                    vectors = self.sample(sampler, [query], described, fused, controls.hypotheses, controls.negative)
         return Asked(QueryVectors(FUSED, vectors), described[0], clock.seconds)
 
     def sample(
@@ -217,7 +246,7 @@ class FusionDiffQueries:
         hypotheses: K, when not that of the parameters; at least D are drawn. negative: see `Sampler.sample`.
         """
         retrieve, ids = self.params.retrieve, [query.query_id for query in queries]
-        each = max(1, (hypotheses or retrieve.hypotheses) // retrieve.descriptions)
+        each = self._hypotheses_each(hypotheses)
         control = None if fused is None else torch.from_numpy(fused)  # [Q, d]
         against = TextConditions.from_list(self.text_encoder.encode([negative])) if negative else None
         parts = []
@@ -232,6 +261,24 @@ class FusionDiffQueries:
             ]
             parts.append(torch.cat(drawn))  # [Q, K / D, d]
         return torch.cat(parts, dim=1).numpy()
+
+    def _sample_in_company(
+        self, sampler: Sampler, query: Query, texts: list[str], fused: np.ndarray | None, hypotheses: int | None,
+        alone: AbstractContextManager[Any],
+    ) -> np.ndarray:
+        """As `sample` for one query, in the batches of all who ask meanwhile: [1, K, d]."""
+        control = None if fused is None else torch.from_numpy(fused)[0]  # [d]
+        with alone:
+            states = [self.text_encoder.encode([text])[0] for text in texts]
+        promises = [
+            self._batchers[sampler].submit(query.query_id, one, control, self._hypotheses_each(hypotheses), self.params.seed + number)
+            for number, one in enumerate(states)
+        ]
+        return torch.cat([promise.result() for promise in promises])[None].numpy()
+
+    def _hypotheses_each(self, hypotheses: int | None) -> int:
+        """K / D, at least 1."""
+        return max(1, (hypotheses or self.params.retrieve.hypotheses) // self.params.retrieve.descriptions)
 
     def _batches(self, inputs: list[MllmInput], title: str) -> tqdm:
         return tqdm(list(batches(inputs, self.params.encoder.batch_size)), desc=title, mininterval=5.0, delay=1.0)
@@ -254,13 +301,15 @@ class DualEncoderQueries:
         spaces = {CLIP: backbone_identity(base.backbone, base.pretrained)} | {name: variant_identity(folder / name) for name in variants}
         return cls(params, load_dual_encoder(base.backbone, base.pretrained).eval().to(where), variants, spaces)
 
-    def ask(self, method: str, query: Query, pictures: PictureSource, controls: Controls) -> Asked:
+    def ask(
+        self, method: str, query: Query, pictures: PictureSource, controls: Controls, alone: AbstractContextManager[Any] = ALONE
+    ) -> Asked:
         """Raises ControlError for a region where the method is no DiffComp."""
         clock, model = Clock(), self.variants.get(method)
         if controls.region is not None and model is None:
             raise ControlError(f"region: {method} takes none, only DiffComp does")
         encoder, space = (model.encoder, method) if model else (self.backbone, CLIP)
-        with clock.part("describe"), torch.inference_mode():
+        with clock.part("describe"), alone, torch.inference_mode():
             if model:
                 vector = self._compose(model, [query], pictures, controls.region)
             else:

@@ -38,7 +38,8 @@ def main() -> None:
     prior, diffusion = load_prior(PRIOR)
     adapter = ControlAdapter(prior)
     compiled = params.control.compile and device(params.runtime) == "cuda"
-    task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg, compiled, params.control.autotune)
+    sizes, graphed = params.control, compiled and params.control.cuda_graph
+    task = ControlTask(prior, adapter, diffusion, fused, targets, text, sizes.p_cfg, compiled, sizes.autotune, graphed)
     where = {"folder": FOLDER, "device": params.runtime.device, "title": "control adapter"}
     log = train(task, params.control, seed=params.seed, identity=identity, **where)
     if PartialState().is_main_process:

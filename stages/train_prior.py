@@ -53,7 +53,8 @@ def main() -> None:
     sizes = PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens)
     compiled = params.prior.compile and device(params.runtime) == "cuda"
     diffusion = Diffusion(params.prior.diffusion, sizes.dim)
-    task = PriorTask(Prior(sizes), diffusion, z0, text, params.prior.p_cfg, compiled, params.prior.autotune)
+    graphed = compiled and params.prior.cuda_graph
+    task = PriorTask(Prior(sizes), diffusion, z0, text, params.prior.p_cfg, compiled, params.prior.autotune, graphed)
     log = train(task, params.prior, seed=params.seed, folder=FOLDER, identity=trained_on, device=params.runtime.device, title="prior")
     if isinstance(text, EncodedConditions):
         text.encoder.warn_truncated()

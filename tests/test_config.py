@@ -44,6 +44,7 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
     ({"diffcomp": {"rho": 1.5}}, "diffcomp.rho"),
     ({"encoder": {"backend": "tgi"}}, "encoder.backend"),
     ({"retrieve": {"fuse": "median"}}, "retrieve.fuse"),
+    ({"retrieve": {"guided_share": 0.0}}, "retrieve.guided_share"),
     ({"retrieve": {"hypotheses": 3, "descriptions": 2}}, "retrieve.hypotheses"),
     ({"diffcomp_variants": {"mine": {"rhoo": 0.5}}}, "diffcomp_variants.mine.rhoo"),
     ({"diffcomp_variants": {"mine": {"rho": "much"}}}, "diffcomp_variants.mine.rho"),

@@ -60,7 +60,8 @@ class Searcher:
     """Answers requests over one gallery. Models and indexes are loaded when first needed, and stay.
 
     Several threads may ask; they are served one after the other, since each search uses all the
-    cores. Raises ArtifactError and ParameterError where the gallery or a model is not there.
+    cores, but for what a GPU samples, which is done together. Raises ArtifactError and ParameterError
+    where the gallery or a model is not there.
     """
 
     def __init__(self, params: Params, gallery: Gallery, families: Sequence[Family] = ()):
@@ -85,7 +86,8 @@ class Searcher:
         """The best pictures of the gallery for one request."""
         with self._lock:
             family = self._family(request.method)
-            asked = family.ask(request.method, request.query(), LoosePictures({REFERENCE: request.image}), request.controls)
+        asked = family.ask(request.method, request.query(), LoosePictures({REFERENCE: request.image}), request.controls, self._lock)
+        with self._lock:
             index = self._index(family, asked.query.space)
             start = time.perf_counter()
             ids, scores = index.search(asked.query.vectors, request.top, [request.exclude], self.params.retrieve.fuse)
@@ -129,6 +131,8 @@ class Searcher:
         if family is None:
             fused = method in FUSION_DIFF_METHODS
             family = FusionDiffQueries.load(self.params) if fused else DualEncoderQueries.load(self.params, only=[method])
+            if fused and family.full.gains_from_batches:
+                family.share_batches()
             self._families.append(family)
         return family
 

@@ -69,7 +69,9 @@ class PriorParams(OptimiserParams):
     compile: bool = False
     """Train with compiled blocks: minutes of compiling for kernels made to measure, on a GPU."""
     autotune: bool = False
-    """Compile with products that are measured against each other (`pipeline.fusion_diff.prior.compile_each`): more minutes."""
+    """Compile with kernels that are measured against each other (`pipeline.fusion_diff.prior.compile_each`): more minutes."""
+    cuda_graph: bool = False
+    """With `compile`: record forward and backward of a micro-batch as a CUDA graph (`pipeline.training.graphed`)."""
     diffusion: DiffusionParams = field(default_factory=DiffusionParams)
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ class ControlParams(OptimiserParams):
     compile: bool = False
     """As `prior.compile`."""
     autotune: bool = False
+    cuda_graph: bool = False
 
 
 @dataclass

@@ -21,6 +21,7 @@ class _Request:
     states: Tensor
     control: Tensor | None
     hypotheses: int
+    seed: int
     result: Future[Tensor] = field(default_factory=Future)
 
 
@@ -42,10 +43,13 @@ class SamplingBatcher:
         self._worker = threading.Thread(target=self._work, name="sampling", daemon=True)
         self._worker.start()
 
-    def submit(self, query_id: str, states: Tensor, control: Tensor | None = None, hypotheses: int = 1) -> Future[Tensor]:
+    def submit(
+        self, query_id: str, states: Tensor, control: Tensor | None = None, hypotheses: int = 1, seed: int | None = None
+    ) -> Future[Tensor]:
         """A promise of L2-normalised targets [K, d] on the CPU.
 
-        states: the description's token states [T, text_dim]. control: z_r,delta [d]. What cannot be
+        states: the description's token states [T, text_dim]. control: z_r,delta [d]. seed: instead of the
+        batcher's; queries of other seeds or numbers of hypotheses are sampled apart. What cannot be
         sampled is refused here with ValueError, alone, before it can spoil its batch; RuntimeError after `close`.
         """
         sizes = self.sampler.prior.sizes
@@ -63,16 +67,18 @@ class SamplingBatcher:
             check_vectors(control[None], sizes.dim, "batcher: control", [query_id])
         if hypotheses < 1:
             raise ValueError(f"batcher: query {query_id} asks for {hypotheses} hypotheses, at least 1 is needed")
-        request = _Request(query_id, states.float().cpu(), control, hypotheses)
+        request = _Request(query_id, states.float().cpu(), control, hypotheses, self.seed if seed is None else seed)
         with self._lock:
             if self._closed:
                 raise RuntimeError("batcher: it is closed")
             self._waiting.put(request)
         return request.result
 
-    def sample(self, query_id: str, states: Tensor, control: Tensor | None = None, hypotheses: int = 1) -> Tensor:
+    def sample(
+        self, query_id: str, states: Tensor, control: Tensor | None = None, hypotheses: int = 1, seed: int | None = None
+    ) -> Tensor:
         """As `submit`, waiting for the targets."""
-        return self.submit(query_id, states, control, hypotheses).result()
+        return self.submit(query_id, states, control, hypotheses, seed).result()
 
     def close(self) -> None:
         """Answer what was asked, then stop."""
@@ -92,8 +98,8 @@ class SamplingBatcher:
         going_on = True
         while going_on:
             batch, going_on = self._collect()
-            for hypotheses in sorted({request.hypotheses for request in batch}):
-                self._answer([request for request in batch if request.hypotheses == hypotheses], hypotheses)
+            for kind in sorted({(request.hypotheses, request.seed) for request in batch}):
+                self._answer([request for request in batch if (request.hypotheses, request.seed) == kind], *kind)
 
     def _collect(self) -> tuple[list[_Request], bool]:
         """The next batch, and whether more may come: waits for the first query, then at most wait_ms for others."""
@@ -111,7 +117,7 @@ class SamplingBatcher:
             batch.append(request)
         return batch, True
 
-    def _answer(self, batch: list[_Request], hypotheses: int) -> None:
+    def _answer(self, batch: list[_Request], hypotheses: int, seed: int) -> None:
         batch = [request for request in batch if request.result.set_running_or_notify_cancel()]
         if not batch:
             return
@@ -120,7 +126,7 @@ class SamplingBatcher:
         try:
             text = TextConditions.from_list([request.states for request in batch], ids).batch(torch.arange(len(batch)))
             control = None if batch[0].control is None else torch.stack([request.control for request in batch])
-            drawn = self.sampler.sample(ids, *text, control, hypotheses=hypotheses, seed=self.seed).cpu()  # [Q, K, d]
+            drawn = self.sampler.sample(ids, *text, control, hypotheses=hypotheses, seed=seed).cpu()  # [Q, K, d]
         except Exception as error:  # whatever it is, the callers wait for an answer
             for request in batch:
                 request.result.set_exception(error)

@@ -50,17 +50,15 @@ class ControlAdapter(nn.Module):
 
         h_c,0 = h_0 + Z1(z_r,delta);  r_l = Z2_l(F_c,l(h_c,l-1));  h_c,l = h_l + r_l  (Eq. 6).
         """
-        rows = shift.shape[0]
-        hidden = states[0][-rows:] + shift  # h_c,0 [C, M, D]
-        residuals = []
+        rows, added, residuals = shift.shape[0], shift, []
         for index in range(len(self.bodies)):
-            residuals.append(self.residual(index, hidden, modulation, text))
-            hidden = states[index + 1][-rows:] + residuals[-1]  # h_c,l
+            added = self.residual(index, states[index][-rows:], added, modulation, text)
+            residuals.append(added)
         return residuals
 
-    def residual(self, index: int, hidden: Tensor, modulation: Modulation, text: Sequence[KeysValues]) -> Tensor:
-        """r_l of h_c,l-1 [C, M, D], with l = index + 1: [C, M, D]."""
-        return self.zero_out[index](self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index]))
+    def residual(self, index: int, hidden: Tensor, added: Tensor, modulation: Modulation, text: Sequence[KeysValues]) -> Tensor:
+        """r_l with l = index + 1, [C, M, D], from h_c,l-1: the sum of h_l-1 [C, M, D] and of r_l-1, or of the shift [C, 1, D]."""
+        return self.zero_out[index](self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index], added))
 
     def compile_bodies(self, autotune: bool = False) -> None:
         """As `Prior.compile_blocks`."""
@@ -84,8 +82,8 @@ def encode_controlled(
     for index in range(len(adapter.bodies)):
         beside.wait_stream(main)  # for h_l-1
         with torch.cuda.stream(beside):
-            hidden = states[-1][-rows:] + (residuals[-1] if residuals else shift)  # h_c,l-1
-            residuals.append(adapter.residual(index, hidden, modulation, adapter_text))
+            added = residuals[-1] if residuals else shift
+            residuals.append(adapter.residual(index, states[-1][-rows:], added, modulation, adapter_text))
         states.append(prior.blocks[index](states[-1], modulation.blocks[index], text[index]))
     main.wait_stream(beside)
     return states[-1], residuals

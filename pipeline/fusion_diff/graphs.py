@@ -76,7 +76,7 @@ class SolverGraph:
             run_solver(prepare, weights, self._inputs)
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
             self._sample = run_solver(prepare, weights, self._inputs)
 
     def __call__(self, inputs: Inputs) -> Tensor:

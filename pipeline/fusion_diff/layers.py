@@ -67,6 +67,12 @@ def modulate(hidden: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(hidden, hidden.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
+def add_to_last_rows(hidden: Tensor, residual: Tensor) -> Tensor:
+    """Add residual [C, M or 1, D] to the last C rows of hidden [B, M, D]."""
+    others = hidden.shape[0] - residual.shape[0]
+    return hidden + residual if others == 0 else torch.cat([hidden[:others], hidden[others:] + residual])
+
+
 def split_heads(features: Tensor, heads: int) -> Tensor:
     """[B, M, H*C] -> [B, H, M, C]."""
     return rearrange(features, "b m (h c) -> b h m c", h=heads)
@@ -192,12 +198,6 @@ def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between (FFN of Eq. 15)."""
 
-    one_kernel = True
-    """On a GPU, without gradients, the first layer's product applies the GELU itself (`linear_gelu`).
-
-    Where a compiler chooses among products that it writes itself, it is to see the two apart, and may join them.
-    """
-
     def __init__(self, width: int, ratio: int):
         super().__init__()
         self.inner = nn.Linear(width, ratio * width)
@@ -205,7 +205,7 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, M, D] -> [B, M, D]."""
-        if self.one_kernel and tokens.is_cuda and not torch.is_grad_enabled():
+        if tokens.is_cuda and not torch.is_grad_enabled():
             return self.outer(linear_gelu(tokens, self.inner.weight, self.inner.bias))
         return self.outer(F.gelu(self.inner(tokens), approximate="tanh"))
 
@@ -219,8 +219,13 @@ class BlockBody(nn.Module):
         self.cross_attention = CrossAttention(width, heads)
         self.feed_forward = FeedForward(width, ffn_ratio)
 
-    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues) -> Tensor:
-        """Eq. 13 to 15. hidden [B, M, D]; modulation [B or 1, 9, D]: shift, scale, gate of each sub-layer."""
+    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues, added: Tensor | None = None) -> Tensor:
+        """Eq. 13 to 15. hidden [B, M, D]; modulation [B or 1, 9, D]: shift, scale, gate of each sub-layer.
+
+        added [C, M or 1, D]: to the last C rows first. It is here so that a compiler makes no kernel of its own for it.
+        """
+        if added is not None:
+            hidden = add_to_last_rows(hidden, added)
         shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = modulation.split(1, dim=1)  # each [B or 1, 1, D]
         hidden = hidden + gate1 * self.self_attention(modulate(hidden, shift1, scale1))
         hidden = hidden + gate2 * self.cross_attention(modulate(hidden, shift2, scale2), text)
@@ -239,5 +244,5 @@ class Block(nn.Module):
         """Activated time embedding [B, D] -> shift, scale, gate of three sub-layers [B, 9, D]."""
         return self.ada_ln(time).unflatten(1, (9, -1))
 
-    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues) -> Tensor:
-        return self.body(hidden, modulation, text)
+    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues, added: Tensor | None = None) -> Tensor:
+        return self.body(hidden, modulation, text, added)

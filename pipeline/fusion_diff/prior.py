@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from pipeline.config import PriorParams
-from pipeline.fusion_diff.layers import Block, FeedForward, KeysValues, TextContext, modulate, sincos_positions, timestep_frequencies
+from pipeline.fusion_diff.layers import Block, KeysValues, TextContext, modulate, sincos_positions, timestep_frequencies
 
 
 @dataclass(frozen=True)
@@ -224,9 +224,8 @@ class Prior(nn.Module):
         """
         half = self.sizes.depth // 2
         for index in range(half, self.sizes.depth):
-            if residuals is not None:
-                hidden = add_to_last_rows(hidden, residuals[index - half])
-            hidden = self.blocks[index](hidden, modulation.blocks[index], text[index])
+            added = None if residuals is None else residuals[index - half]
+            hidden = self.blocks[index](hidden, modulation.blocks[index], text[index], added)
         return hidden
 
     def output(self, hidden: Tensor, modulation: Modulation) -> Tensor:
@@ -241,35 +240,24 @@ class Prior(nn.Module):
         return self.out(features).float()
 
 
-AUTOTUNE = {
-    "max_autotune": True, "max_autotune_gemm_backends": "ATEN,TRITON", "triton.enable_persistent_tma_matmul": True,
-    "coordinate_descent_tuning": True,
-}
-"""Inductor's options: measure the library's matrix products against generated ones, which can do what follows them as well.
+AUTOTUNE = {"max_autotune_pointwise": True, "coordinate_descent_tuning": True, "triton.multi_kernel": 1}
+"""Inductor's options: measure several forms of every generated kernel; where it sums over a width of 1152, also the one that
+keeps all of that in registers.
 
-Without its CUDA graphs: `pipeline.fusion_diff.graphs` records the whole solver as one.
+Matrix products stay with the library, which reaches over 700 TFLOP/s on an H100; generated ones were slower at every size of the
+paper's. No CUDA graphs either: `pipeline.fusion_diff.graphs` and `pipeline.training.graphed` record more than a block.
 """
 
 
 def compile_each(modules: Iterable[nn.Module], autotune: bool = False) -> None:
     """Compile modules of one class in place, as one piece of code for each combination of shapes.
 
-    Every shape is taken as fixed: kernels of fixed sizes are the faster ones. autotune: with `AUTOTUNE`, which takes a minute or more
-    for every combination of shapes. What is fastest is measured anew by every process that has no cache of it, so that the
-    kernels, and with them the last bits, may differ between two.
+    Every shape is taken as fixed: kernels of fixed sizes are the faster ones. autotune: with `AUTOTUNE`. What is fastest is
+    measured anew by every process that has no cache of it, so that kernels, and with them last bits, may differ between two.
     """
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in modules:
-        for part in module.modules():
-            if isinstance(part, FeedForward):
-                part.one_kernel = not autotune
         module.compile(dynamic=False, options=dict(AUTOTUNE) if autotune else None)
-
-
-def add_to_last_rows(hidden: Tensor, residual: Tensor) -> Tensor:
-    """Add residual [C, M, D] to the last C rows of hidden [B, M, D]."""
-    others = hidden.shape[0] - residual.shape[0]
-    return hidden + residual if others == 0 else torch.cat([hidden[:others], hidden[others:] + residual])
 
 
 def initialise(prior: Prior) -> None:

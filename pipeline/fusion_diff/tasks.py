@@ -23,16 +23,17 @@ class PriorTask:
 
     z0: [N, d], `text`: N texts. Raises ValueError when they do not fit the prior or each other,
     naming the row of a vector that is not finite. compile: train with compiled blocks, on batches of
-    constant shapes (`fill_up`). autotune: see `compile_each`.
+    constant shapes (`fill_up`). autotune: see `compile_each`. graphed: see `pipeline.training.graphed`.
     """
 
     def __init__(
-        self, prior: Prior, diffusion: Diffusion, z0: Tensor, text: Texts, p_cfg: float, compile: bool = False, autotune: bool = False
+        self, prior: Prior, diffusion: Diffusion, z0: Tensor, text: Texts, p_cfg: float, compile: bool = False, autotune: bool = False,
+        graphed: bool = False,
     ):
         _check(prior, diffusion, len(z0), text, p_cfg)
         self.model: nn.Module = prior
         self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
-        self.constant_shapes = compile
+        self.constant_shapes, self.graphed = compile, graphed
         self.z0 = check_vectors(z0, prior.sizes.dim, "z_0")
         if compile:
             prior.compile_blocks(autotune)
@@ -49,10 +50,19 @@ class PriorTask:
         self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 3 over the examples at indices [B]; every random number comes from `generator`."""
+        return self.loss_of(model, *self.inputs(indices, generator, device))
+
+    def inputs(self, indices: Tensor, generator: torch.Generator, device: torch.device | str) -> tuple[Tensor | None, ...]:
+        """Timesteps [B], noise [B, d], z_0 [B, d] and what `_text_batch` gives."""
         indices, texts = drop_texts(indices, self.p_cfg, generator)
         step, noise = self.diffusion.draw(len(indices), generator)
         step, noise, clean = (send(value, device) for value in (step, noise, self.z0[indices]))
-        given = _text_batch(self, texts, len(indices), device)
+        return step, noise, clean, *_text_batch(self, texts, len(indices), device)
+
+    def loss_of(
+        self, model: nn.Module, step: Tensor, noise: Tensor, clean: Tensor, *given: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 3 of `inputs`."""
         predicted = model(self.diffusion.noise(clean, step, noise), step, *given)  # [B, d]
         loss = self.diffusion.loss(predicted, self.diffusion.target(clean, step, noise))
         return loss, {"mse": loss.detach()}
@@ -67,14 +77,14 @@ class ControlTask:
 
     def __init__(
         self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Tensor, z_t: Tensor, text: Texts,
-        p_cfg: float = 0.0, compile: bool = False, autotune: bool = False,
+        p_cfg: float = 0.0, compile: bool = False, autotune: bool = False, graphed: bool = False,
     ):
         _check(prior, diffusion, len(z_t), text, p_cfg)
         if len(control) != len(z_t):
             raise ValueError(f"training: {len(control)} rows of z_r,delta for {len(z_t)} of z_t")
         self.model: nn.Module = ControlledPrior(prior, adapter)
         self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
-        self.constant_shapes = compile
+        self.constant_shapes, self.graphed = compile, graphed
         self.control = check_vectors(control, prior.sizes.dim, "z_r,delta")
         self.z_t = check_vectors(z_t, prior.sizes.dim, "z_t")
         if compile:
@@ -93,12 +103,22 @@ class ControlTask:
         self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 5 over the examples at indices [B]; every random number comes from `generator`."""
+        return self.loss_of(model, *self.inputs(indices, generator, device))
+
+    def inputs(self, indices: Tensor, generator: torch.Generator, device: torch.device | str) -> tuple[Tensor | None, ...]:
+        """Timesteps [B], noise, z_t and z_r,delta, each [B, d], and what `_text_batch` gives."""
         indices, texts = drop_texts(indices, self.p_cfg, generator)
         step, noise = self.diffusion.draw(len(indices), generator)
         step, noise, clean, control = (
             send(value, device) for value in (step, noise, self.z_t[indices], self.control[indices])
         )
-        states, mask, *dropped = _text_batch(self, texts, len(indices), device)
+        return step, noise, clean, control, *_text_batch(self, texts, len(indices), device)
+
+    def loss_of(
+        self, model: nn.Module, step: Tensor, noise: Tensor, clean: Tensor, control: Tensor, states: Tensor, mask: Tensor | None,
+        *dropped: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 5 of `inputs`."""
         noisy = self.diffusion.noise(clean, step, noise)  # [B, d]
         predicted = model(noisy, step, states, mask, control.float() * self.diffusion.scale, 1.0, *dropped)  # [B, d]
         loss = self.diffusion.loss(predicted, self.diffusion.target(clean, step, noise))

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from pipeline.config import OptimiserParams
 from pipeline.training.checkpoint import Checkpoint, Ema
+from pipeline.training.graphed import Recorded, average_gradients
 from pipeline.training.meter import Meter
 from pipeline.training.stopping import heed_sigterm, sigterm_came, stop
 from pipeline.training.watch import Watch
@@ -50,7 +51,7 @@ class Task(Protocol):
         """Mean loss of the examples `indices` [B] and metrics to log.
 
         `model` is `self.model`, possibly wrapped; every random draw comes from `generator` (CPU).
-        A task may also say its `flops_per_sample` (see `Meter`).
+        A task may also say its `flops_per_sample` (see `Meter`), and be a `GraphedTask`.
         """
 
 
@@ -128,8 +129,11 @@ def train(
         _decay_groups(trained, params.weight_decay), lr=params.lr, betas=(0.9, params.beta2), eps=params.eps,
         fused=accelerator.device.type == "cuda",
     )
-    model, optimiser = accelerator.prepare(task.model, optimiser)
+    graphed = getattr(task, "graphed", False) and accelerator.device.type == "cuda"
+    model = accelerator.prepare_model(task.model, evaluation_mode=graphed)  # evaluation_mode: not for several processes
+    optimiser = accelerator.prepare_optimizer(optimiser)
     model.train()
+    recorded = _recorded(task, model, params, accelerator) if graphed else None
     ema = Ema(trained, params.ema_decay) if params.ema_decay else None
     checkpoint = Checkpoint(Path(folder) / "checkpoint", {"seed": seed, **identity})
     start, log = checkpoint.load(task.model, trained, optimiser, ema)
@@ -148,11 +152,13 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(params, step)
         indices = batch_indices(len(task), params.batch_size, step, seed)
-        loss, metrics = _step(task, model, indices, params, accelerator, seed, step)
+        loss, metrics = _step(task, model, indices, params, accelerator, seed, step, recorded)
+        if graphed and accelerator.num_processes > 1:
+            average_gradients(list(trained.values()), accelerator.num_processes)
         norm = accelerator.clip_grad_norm_(list(trained.values()), params.clip_norm)
         watch.add(step, loss, norm)
         optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad(set_to_none=not graphed)
         if ema:
             ema.update(trained)
         meter.step(len(indices))
@@ -174,8 +180,18 @@ def train(
     return log
 
 
+def _recorded(task: Any, model: nn.Module, params: OptimiserParams, accelerator: Accelerator) -> Recorded:
+    """Micro-batches of `_step` as graphs; all processes start from the same weights."""
+    if accelerator.num_processes > 1:
+        for parameter in model.parameters():
+            torch.distributed.broadcast(parameter.detach(), src=0)
+    micro = params.micro_batch_size or params.batch_size // accelerator.num_processes
+    return Recorded(task, model, micro * accelerator.num_processes / params.batch_size, accelerator.autocast)
+
+
 def _step(
-    task: Task, model: nn.Module, indices: Tensor, params: OptimiserParams, accelerator: Accelerator, seed: int, step: int
+    task: Task, model: nn.Module, indices: Tensor, params: OptimiserParams, accelerator: Accelerator, seed: int, step: int,
+    recorded: Recorded | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Forward and backward of one global batch; gradients are left in the parameters. Nothing here waits for a GPU."""
     micro_batches = _micro_batches(indices, params, accelerator)
@@ -183,9 +199,12 @@ def _step(
     for number, micro in enumerate(micro_batches):
         generator = torch.Generator().manual_seed(derived_seed(seed, "step", step, number, accelerator.process_index))
         last = number == len(micro_batches) - 1
-        with contextlib.nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
-            loss, values = task.loss(model, micro, generator, accelerator.device)
-        accelerator.backward(loss / len(micro_batches))
+        if recorded is not None:
+            loss, values = recorded(task.inputs(micro, generator, accelerator.device))
+        else:
+            with contextlib.nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+                loss, values = task.loss(model, micro, generator, accelerator.device)
+            accelerator.backward(loss / len(micro_batches))
         total = total + loss.detach()
         for name, value in values.items():
             metrics[name] = metrics.get(name, 0.0) + (value.detach() if isinstance(value, Tensor) else value)

@@ -14,7 +14,7 @@ from pipeline.app.requests import MAX_TEXT, Request, RequestError, painted, read
 from pipeline.app.searcher import Searcher
 from pipeline.artifacts import ArtifactError
 from pipeline.config import ParameterError, load_params
-from pipeline.methods import FUSION_DIFF_METHODS, ControlError, Controls
+from pipeline.methods import FUSION_DIFF_METHODS, ControlError, Controls, FusionDiffQueries
 from pipeline.retrieval import BASELINES
 
 SCRIPT = "<script>alert(1)</script>"
@@ -144,6 +144,28 @@ def test_threads_are_all_answered(searcher, reference):
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(searcher.search, requests))
     assert [answer.hits for answer in together] == [searcher.search(request).hits for request in requests]
+
+
+@pytest.mark.parametrize("method", ["stage1_only", "fusion_diff"])
+def test_threads_that_are_sampled_together_get_what_each_gets_alone(searcher, reference, method):
+    """As on a GPU. Other scales and negative texts go by themselves."""
+    controls = [Controls(), Controls(), Controls(hypotheses=3), Controls(negative="a chef"), Controls(guidance_scale=2.0), Controls()]
+    requests = [Request(reference, f"number {number}", method, controls=one) for number, one in enumerate(controls)]
+    alone = [searcher.search(request) for request in requests]
+    family = next(family for family in searcher._families if isinstance(family, FusionDiffQueries))
+    family.share_batches()
+    batchers = dict(family._batchers)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            together = list(pool.map(searcher.search, requests))
+    finally:
+        family.close()
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(other.vector, one.vector, atol=1e-5)
+        assert [hit.image_id for hit in other.hits] == [hit.image_id for hit in one.hits]
+    sizes = {sampler is family.full: batcher.batches for sampler, batcher in batchers.items()}
+    assert sum(sizes[method == "fusion_diff"]) == 4 and not sizes[method != "fusion_diff"]
+    assert not family.full.gains_from_batches and searcher.search(requests[0]).hits == alone[0].hits
 
 
 def test_table_json_and_page(searcher, reference):

@@ -57,7 +57,9 @@ def test_hypotheses_and_seed_are_the_callers(sampler, asked):
     with SamplingBatcher(sampler, wait_ms=50, seed=3) as batcher:
         one, many = batcher.submit(*asked[0]), batcher.submit(*asked[1], hypotheses=3)
         torch.testing.assert_close(one.result(), alone(sampler, *asked[0], seed=3), rtol=1e-4, atol=1e-5)
+        other = batcher.submit(*asked[0], seed=4)
         torch.testing.assert_close(many.result(), alone(sampler, *asked[1], seed=3, hypotheses=3), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(other.result(), alone(sampler, *asked[0], seed=4), rtol=1e-4, atol=1e-5)
 
 
 def test_bad_queries_are_refused_alone(sampler, asked, sizes):

@@ -53,6 +53,28 @@ def test_fast_equals_plain(prior, adapter, diffusion, sizes, with_adapter, guida
     assert (fast - plain).norm() / plain.norm() < 1e-5
 
 
+@pytest.mark.parametrize(("share", "guided"), [(0.5, 3), (0.51, 4), (1e-9, 1), (1.0, 6)])
+@pytest.mark.parametrize("with_negative", [True, False])
+def test_guidance_on_the_first_steps_alone(prior, adapter, diffusion, sizes, share, guided, with_negative, monkeypatch):
+    """Fast, cached and plain agree; as many steps as said take two rows a sample, the first ones."""
+    queries = make_queries(sizes, 3)
+    negative = make_queries(sizes, 3)[:2] if with_negative else None
+    samplers = [Sampler(prior, adapter, diffusion, 6, 2.5, 0.7, fast=fast, guided_share=share) for fast in (True, False)]
+    plain = samplers[1].sample(IDS[:3], *queries, hypotheses=2, cached=False, negative=negative)
+    rows, denoise = [], prior.output
+    monkeypatch.setattr(prior, "output", lambda hidden, modulation: rows.append(len(hidden)) or denoise(hidden, modulation))
+    for sampler in samplers:
+        rows.clear()
+        drawn = sampler.sample(IDS[:3], *queries, hypotheses=2, negative=negative)
+        assert (drawn - plain).norm() / plain.norm() < 1e-5
+        size = 8 if sampler is samplers[0] and not with_negative else 6  # `fast` pads to a fixed size
+        assert rows == [2 * size] * guided + [size] * (6 - guided) and sampler.scaled(1.0).guided_share == share
+    whole = Sampler(prior, adapter, diffusion, 6, 2.5, 0.7).sample(IDS[:3], *queries, hypotheses=2, negative=negative)
+    assert torch.equal(whole, drawn) == (share == 1.0)
+    with pytest.raises(ValueError, match="guided_share 0.0"):
+        Sampler(prior, adapter, diffusion, 6, guided_share=0.0)
+
+
 def test_a_query_alone_equals_the_same_among_32(prior, adapter, diffusion, sizes):
     sampler = Sampler(prior, adapter, diffusion, 6, fast=True)
     states, mask, control = make_queries(sizes, 32)
