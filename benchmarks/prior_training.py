@@ -34,7 +34,7 @@ EXAMPLES = 1024
 
 
 def measure_ours(
-    micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, autotune: bool = False, graphed: bool = True
+    micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, autotune: bool = False, graphed: bool = False
 ) -> dict[str, Any]:
     """Throughput of `train` with the paper's optimiser."""
     sizes = setting.PAPER
@@ -116,7 +116,7 @@ def main(
     ragged: Annotated[bool, typer.Option(help="Also texts of mixed lengths.")] = False,
     deterministic: Annotated[bool, typer.Option(help="Bit for bit on one machine, as `runtime.deterministic`.")] = False,
     autotune: Annotated[bool, typer.Option(help="As `prior.autotune`.")] = False,
-    cuda_graph: Annotated[bool, typer.Option(help="As `prior.cuda_graph`.")] = True,
+    cuda_graph: Annotated[bool, typer.Option(help="As `prior.cuda_graph`.")] = False,
     out: Path = Path("reports/bench/prior_training.json"),
 ) -> None:
     set_up(RuntimeParams(4, setting.DEVICE.type, deterministic), 0)
