@@ -85,14 +85,13 @@ def random_3b(folder: Path, image_size: int) -> None:
     make_processor(tokenizer, SmallMllmParams(patch_size=14), image_size).save_pretrained(folder)
 
 
-def open_engine(model: str, image_size: int, workers: int, processes: bool, folder: Path) -> VllmMllm:
+def open_engine(model: str, image_size: int, workers: int, folder: Path) -> VllmMllm:
     """f_M through vLLM: a folder, or `random-3b`."""
     if model != "random-3b":
-        return open_mllm(EncoderParams(backend="vllm", path=model, workers=workers, processes=processes))
+        return open_mllm(EncoderParams(backend="vllm", path=model, workers=workers))
     random_3b(folder / "model", image_size)
     extra = {"load_format": "dummy", "max_model_len": 2048}
-    options = {"workers": workers, "processes": processes, "dtype": "bfloat16", "vllm": extra}
-    return open_mllm(EncoderParams(backend="vllm", path=str(folder / "model"), **options))
+    return open_mllm(EncoderParams(backend="vllm", path=str(folder / "model"), workers=workers, dtype="bfloat16", vllm=extra))
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -119,12 +118,10 @@ def generating_job(mllm: VllmMllm, tokens: int) -> EncoderJob:
     return EncoderJob(schema, lambda rows, inputs: [one[0] for one in mllm.generate(inputs, tokens)], table, decoding(mllm, GENERATE))
 
 
-def against_bare(
-    task: str, model: str, count: int, bare_count: int, side: int, batch: int, workers: int, processes: bool, rounds: int, tokens: int,
-) -> None:
+def against_bare(task: str, model: str, count: int, bare_count: int, side: int, batch: int, workers: int, rounds: int, tokens: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        mllm = open_engine(model, side, workers, processes, folder)
+        mllm = open_engine(model, side, workers, folder)
         engine = mllm._engine(task)
         rows = pictures(count, side)
 
@@ -152,7 +149,7 @@ def against_bare(
         rates = {"bare": bare_count / min(times["bare"]), "job": count / min(times["job"])}
         report(f"{task}_{'gpu' if torch.cuda.is_available() else 'cpu'}", {
             "device": device, "model": model, "pictures": count, "bare_pictures": bare_count, "side": side, "batch": batch,
-            "workers": workers, "processes": processes, "new_tokens": tokens if task == GENERATE else 0, "rounds": rounds,
+            "workers": workers, "new_tokens": tokens if task == GENERATE else 0, "rounds": rounds,
             "bare_per_second": round(rates["bare"], 1), "job_per_second": round(rates["job"], 1),
             "overhead_percent": round(100 * (rates["bare"] / rates["job"] - 1), 1), "versions": versions(*packages),
         })
@@ -167,25 +164,23 @@ def report(part: str, figures: dict[str, Any]) -> None:
 
 Model = Annotated[str, typer.Option(help="A folder, or random-3b for Qwen2.5-VL-3B's sizes.")]
 
-Processes = Annotated[bool, typer.Option(help="The workers are processes rather than threads, as an engine on a GPU wants them.")]
-
 
 @app.command()
 def embed(
     model: Model = "models/backbones/mllm", count: int = 2048, bare_count: int = 0, side: int = 64, batch: int = 256, workers: int = 2,
-    processes: Processes = False, rounds: int = 3,
+    rounds: int = 3,
 ) -> None:
     """Fused embeddings of pictures with texts."""
-    against_bare(EMBED, model, count, bare_count or count, side, batch, workers, processes, rounds, 0)
+    against_bare(EMBED, model, count, bare_count or count, side, batch, workers, rounds, 0)
 
 
 @app.command()
 def captions(
     model: Model = "models/backbones/mllm", count: int = 512, bare_count: int = 0, side: int = 64, batch: int = 256, workers: int = 2,
-    processes: Processes = False, rounds: int = 1, tokens: int = 120,
+    rounds: int = 1, tokens: int = 120,
 ) -> None:
     """Generated captions."""
-    against_bare(GENERATE, model, count, bare_count or count, side, batch, workers, processes, rounds, tokens)
+    against_bare(GENERATE, model, count, bare_count or count, side, batch, workers, rounds, tokens)
 
 
 @app.command()

@@ -37,8 +37,6 @@ class EncoderParams:
     """Larger pictures are reduced to this as they are decoded; 0: to what the processor makes of them."""
     workers: int = 2
     """Threads that decode and prepare pictures while a batch is encoded; no result depends on it."""
-    processes: bool = False
-    """As many processes as workers make what vLLM takes of the pictures: worth their start where an engine runs on a GPU."""
     vllm: dict[str, Any] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, such as tensor_parallel_size."""
     engine: str = "local"

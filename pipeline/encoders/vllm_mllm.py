@@ -2,7 +2,7 @@
 
 vLLM has one engine for embeddings and another for generation, so each is started when it is first
 asked. What can be done for one input alone, chiefly the image processor's work, is done by
-`prepare` in the job's threads, or by processes of theirs; a whole batch enters the engine before its first step. With the
+`prepare` in the job's threads; a whole batch enters the engine before its first step. With the
 engine in this process that makes the schedule, and so every bit, depend on the batch alone.
 """
 
@@ -24,8 +24,6 @@ from pipeline.config import EncoderParams, ParameterError
 from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm import MllmInput, leading
 from pipeline.encoders.qwen import IMAGE_SLOT
-from pipeline.encoders.renderers import Renderers, render
-from pipeline.encoders.slices import CORES
 
 EMBED, GENERATE = "embed", "generate"
 MAX_TOKENS = 8_192
@@ -67,7 +65,6 @@ class VllmMllm:
         self.dim = params.dim or config.hidden_size
         self._longest = min(config.max_position_embeddings, MAX_TOKENS)
         self._engines: dict[str, Any] = {}
-        self._renderers: dict[str, Renderers] = {}
         self._lock = threading.Lock()
 
     def _engine(self, task: str) -> Any:
@@ -77,8 +74,6 @@ class VllmMllm:
                 if torch.cuda.is_available():  # there is no room for two
                     self._close()
                 self._engines[task] = self._start(task)
-                if self.params.processes and self.params.workers:
-                    self._renderers[task] = Renderers(self._engines[task].llm_engine.vllm_config, self.params.workers, CORES)
             return self._engines[task]
 
     def _start(self, task: str) -> Any:
@@ -98,9 +93,6 @@ class VllmMllm:
 
     def _close(self) -> None:
         """End the engines and give their memory back."""
-        for renderers in self._renderers.values():
-            renderers.close()
-        self._renderers.clear()
         for engine in self._engines.values():
             engine.llm_engine.engine_core.shutdown()
         if self._engines:
@@ -113,9 +105,12 @@ class VllmMllm:
         if isinstance(one, PreparedInput) and one.task == task:
             return one
         engine = self._engine(task)
-        renderers = self._renderers.get(task)
-        prompt = self._prompt(one, task)
-        rendered = renderers.render(prompt) if renderers else render(engine.renderer, prompt)
+        try:
+            (rendered,) = engine.renderer.render_cmpl([self._prompt(one, task)])
+        except Exception as error:
+            if isinstance(error, ValueError) or type(error).__module__ == "vllm.exceptions":
+                raise ValueError(str(error)) from None
+            raise
         tokens, longest = len(rendered["prompt_token_ids"]), engine.model_config.max_model_len
         if tokens >= longest:
             raise ValueError(f"{tokens} tokens, of at most {longest} with the answer")
