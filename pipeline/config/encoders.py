@@ -36,7 +36,7 @@ class EncoderParams:
     max_side: int = 0
     """Larger pictures are reduced to this as they are decoded; 0: to what the processor makes of them."""
     workers: int = 2
-    """Threads that decode and prepare pictures while a batch is encoded; no result depends on it."""
+    """Threads that decode and prepare pictures while a batch is encoded; no result depends on it. On a GPU, vLLM adds as many processes."""
     vllm: dict[str, Any] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, such as tensor_parallel_size."""
     engine: str = "local"

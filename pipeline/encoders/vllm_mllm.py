@@ -2,13 +2,15 @@
 
 vLLM has one engine for embeddings and another for generation, so each is started when it is first
 asked. What can be done for one input alone, chiefly the image processor's work, is done by
-`prepare` in the job's threads; a whole batch enters the engine before its first step. With the
-engine in this process that makes the schedule, and so every bit, depend on the batch alone.
+`prepare` in the job's threads, on a GPU by as many processes (`preparers.py`); a whole batch enters
+the engine before its first step. With the engine in this process that makes the schedule, and so
+every bit, depend on the batch alone.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import threading
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from transformers import AutoConfig
 from pipeline.config import EncoderParams, ParameterError
 from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm import MllmInput, leading
+from pipeline.encoders.preparers import Preparers, rendered
 from pipeline.encoders.qwen import IMAGE_SLOT
 
 EMBED, GENERATE = "embed", "generate"
@@ -47,9 +50,12 @@ class PreparedInput(MllmInput):
 
 
 class VllmMllm:
-    """See `Mllm`. Raises ParameterError where vLLM is missing, ArtifactError for a model that is."""
+    """See `Mllm`. Raises ParameterError where vLLM is missing, ArtifactError for a model that is.
 
-    def __init__(self, params: EncoderParams):
+    processes: how many prepare pictures; 0: the threads that call `prepare`. None: `encoder.workers` on a GPU, else 0.
+    """
+
+    def __init__(self, params: EncoderParams, processes: int | None = None):
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
@@ -66,6 +72,19 @@ class VllmMllm:
         self._longest = min(config.max_position_embeddings, MAX_TOKENS)
         self._engines: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._preparers: Preparers | None = None
+        self.prepare_in(params.workers if processes is None and torch.cuda.is_available() else processes or 0)
+
+    def prepare_in(self, processes: int) -> None:
+        """Prepare in so many processes from now on; 0: in the calling threads."""
+        if self._preparers:
+            self._preparers.close()
+        self._preparers = Preparers(processes) if processes else None
+
+    @property
+    def processes(self) -> int:
+        """How many processes prepare."""
+        return self._preparers.count if self._preparers else 0
 
     def _engine(self, task: str) -> Any:
         """The `vllm.LLM` of a task."""
@@ -76,7 +95,8 @@ class VllmMllm:
                 self._engines[task] = self._start(task)
             return self._engines[task]
 
-    def _start(self, task: str) -> Any:
+    def _arguments(self, task: str) -> dict[str, Any]:
+        """Those of a task's `vllm.LLM`."""
         params = self.params
         arguments = {
             "model": params.path, "revision": params.revision or None, "tokenizer_revision": params.revision or None,
@@ -86,8 +106,11 @@ class VllmMllm:
             "mm_processor_cache_gb": 0, "enable_prefix_caching": False, "renderer_num_workers": max(params.workers, 1),
         }
         kind = {"runner": "pooling", "convert": "embed"} if task == EMBED else {"runner": "generate"}
+        return arguments | kind | params.vllm
+
+    def _start(self, task: str) -> Any:
         try:
-            return self._vllm.LLM(**arguments | kind | params.vllm)
+            return self._vllm.LLM(**self._arguments(task))
         except TypeError as error:
             raise ParameterError(f"encoder.vllm: {error}") from None
 
@@ -104,17 +127,15 @@ class VllmMllm:
         """The input as the engine of `task` (embed or generate) takes it. Raises ValueError when it is too long or malformed."""
         if isinstance(one, PreparedInput) and one.task == task:
             return one
-        engine = self._engine(task)
-        try:
-            (rendered,) = engine.renderer.render_cmpl([self._prompt(one, task)])
-        except Exception as error:
-            if isinstance(error, ValueError) or type(error).__module__ == "vllm.exceptions":
-                raise ValueError(str(error)) from None
-            raise
-        tokens, longest = len(rendered["prompt_token_ids"]), engine.model_config.max_model_len
+        engine, prompt = self._engine(task), self._prompt(one, task)
+        if self._preparers and one.image:
+            made = self._preparers.render(json.dumps(self._arguments(task), sort_keys=True), prompt)
+        else:
+            made = rendered(engine.renderer, prompt)
+        tokens, longest = len(made["prompt_token_ids"]), engine.model_config.max_model_len
         if tokens >= longest:
             raise ValueError(f"{tokens} tokens, of at most {longest} with the answer")
-        return PreparedInput(one.text, None, task, rendered)
+        return PreparedInput(one.text, None, task, made)
 
     def _prompt(self, one: MllmInput, task: str) -> dict[str, Any]:
         template = self.params.embed_template if task == EMBED else self.params.chat_template

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import embedding
+from benchmarks import bare_vllm, embedding
 from pipeline.artifacts import ShardSet, read_json
 
 
@@ -40,14 +40,14 @@ def test_a_row_that_does_not_come_back_is_an_error(run, tmp_path, monkeypatch):
 
 
 def test_pictures_are_all_different_and_the_same_every_time():
-    first, again = embedding.pictures(3, 32), embedding.pictures(3, 32)
+    first, again = bare_vllm.pictures(3, 32), bare_vllm.pictures(3, 32)
     assert first == again and len({row.key for row in first}) == 3
 
 
 def test_the_random_model_has_the_3b_sizes(tmp_path):
     from transformers import AutoConfig, AutoProcessor
 
-    embedding.random_3b(tmp_path, 448)
+    bare_vllm.random_3b(tmp_path, 448)
     config, processor = AutoConfig.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
     assert (config.text_config.num_hidden_layers, config.text_config.hidden_size, config.vision_config.depth) == (36, 2048, 32)
     assert config.image_token_id == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.embedding import Rows
+from benchmarks.bare_vllm import Rows
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.job import EncoderRow
