@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.fusion_diff.conditions import Texts, check_vectors
+from pipeline.fusion_diff.conditions import Texts, Vectors, check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.flops import control_training_flops, prior_training_flops
@@ -22,7 +22,7 @@ class PriorTask:
     naming the row of a vector that is not finite. compile: train with compiled blocks.
     """
 
-    def __init__(self, prior: Prior, diffusion: Diffusion, z0: Tensor, text: Texts, p_cfg: float, compile: bool = False):
+    def __init__(self, prior: Prior, diffusion: Diffusion, z0: Vectors, text: Texts, p_cfg: float, compile: bool = False):
         _check(prior, diffusion, len(z0), text, p_cfg)
         self.model: nn.Module = prior
         self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
@@ -60,7 +60,7 @@ class ControlTask:
     """
 
     def __init__(
-        self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Tensor, z_t: Tensor, text: Texts,
+        self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Vectors, z_t: Vectors, text: Texts,
         p_cfg: float = 0.0, compile: bool = False,
     ):
         _check(prior, diffusion, len(z_t), text, p_cfg)
