@@ -1,16 +1,19 @@
 """The embedding job against bare vLLM, and what training reads: python -m benchmarks.embedding PART. Adds to reports/bench/embedding.json.
 
 embed, captions: the job and bare calls of vLLM on one engine and the same JPEGs, decoding included, the best of `rounds`.
-reader: rows of z_0 with stored text conditions that training takes a second. million: a million vectors written and read.
+reader: rows of z_0 with stored text conditions that training takes a second, and the memory for it.
+million: a million vectors written and read.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +23,7 @@ import torch
 import typer
 
 from benchmarks.bare_vllm import Comparison, Way, seconds
-from benchmarks.machine import hardware, peak_memory_mib, versions
+from benchmarks.machine import AnonymousPeak, hardware, peak_memory_mib, versions
 from pipeline.artifacts import ShardSet, ShardWriter, schemas, write_json
 from pipeline.encoders.job import EncoderRow, embedding_job, run_job
 from pipeline.encoders.mllm import MllmInput
@@ -79,34 +82,68 @@ def captions(
 
 @app.command()
 def reader(rows: int = 20_000, dim: int = 1536, tokens: int = 24, width: int = 384, batch: int = 256, batches: int = 400) -> None:
-    """Rows of z_0 and padded text conditions, in random batches, as Stage 1 takes them."""
-    from pipeline.fusion_diff.files import read_conditions, read_vectors
+    """Rows of z_0 and padded text conditions, in random batches, as Stage 1 takes them: mapped, as of a set of any size.
+
+    first: opened for the first time, when the set is laid out. later: opened again. cold: one epoch of rows that no cache holds.
+    """
+    from pipeline.fusion_diff.files import open_conditions, open_vectors
+    from pipeline.fusion_diff.mapped import scratch
 
     with tempfile.TemporaryDirectory() as place:
         vectors, texts = Path(place) / "vectors", Path(place) / "texts"
-        generator = np.random.default_rng(0)
-        write_vectors(vectors, rows, dim)
-        writer = ShardWriter(texts, schemas.conditions(width), {}, 2_000)
-        for first in range(0, rows, 2_000):
-            count = min(2_000, rows - first)
-            states = pa.array(generator.standard_normal(count * tokens * width, np.float32).astype(np.float16))
-            offsets = pa.array(np.arange(count + 1, dtype=np.int32) * tokens * width)
-            ids = pa.array([str(n) for n in range(first, first + count)])
-            columns = [ids, pa.array(np.full(count, tokens, np.int32)), pa.ListArray.from_arrays(offsets, states)]
-            writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
-        writer.close()
-        start = time.perf_counter()
-        names, z0, _ = read_vectors(vectors)
-        text, _ = read_conditions(texts, names)
-        opened = time.perf_counter() - start
+        for target, arguments in ((write_vectors, (vectors, rows, dim)), (write_texts, (texts, rows, tokens, width))):
+            writer = multiprocessing.get_context("spawn").Process(target=target, args=arguments)  # its memory is not the reader's
+            writer.start()
+            writer.join()
         order = torch.randint(0, rows, (batches, batch), generator=torch.Generator().manual_seed(0))
-        taken, _ = seconds(lambda: [(z0[one], *text.batch(one)) for one in order])
-    whole = opened + rows * taken / batches / batch
+        shuffled = torch.randperm(rows, generator=torch.Generator().manual_seed(1)).split(batch)
+
+        def opened(taken: Iterable[torch.Tensor]) -> tuple[float, float]:
+            """Seconds of opening the set and of taking these rows."""
+            start = time.perf_counter()
+            names, z0, _ = open_vectors(vectors, in_memory=0)
+            text, _ = open_conditions(texts, names, in_memory=0)
+            middle = time.perf_counter()
+            for one in taken:
+                z0[one], text.batch(one)
+            return middle - start, time.perf_counter() - middle
+
+        with AnonymousPeak() as peak:
+            first, later = opened(order), opened(order)
+            for path in (*scratch(vectors).glob("*.npy"), *scratch(texts).glob("*.npy")):
+                forget(path)
+            cold = opened(shuffled)
+    each = later[1] / batches / batch
+    rates = {
+        "": 1 / each, "_first_opening_included": rows / (first[0] + rows * first[1] / batches / batch),
+        "_later_opening_included": rows / (later[0] + rows * each), "_cold": rows / cold[1],
+    }
     report("reader", {
         "rows": rows, "dim": dim, "text_tokens": tokens, "text_width": width, "batch": batch,
-        "rows_per_second": round(batches * batch / taken), "rows_per_second_opening_included": round(rows / whole),
-        "versions": versions("torch", "pyarrow"),
+        "data_mib": round(rows * (4 * dim + 2 * tokens * width) / 2**20, 1),
+        **{f"rows_per_second{name}": round(rate) for name, rate in rates.items()},
+        "opening_seconds": {"first": round(first[0], 2), "later": round(later[0], 2)},
+        "anonymous_memory_mib": {"before": peak.before_mib, "peak": peak.peak_mib}, "versions": versions("torch", "pyarrow"),
     })
+
+
+def forget(path: Path) -> None:
+    """Have the system drop what it keeps of a file in memory."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def write_texts(folder: Path, rows: int, tokens: int, width: int, rows_per_shard: int = 2_000) -> None:
+    generator = np.random.default_rng(0)
+    writer = ShardWriter(folder, schemas.conditions(width), {}, rows_per_shard)
+    for first in range(0, rows, rows_per_shard):
+        count = min(rows_per_shard, rows - first)
+        states = pa.array(generator.standard_normal(count * tokens * width, np.float32).astype(np.float16))
+        offsets = pa.array(np.arange(count + 1, dtype=np.int32) * tokens * width)
+        ids = pa.array([str(n) for n in range(first, first + count)])
+        columns = [ids, pa.array(np.full(count, tokens, np.int32)), pa.ListArray.from_arrays(offsets, states)]
+        writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
+    writer.close()
 
 
 def write_vectors(folder: Path, rows: int, dim: int, rows_per_shard: int = 10_000) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,38 @@ def peak_memory_mib() -> float:
     """The most resident memory that this process has held."""
     unit = 1 if platform.system() == "Darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+class AnonymousPeak:
+    """The most memory of its own that this process holds within the block: without pages of mapped files, which the system may take back.
+
+    Looked at every 10 ms, and only where there is /proc.
+    """
+
+    def __enter__(self) -> AnonymousPeak:
+        self.before_mib = self.peak_mib = _anonymous_mib()
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        while True:
+            self.peak_mib = max(self.peak_mib, _anonymous_mib())
+            if self._ended.wait(0.01):
+                return
+
+    @property
+    def grown_mib(self) -> float:
+        return round(self.peak_mib - self.before_mib, 1)
+
+
+def _anonymous_mib() -> float:
+    return round(int((_first(Path("/proc/self/status"), "RssAnon") or "0").split()[0]) / 2**10, 1)
 
 
 def _first(path: Path, key: str) -> str:

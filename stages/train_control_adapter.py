@@ -12,7 +12,7 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
 from pipeline.fusion_diff import ControlAdapter, ControlTask
-from pipeline.fusion_diff.files import check_same_ids, load_prior, prior_hash, read_conditions, read_vectors, save_control
+from pipeline.fusion_diff.files import check_same_ids, load_prior, open_conditions, open_vectors, prior_hash, save_control
 from pipeline.runtime import device, set_up
 from pipeline.training import train
 from pipeline.training.loop import log_csv
@@ -31,10 +31,10 @@ def main() -> None:
     origin = Origin(Path("models/.made/control.json"), identity, ("artifacts", "fusion_diff", "runtime", "training"))
     if origin.made(FOLDER):
         return
-    ids, fused, _ = read_vectors(QUERIES)  # z_r,delta
-    target_ids, targets, _ = read_vectors(TARGETS)  # z_t
+    ids, fused, _ = open_vectors(QUERIES)  # z_r,delta
+    target_ids, targets, _ = open_vectors(TARGETS)  # z_t
     check_same_ids(TARGETS, target_ids, ids)
-    text, _ = read_conditions(TEXTS, ids)  # the encoded edit texts
+    text, _ = open_conditions(TEXTS, ids)  # the encoded edit texts
     prior, diffusion = load_prior(PRIOR)
     adapter = ControlAdapter(prior)
     compiled = params.control.compile and device(params.runtime) == "cuda"

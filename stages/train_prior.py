@@ -17,7 +17,7 @@ from pipeline.encoders.rejected import rejected_images
 from pipeline.encoders.text import TextEncoder, identity
 from pipeline.fusion_diff import Diffusion, EncodedConditions, Prior, PriorSizes, PriorTask
 from pipeline.fusion_diff.conditions import Texts
-from pipeline.fusion_diff.files import check_same_ids, read_conditions, read_vectors, save_prior
+from pipeline.fusion_diff.files import Ids, check_same_ids, open_conditions, open_vectors, save_prior
 from pipeline.runtime import device, set_up
 from pipeline.text.captions import training_caption
 from pipeline.training import train
@@ -27,10 +27,10 @@ PAIRS, TEXTS, FOLDER = Path("data/fused/pairs"), Path("data/fused/pairs_text"), 
 CAPTIONS = Path("data/texts/pairs")
 
 
-def read_texts(params: Params, ids: list[str]) -> tuple[Texts, dict[str, Any]]:
+def read_texts(params: Params, ids: Ids) -> tuple[Texts, dict[str, Any]]:
     """The pairs' texts, from shards or to be encoded while training, and whose states they are."""
     if not params.text_encoder.while_training:
-        return read_conditions(TEXTS, ids)
+        return open_conditions(TEXTS, ids)
     rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_caption, rejected_images(PAIRS)).rows(0))
     check_same_ids(CAPTIONS, [row.id for row in rows], ids)
     encoder, sizes = TextEncoder(params.text_encoder, params.runtime.device), params.text_encoder
@@ -48,7 +48,7 @@ def main() -> None:
     origin = Origin(Path("models/.made/prior.json"), trained_on, code)
     if origin.made(FOLDER):
         return
-    ids, z0, embedded = read_vectors(PAIRS)
+    ids, z0, embedded = open_vectors(PAIRS)
     text, encoded = read_texts(params, ids)
     sizes = PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens)
     compiled = params.prior.compile and device(params.runtime) == "cuda"

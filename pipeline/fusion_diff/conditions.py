@@ -33,6 +33,21 @@ class Texts(Protocol):
         """See `TextConditions.batch`."""
 
 
+class Vectors(Protocol):
+    """Where a training takes its N vectors from: a tensor, or the rows of a mapped file."""
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """The vectors at indices [B]: [B, d]."""
+
+
 class TextConditions:
     """Token states of N texts in one flat tensor, padded only as a batch is made.
 
@@ -193,10 +208,12 @@ def send(values: Tensor, device: torch.device | str) -> Tensor:
     return sent
 
 
-def check_vectors(vectors: Tensor, dim: int, name: str, ids: Sequence[str] | None = None) -> Tensor:
+def check_vectors(vectors: Vectors, dim: int, name: str, ids: Sequence[str] | None = None) -> Vectors:
     """`vectors` unchanged when it is [N, dim] and finite; else one ValueError naming the row."""
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise ValueError(f"{name}: vectors are {tuple(vectors.shape)}, expected [N, {dim}]")
+    if not isinstance(vectors, Tensor):  # mapped: found finite as they were laid out
+        return vectors
     bad = (~torch.isfinite(vectors).all(dim=1)).nonzero()
     if len(bad):
         raise ValueError(f"{name}: {_name(int(bad[0]), ids)} has a number that is not finite")

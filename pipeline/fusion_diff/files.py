@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,10 +13,55 @@ from torch import Tensor
 from pipeline.artifacts import ArtifactError, ShardSet, load_weights, read_json, save_weights, sha256_file
 from pipeline.artifacts.weights import CONFIG, WEIGHTS, Origin
 from pipeline.config import DiffusionParams, as_dict
-from pipeline.fusion_diff.conditions import TextConditions
+from pipeline.fusion_diff.conditions import TextConditions, Vectors
 from pipeline.fusion_diff.control import ControlAdapter
 from pipeline.fusion_diff.diffusion import Diffusion
+from pipeline.fusion_diff.mapped import map_conditions, map_vectors
 from pipeline.fusion_diff.prior import Prior, PriorSizes
+
+IN_MEMORY = 256 * 2**20
+"""Shard sets of more bytes than this are not read into memory for training, which takes several times as much, but mapped."""
+
+
+class Ids(Protocol):
+    """The ids of a shard set, in order."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+
+class StoredIds:
+    """The ids of a shard set, read from its shards whenever they are gone through."""
+
+    def __init__(self, shards: ShardSet):
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return self._shards.rows
+
+    def __iter__(self) -> Iterator[str]:
+        for table in self._shards.shards(["id"]):
+            yield from table["id"].to_pylist()
+
+
+def open_vectors(folder: str | Path, in_memory: int = IN_MEMORY) -> tuple[Ids, Vectors, dict[str, Any]]:
+    """As `read_vectors`, for training: a set of more than `in_memory` bytes is mapped, and its ids stay on disk."""
+    shards = ShardSet.open(folder, verify=False)
+    return (StoredIds(shards), map_vectors(shards), shards.identity) if _bytes(shards) > in_memory else read_vectors(folder)
+
+
+def open_conditions(folder: str | Path, ids: Ids, in_memory: int = IN_MEMORY) -> tuple[TextConditions, dict[str, Any]]:
+    """As `read_conditions`, for training: a set of more than `in_memory` bytes is mapped."""
+    shards = ShardSet.open(folder, verify=False)
+    if _bytes(shards) <= in_memory:
+        return read_conditions(folder, ids)
+    check_same_ids(folder, StoredIds(shards), ids)
+    return map_conditions(shards), shards.identity
+
+
+def _bytes(shards: ShardSet) -> int:
+    return sum((shards.folder / shard.name).stat().st_size for shard in shards.manifest.shards)
 
 
 def read_vectors(folder: str | Path) -> tuple[list[str], Tensor, dict[str, Any]]:
@@ -28,7 +74,7 @@ def read_vectors(folder: str | Path) -> tuple[list[str], Tensor, dict[str, Any]]
     return table["id"].to_pylist(), torch.from_numpy(vectors), shards.identity
 
 
-def read_conditions(folder: str | Path, ids: list[str]) -> tuple[TextConditions, dict[str, Any]]:
+def read_conditions(folder: str | Path, ids: Ids) -> tuple[TextConditions, dict[str, Any]]:
     """The texts of a shard set of `schemas.conditions` and its identity.
 
     Raises ArtifactError unless its rows are those of `ids`, in their order.
@@ -39,7 +85,7 @@ def read_conditions(folder: str | Path, ids: list[str]) -> tuple[TextConditions,
     return TextConditions.from_table(table), shards.identity
 
 
-def check_same_ids(folder: str | Path, found: list[str], expected: list[str]) -> None:
+def check_same_ids(folder: str | Path, found: Ids, expected: Ids) -> None:
     """Raises ArtifactError naming the first row of `folder` whose id is not the expected one."""
     if len(found) != len(expected):
         raise ArtifactError(f"{folder}: {len(found)} rows, but {len(expected)} belong to them")

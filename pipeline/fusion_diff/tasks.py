@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.fusion_diff.conditions import Texts, check_vectors, send
+from pipeline.fusion_diff.conditions import Texts, Vectors, check_vectors, send
 from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.flops import control_training_flops, prior_training_flops
@@ -27,7 +27,7 @@ class PriorTask:
     """
 
     def __init__(
-        self, prior: Prior, diffusion: Diffusion, z0: Tensor, text: Texts, p_cfg: float, compile: bool = False, autotune: bool = False,
+        self, prior: Prior, diffusion: Diffusion, z0: Vectors, text: Texts, p_cfg: float, compile: bool = False, autotune: bool = False,
         graphed: bool = False,
     ):
         _check(prior, diffusion, len(z0), text, p_cfg)
@@ -76,7 +76,7 @@ class ControlTask:
     """
 
     def __init__(
-        self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Tensor, z_t: Tensor, text: Texts,
+        self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Vectors, z_t: Vectors, text: Texts,
         p_cfg: float = 0.0, compile: bool = False, autotune: bool = False, graphed: bool = False,
     ):
         _check(prior, diffusion, len(z_t), text, p_cfg)

@@ -28,7 +28,10 @@ def test_parts_are_added_to_one_report(run, tmp_path):
     run("reader", "--rows", "50", "--dim", "8", "--tokens", "3", "--width", "4", "--batch", "16", "--batches", "3")
     found = run("million", "--rows", "4100", "--dim", "8", "--folder", str(tmp_path / "vectors"))
     assert set(found) == {"reader", "million"} and str(tmp_path) not in json.dumps(found)
-    assert found["reader"]["rows_per_second"] > found["reader"]["rows_per_second_opening_included"] > 0
+    reader = found["reader"]
+    assert reader["rows_per_second"] > reader["rows_per_second_first_opening_included"] > 0 < reader["rows_per_second_cold"]
+    assert reader["rows_per_second"] > reader["rows_per_second_later_opening_included"] > 0
+    assert reader["anonymous_memory_mib"]["peak"] >= reader["anonymous_memory_mib"]["before"] > 0
     assert found["million"]["rows"] == 4100 and found["million"]["peak_memory_mib"] > 0
     assert not (tmp_path / "vectors").exists()
 
