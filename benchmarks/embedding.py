@@ -1,8 +1,12 @@
 """The embedding job against bare vLLM, and what training reads: python -m benchmarks.embedding PART. Adds to reports/bench/embedding.json.
 
 embed, captions: the job and bare calls of vLLM on one engine and the same JPEGs, decoding included, the best of `rounds`.
+<<<<<<< HEAD
 reader: rows of z_0 with stored text conditions that training takes a second, and the memory for it.
 million: a million vectors written and read.
+=======
+reader: rows of z_0 with stored text conditions that training takes a second, and its memory. million: a million vectors written and read.
+>>>>>>> reader
 """
 
 from __future__ import annotations
@@ -98,15 +102,15 @@ def reader(rows: int = 20_000, dim: int = 1536, tokens: int = 24, width: int = 3
         order = torch.randint(0, rows, (batches, batch), generator=torch.Generator().manual_seed(0))
         shuffled = torch.randperm(rows, generator=torch.Generator().manual_seed(1)).split(batch)
 
-        def opened(taken: Iterable[torch.Tensor]) -> tuple[float, float]:
-            """Seconds of opening the set and of taking these rows."""
-            start = time.perf_counter()
+        def opened(taken: Iterable[torch.Tensor]) -> tuple[float, float, float]:
+            """Seconds of opening the set and of taking these rows, and those of all cores together that opening took."""
+            start, busy = time.perf_counter(), time.process_time()
             names, z0, _ = open_vectors(vectors, in_memory=0)
             text, _ = open_conditions(texts, names, in_memory=0)
-            middle = time.perf_counter()
+            middle, busy = time.perf_counter(), time.process_time() - busy
             for one in taken:
                 z0[one], text.batch(one)
-            return middle - start, time.perf_counter() - middle
+            return middle - start, time.perf_counter() - middle, busy
 
         with AnonymousPeak() as peak:
             first, later = opened(order), opened(order)
@@ -122,7 +126,7 @@ def reader(rows: int = 20_000, dim: int = 1536, tokens: int = 24, width: int = 3
         "rows": rows, "dim": dim, "text_tokens": tokens, "text_width": width, "batch": batch,
         "data_mib": round(rows * (4 * dim + 2 * tokens * width) / 2**20, 1),
         **{f"rows_per_second{name}": round(rate) for name, rate in rates.items()},
-        "opening_seconds": {"first": round(first[0], 2), "later": round(later[0], 2)},
+        "opening_seconds": {"first": round(first[0], 2), "first_of_cores": round(first[2], 2), "later": round(later[0], 2)},
         "anonymous_memory_mib": {"before": peak.before_mib, "peak": peak.peak_mib}, "versions": versions("torch", "pyarrow"),
     })
 

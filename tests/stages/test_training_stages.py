@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,18 @@ def test_a_stage_repeats_byte_for_byte(trained):
     train_prior.main()
     train_control_adapter.main()
     assert files("models/prior") | files("models/control") == before
+
+
+def test_what_is_mapped_trains_the_same_bytes(trained, monkeypatch):
+    before = files("models/prior") | files("models/control")
+    for stage, folder in ((train_prior, "models/prior"), (train_control_adapter, "models/control")):
+        shutil.rmtree(folder)
+        for name in ("open_vectors", "open_conditions"):
+            monkeypatch.setattr(stage, name, partial(getattr(stage, name), in_memory=0))
+        stage.main()
+    assert files("models/prior") | files("models/control") == before
+    mapped = {".pairs.mapped", ".pairs_text.mapped", *(f".triplets_{name}.mapped" for name in ("query", "target", "text"))}
+    assert mapped <= {path.name for path in Path("data/fused").iterdir()}
 
 
 def test_a_finished_training_is_not_repeated_unless_something_differs(trained, monkeypatch):
