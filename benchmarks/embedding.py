@@ -1,12 +1,7 @@
 """The embedding job against bare vLLM, and what training reads: python -m benchmarks.embedding PART. Adds to reports/bench/embedding.json.
 
 embed, captions: the job and bare calls of vLLM on one engine and the same JPEGs, decoding included, the best of `rounds`.
-<<<<<<< HEAD
-reader: rows of z_0 with stored text conditions that training takes a second, and the memory for it.
-million: a million vectors written and read.
-=======
 reader: rows of z_0 with stored text conditions that training takes a second, and its memory. million: a million vectors written and read.
->>>>>>> reader
 """
 
 from __future__ import annotations
