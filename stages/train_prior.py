@@ -44,17 +44,15 @@ def main() -> None:
         "prior": as_dict(params.prior), "text_encoder": as_dict(params.text_encoder), "seed": params.seed,
         "pairs": sha256_file(PAIRS / MANIFEST), "texts": sha256_file((CAPTIONS if params.text_encoder.while_training else TEXTS) / MANIFEST)
     }
-    code = ("artifacts", "encoders", "fusion_diff", "runtime", "text", "training")
-    origin = Origin(Path("models/.made/prior.json"), trained_on, code)
+    origin = Origin(Path("models/.made/prior.json"), trained_on, ("artifacts", "encoders", "fusion_diff", "runtime", "text", "training"))
     if origin.made(FOLDER):
         return
     ids, z0, embedded = open_vectors(PAIRS)
     text, encoded = read_texts(params, ids)
     sizes = PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens)
     compiled = params.prior.compile and device(params.runtime) == "cuda"
-    diffusion = Diffusion(params.prior.diffusion, sizes.dim)
-    graphed = compiled and params.prior.cuda_graph
-    task = PriorTask(Prior(sizes), diffusion, z0, text, params.prior.p_cfg, compiled, params.prior.autotune, graphed)
+    speed = {"compile": compiled, "autotune": params.prior.autotune, "graphed": compiled and params.prior.cuda_graph}
+    task = PriorTask(Prior(sizes), Diffusion(params.prior.diffusion, sizes.dim), z0, text, params.prior.p_cfg, **speed)
     log = train(task, params.prior, seed=params.seed, folder=FOLDER, identity=trained_on, device=params.runtime.device, title="prior")
     if isinstance(text, EncodedConditions):
         text.encoder.warn_truncated()

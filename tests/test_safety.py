@@ -161,7 +161,7 @@ FORBIDDEN = {
 }
 
 
-ALLOWED = {"pipeline/encoders/ray_engine.py": {"cloudpickle"}}
+ALLOWED = {"pipeline/encoders/ray_engine.py": {"cloudpickle"}, "pipeline/encoders/preparers.py": {"pickle"}}
 """What one process of a run sends to another, as Ray itself does; never a file."""
 
 

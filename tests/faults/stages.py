@@ -132,7 +132,7 @@ def _note_work(out: int) -> None:
 
         return noted
 
-    loop._step = noting(loop._step, lambda task, model, indices, params, accelerator, seed, step: [f"step {step}"])
+    loop._step = noting(loop._step, lambda task, model, indices, params, accelerator, seed, step, recorded: [f"step {step}"])
     gallery.encode_pictures = noting(gallery.encode_pictures, lambda encoder, pictures, image_ids: [f"row {name}" for name in image_ids])
     next_row = slices.Ahead.__next__
 
