@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -321,7 +322,8 @@ class DualEncoderQueries:
             composed = vector.float().cpu().numpy()
             if controls.negative:
                 negative = encoder.encode_text(encoder.tokenize([controls.negative]).to(encoder.mean.device))
-                composed = _subtract(composed, negative.float().cpu().numpy(), controls)
+                wanted = encoder.encode_text(self._tokens(encoder, [query]))
+                composed = _subtract(composed, _apart(negative, wanted).float().cpu().numpy(), controls)
         return Asked(QueryVectors(space, composed), seconds=clock.seconds)
 
     def kept(self, method: str, query: Query, pictures: PictureSource, region: Image.Image | None = None) -> np.ndarray:
@@ -367,6 +369,15 @@ class DualEncoderQueries:
             return pixels, None
         painted = torch.from_numpy(np.array(square(region, size))).float() / 255.0  # [S, S]
         return pixels, painted.expand(len(batch), -1, -1).to(pixels.device)
+
+
+def _apart(negative: Tensor, wanted: Tensor) -> Tensor:
+    """What a negative text says beyond the modification, both [1, d]: a direction [1, d], zero where they say the same.
+
+    What all texts have in common, by which they lie apart from pictures, drops out: turned away from that too, a query
+    would only come nearer to every picture.
+    """
+    return F.normalize(negative - wanted, dim=-1, eps=1e-6)
 
 
 def _subtract(vectors: np.ndarray, negative: np.ndarray, controls: Controls) -> np.ndarray:
