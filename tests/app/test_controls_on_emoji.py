@@ -87,7 +87,8 @@ def test_more_weight_turns_further_away(small):
 @pytest.fixture(scope="module")
 def trained():
     """The project's own models and validation gallery."""
-    needed = ("models/control/model.safetensors", "models/diffcomp/diffcomp/model.safetensors", "data/index/emoji_cir_val/fused/manifest.json")
+    weights = ("models/control/model.safetensors", "models/diffcomp/diffcomp/model.safetensors")
+    needed = (*weights, "data/index/emoji_cir_val/fused/manifest.json")
     if missing := [name for name in needed if not (ROOT / name).is_file()]:
         pytest.skip(f"`dvc repro` has not been run here: there is no {missing[0]}")
     with pytest.MonkeyPatch.context() as patch:
