@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -322,8 +321,7 @@ class DualEncoderQueries:
             composed = vector.float().cpu().numpy()
             if controls.negative:
                 negative = encoder.encode_text(encoder.tokenize([controls.negative]).to(encoder.mean.device))
-                wanted = encoder.encode_text(self._tokens(encoder, [query]))
-                composed = _subtract(composed, _apart(negative, wanted).float().cpu().numpy(), controls)
+                composed = _subtract(composed, negative.float().cpu().numpy(), controls)
         return Asked(QueryVectors(space, composed), seconds=clock.seconds)
 
     def kept(self, method: str, query: Query, pictures: PictureSource, region: Image.Image | None = None) -> np.ndarray:
@@ -369,15 +367,6 @@ class DualEncoderQueries:
             return pixels, None
         painted = torch.from_numpy(np.array(square(region, size))).float() / 255.0  # [S, S]
         return pixels, painted.expand(len(batch), -1, -1).to(pixels.device)
-
-
-def _apart(negative: Tensor, wanted: Tensor) -> Tensor:
-    """What a negative text says beyond the modification, both [1, d]: a direction [1, d], zero where they say the same.
-
-    What all texts have in common, by which they lie apart from pictures, drops out: turned away from that too, a query
-    would only come nearer to every picture.
-    """
-    return F.normalize(negative - wanted, dim=-1, eps=1e-6)
 
 
 def _subtract(vectors: np.ndarray, negative: np.ndarray, controls: Controls) -> np.ndarray:
