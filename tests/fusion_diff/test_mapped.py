@@ -182,29 +182,29 @@ def test_several_at_once_lay_out_once(folders, monkeypatch):
     assert len(calls) == 1 and len(found) == 4
 
 
+def refuses(tmp_path, vectors, texts, of_vectors, of_texts):
+    """Laying out these rows, two at a time, ends with messages that match."""
+    write(tmp_path / "vectors", schemas.embeddings(3), vectors)
+    write(tmp_path / "texts", schemas.conditions(3), texts)
+    with pytest.raises(ArtifactError, match=rf"vectors/part-00001.parquet, counted from row 2: {of_vectors}"):
+        open_vectors(tmp_path / "vectors", 0)
+    with pytest.raises(ArtifactError, match=rf"texts/part-00002.parquet, counted from row 2: {of_texts}"):
+        open_conditions(tmp_path / "texts", [f"p{row}" for row in range(N)], 0)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_is_named(tmp_path, monkeypatch, bad):
     monkeypatch.setattr(mapped, "ROWS", 2)
     vectors, texts = vector_rows(3), text_rows(3)
     vectors[7]["vector"][1] = texts[13]["states"][2] = bad
-    write(tmp_path / "vectors", schemas.embeddings(3), vectors)
-    write(tmp_path / "texts", schemas.conditions(3), texts)
-    with pytest.raises(ArtifactError, match=r"vectors/part-00001.parquet, counted from row 2: .*row 0 \(p7\) has a number"):
-        open_vectors(tmp_path / "vectors", 0)
-    with pytest.raises(ArtifactError, match=r"texts/part-00002.parquet, counted from row 2: .*row 1 \(p13\) has a number"):
-        open_conditions(tmp_path / "texts", [f"p{row}" for row in range(N)], 0)
+    refuses(tmp_path, vectors, texts, r".*row 0 \(p7\) has a number", r".*row 1 \(p13\) has a number")
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(mapped, "ROWS", 2)
     vectors, texts = vector_rows(3), text_rows(3)
     vectors[7]["vector"] = texts[13]["tokens"] = None
-    write(tmp_path / "vectors", schemas.embeddings(3), vectors)
-    write(tmp_path / "texts", schemas.conditions(3), texts)
-    with pytest.raises(ArtifactError, match=r"part-00001.parquet, counted from row 2: vectors: row 0 \(p7\) is missing"):
-        open_vectors(tmp_path / "vectors", 0)
-    with pytest.raises(ArtifactError, match=r"part-00002.parquet, counted from row 2: .*row 1 \(p13\) has .* expected 0 tokens"):
-        open_conditions(tmp_path / "texts", [f"p{row}" for row in range(N)], 0)
+    refuses(tmp_path, vectors, texts, r"vectors: row 0 \(p7\) is missing", r".*row 1 \(p13\) has .* expected 0 tokens")
 
 
 def test_a_shard_that_was_changed_is_refused(folders):
