@@ -50,13 +50,15 @@ class Rows:
 
 def pictures(count: int, side: int, first: int = 0) -> list[EncoderRow]:
     """JPEGs of coarse noise, enlarged, no two alike, each with a sentence."""
-    rows = []
-    for number in range(first, first + count):
-        coarse = np.random.default_rng(number).integers(0, 256, (28, 28, 3), dtype=np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-        rows.append(EncoderRow(str(number), f"the same picture, but with change number {number}", buffer.getvalue(), str(number)))
-    return rows
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda number: _picture(number, side), range(first, first + count)))
+
+
+def _picture(number: int, side: int) -> EncoderRow:
+    coarse = np.random.default_rng(number).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return EncoderRow(str(number), f"the same picture, but with change number {number}", buffer.getvalue(), str(number))
 
 
 def random_3b(folder: Path, image_size: int) -> None:
@@ -79,13 +81,14 @@ def random_3b(folder: Path, image_size: int) -> None:
     make_processor(tokenizer, SmallMllmParams(patch_size=14), image_size).save_pretrained(folder)
 
 
-def open_engine(model: str, image_size: int, workers: int, folder: Path) -> VllmMllm:
-    """f_M through vLLM: a folder, or `random-3b`."""
+def open_engine(model: str, image_size: int, way: Way, options: dict[str, Any], folder: Path) -> VllmMllm:
+    """f_M through vLLM: a folder, or `random-3b`; options as `encoder.vllm`."""
     if model != "random-3b":
-        return VllmMllm(EncoderParams(backend="vllm", path=model, workers=workers), processes=0)
+        return VllmMllm(EncoderParams(backend="vllm", path=model, workers=way[0], vllm=options), processes=way[1])
     random_3b(folder / "model", image_size)
-    extra = {"load_format": "dummy", "max_model_len": 2048}
-    return VllmMllm(EncoderParams(backend="vllm", path=str(folder / "model"), workers=workers, dtype="bfloat16", vllm=extra), processes=0)
+    options = {"load_format": "dummy", "max_model_len": 2048} | options
+    params = EncoderParams(backend="vllm", path=str(folder / "model"), workers=way[0], dtype="bfloat16", vllm=options)
+    return VllmMllm(params, processes=way[1])
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, float]:
@@ -116,15 +119,19 @@ def generating_job(mllm: VllmMllm, tokens: int) -> EncoderJob:
 class Comparison:
     """Both ways of one task. Seconds are those of the clock and of this process' processors, decoding included."""
 
-    def __init__(self, task: str, model: str, count: int, side: int, batch: int, ways: list[Way], tokens: int, folder: Path):
+    def __init__(
+        self, task: str, model: str, count: int, side: int, batch: int, way: Way, tokens: int, options: dict[str, Any], folder: Path
+    ):
+        """way: with how many threads and processes to begin."""
         self.task, self.model, self.side, self.batch, self.tokens, self.folder = task, model, side, batch, tokens, folder
+        self.options = options
         start = time.perf_counter()
-        self.mllm = open_engine(model, side, max(threads for threads, _ in ways), folder)
+        self.mllm = open_engine(model, side, way, options, folder)
         self.engine = self.mllm._engine(task)
         self.started = time.perf_counter() - start
         self.rows = pictures(count, side)
         self._warm = pictures(min(count, 64), side, first=count)
-        self._processes: int | None = None
+        self._processes = way[1]
         self.bare(self._warm)
 
     def bare(self, rows: list[EncoderRow]) -> None:
@@ -179,7 +186,8 @@ class Comparison:
         gpu = torch.cuda.is_available()
         return {
             "device": torch.cuda.get_device_name() if gpu else "cpu", "model": self.model, "pictures": len(self.rows),
-            "bare_pictures": bare_count, "side": self.side, "batch": self.batch, "threads": best[0], "processes": best[1],
+            "bare_pictures": bare_count, "side": self.side, "batch": self.batch, "vllm": self.options, "threads": best[0],
+            "processes": best[1],
             "new_tokens": self.tokens if self.task == GENERATE else 0, "rounds": rounds, "start_s": round(self.started, 1),
             "tried_pictures": len(some), "tried_per_second": tried, **parts,
             "bare_per_second": round(1000 / clock[0], 1), "job_per_second": round(1000 / clock[1], 1),

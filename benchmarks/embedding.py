@@ -34,10 +34,11 @@ app = typer.Typer(add_completion=False)
 
 def against_bare(
     task: str, model: str, count: int, bare_count: int, side: int, batch: int, ways: list[str], try_count: int, rounds: int, tokens: int,
+    vllm: str,
 ) -> None:
     parsed = [_way(one) for one in ways]
     with tempfile.TemporaryDirectory() as place:
-        comparison = Comparison(task, model, count, side, batch, parsed, tokens, Path(place))
+        comparison = Comparison(task, model, count, side, batch, parsed[0], tokens, json.loads(vllm), Path(place))
         figures = comparison.measure(parsed, try_count, bare_count or count, rounds)
     report(f"{task}_{'gpu' if torch.cuda.is_available() else 'cpu'}", figures)
 
@@ -59,24 +60,25 @@ def report(part: str, figures: dict[str, Any]) -> None:
 
 Model = Annotated[str, typer.Option(help="A folder, or random-3b for Qwen2.5-VL-3B's sizes.")]
 Ways = Annotated[list[str], typer.Option("--way", help="THREADS, or THREADS+PROCESSES, that prepare; of several the best is measured.")]
+Vllm = Annotated[str, typer.Option(help="More arguments of vllm.LLM, for both, as `encoder.vllm`; JSON.")]
 
 
 @app.command()
 def embed(
     model: Model = "models/backbones/mllm", count: int = 2048, bare_count: int = 0, side: int = 64, batch: int = 256,
-    ways: Ways = ["2"], try_count: int = 512, rounds: int = 3,  # noqa: B006
+    ways: Ways = ["2"], try_count: int = 512, rounds: int = 3, vllm: Vllm = "{}",  # noqa: B006
 ) -> None:
     """Fused embeddings of pictures with texts."""
-    against_bare(EMBED, model, count, bare_count, side, batch, ways, try_count, rounds, 0)
+    against_bare(EMBED, model, count, bare_count, side, batch, ways, try_count, rounds, 0, vllm)
 
 
 @app.command()
 def captions(
     model: Model = "models/backbones/mllm", count: int = 512, bare_count: int = 0, side: int = 64, batch: int = 256,
-    ways: Ways = ["2"], try_count: int = 256, rounds: int = 1, tokens: int = 120,  # noqa: B006
+    ways: Ways = ["2"], try_count: int = 256, rounds: int = 1, tokens: int = 120, vllm: Vllm = "{}",  # noqa: B006
 ) -> None:
     """Generated captions."""
-    against_bare(GENERATE, model, count, bare_count, side, batch, ways, try_count, rounds, tokens)
+    against_bare(GENERATE, model, count, bare_count, side, batch, ways, try_count, rounds, tokens, vllm)
 
 
 @app.command()

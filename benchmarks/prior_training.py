@@ -34,7 +34,7 @@ EXAMPLES = 1024
 
 
 def measure_ours(
-    micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, autotune: bool = False, graphed: bool = False
+    micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, graphed: bool = False
 ) -> dict[str, Any]:
     """Throughput of `train` with the paper's optimiser."""
     sizes = setting.PAPER
@@ -51,7 +51,7 @@ def measure_ours(
     z0 = F.normalize(torch.randn(EXAMPLES, sizes.dim), dim=1)
     with setting.DEVICE:
         prior = randomise(Prior(sizes))
-    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1, compile=True, autotune=autotune, graphed=graphed)
+    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1, compile=True, graphed=graphed)
     meter = Meter(task.flops_per_sample, make_accelerator(params, setting.DEVICE.type).device, processes, skip=SKIP)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def measure_ours(
     meter.wait()
     found = {
         "model": f"prior, {sum(p.numel() for p in prior.parameters()):,} parameters", "micro_batch": micro, "accumulated": accumulate,
-        "gpus": processes, "autotune": autotune, "cuda_graph": graphed,
+        "gpus": processes, "cuda_graph": graphed,
         "text_tokens": f"20 to {2 * tokens - 20}, mean {text.mean_tokens:.0f}" if ragged else tokens,
         "samples_per_second": round(meter.samples_per_second, 1), "mfu": round(meter.mfu, 3),
         "tflops": round(meter.samples_per_second * meter.flops_per_sample / 1e12 / processes, 1),
@@ -115,7 +115,6 @@ def main(
     steps: int = 8, tokens: int = 120, ours: bool = True, peer: bool = True,
     ragged: Annotated[bool, typer.Option(help="Also texts of mixed lengths.")] = False,
     deterministic: Annotated[bool, typer.Option(help="Bit for bit on one machine, as `runtime.deterministic`.")] = False,
-    autotune: Annotated[bool, typer.Option(help="As `prior.autotune`.")] = False,
     cuda_graph: Annotated[bool, typer.Option(help="As `prior.cuda_graph`.")] = False,
     out: Path = Path("reports/bench/prior_training.json"),
 ) -> None:
@@ -132,9 +131,9 @@ def main(
             out.write_text(json.dumps(written | {"deterministic": deterministic}, indent=2) + "\n")
 
     for micro in micro_batch if ours else []:
-        note(measure_ours(micro, max(1, samples // micro), steps, tokens, False, autotune, cuda_graph))
+        note(measure_ours(micro, max(1, samples // micro), steps, tokens, False, cuda_graph))
     if ragged:
-        note(measure_ours(micro_batch[0], max(1, samples // micro_batch[0]), steps, tokens, True, autotune, cuda_graph))
+        note(measure_ours(micro_batch[0], max(1, samples // micro_batch[0]), steps, tokens, True, cuda_graph))
     if peer and main_process:
         note(measure_peer(micro_batch[0], max(1, samples // micro_batch[0]), steps, tokens))
 

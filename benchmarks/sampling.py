@@ -67,14 +67,17 @@ def make_ours() -> tuple[Prior, ControlAdapter]:
     return prior, adapter
 
 
-def measure_ours(batches: list[int], tokens: int, repeats: int, autotune: bool = False) -> list[dict[str, Any]]:
+def measure_ours(
+    batches: list[int], tokens: int, repeats: int, guided_share: float = 1.0
+) -> list[dict[str, Any]]:
     """Latency and throughput of `Sampler(fast=True)`, and how near bf16 on the fast path is to fp32 on the plain one."""
     prior, adapter = make_ours()
     diffusion = Diffusion(DiffusionParams(), setting.PAPER.dim)
     given = queries(max(batches), tokens)
-    reference = Sampler(prior, adapter, diffusion, STEPS, GAMMA).sample(*given, cached=False)
+    options = {"guided_share": guided_share}
+    reference = Sampler(prior, adapter, diffusion, STEPS, GAMMA, **options).sample(*given, cached=False)
     prior.bfloat16(), adapter.bfloat16()
-    sampler, rows, drawn = Sampler(prior, adapter, diffusion, STEPS, GAMMA, fast=True, autotune=autotune), [], {}
+    sampler, rows, drawn = Sampler(prior, adapter, diffusion, STEPS, GAMMA, fast=True, **options), [], {}
     for size in batches:
         given = queries(size, tokens)
         call = functools.partial(sampler.sample, *given)
@@ -82,7 +85,8 @@ def measure_ours(batches: list[int], tokens: int, repeats: int, autotune: bool =
         drawn[size] = call()
         cosine = F.cosine_similarity(drawn[size], reference[:size], dim=-1).min()
         rows.append({
-            "model": "ours: prior and adapter, guidance and control, bf16", "text_tokens": tokens, "autotune": autotune, **taken,
+            "model": "ours: prior and adapter, guidance and control, bf16", "text_tokens": tokens,
+            "guided_share": guided_share, **taken,
             "least_cosine_with_fp32_plain": round(float(cosine), 6),
         })
         print(json.dumps(rows[-1]), flush=True)
@@ -146,7 +150,7 @@ def _peer_denoise(
 def main(
     batch: Annotated[list[int], typer.Option(help="Queries at once; several are tried.")] = [1, 32],  # noqa: B006
     tokens: int = 120, repeats: int = 20, ours: bool = True, peer: bool = True,
-    autotune: Annotated[bool, typer.Option(help="As `retrieve.autotune`.")] = False, out: Path = Path("reports/bench/sampling.json"),
+    guided_share: Annotated[float, typer.Option(help="As `retrieve.guided_share`.")] = 1.0, out: Path = Path("reports/bench/sampling.json"),
 ) -> None:
     command = "python -m " + " ".join(["benchmarks.sampling", *sys.argv[1:]])
 
@@ -155,7 +159,7 @@ def main(
         found = where() | {"command": command, "steps": STEPS, "guidance_scale": GAMMA, "rows": rows}
         out.write_text(json.dumps(found, indent=2) + "\n")
 
-    rows = measure_ours(batch, tokens, repeats, autotune) if ours else []
+    rows = measure_ours(batch, tokens, repeats, guided_share) if ours else []
     note(rows)
     if peer:
         note(rows + measure_peer(batch, tokens, repeats))

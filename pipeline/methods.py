@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -65,7 +66,7 @@ class Controls:
     negative: str = ""
     """What the answer should not be: guides Fusion-Diff's samples away, is subtracted on the sphere elsewhere."""
     negative_weight: float = 0.2
-    """How far it is subtracted; see `subtract`."""
+    """How far it is subtracted, see `subtract`: by a dual encoder, only what it says beyond the modification."""
     region: Image.Image | None = None
     """A picture in mode L over the reference, 255 where that is to change; DiffComp only."""
     guidance_scale: float | None = None
@@ -175,7 +176,7 @@ class FusionDiffQueries:
         stage1, full = (
             Sampler(
                 prior, control, diffusion, sizes.solver_steps, sizes.guidance_scale, sizes.control_scale, sizes.temperature, fast,
-                sizes.guided_share, sizes.autotune,
+                sizes.guided_share,
             )
             for control in (None, adapter)
         )
@@ -321,7 +322,8 @@ class DualEncoderQueries:
             composed = vector.float().cpu().numpy()
             if controls.negative:
                 negative = encoder.encode_text(encoder.tokenize([controls.negative]).to(encoder.mean.device))
-                composed = _subtract(composed, negative.float().cpu().numpy(), controls)
+                beyond = _apart(negative, encoder.encode_text(self._tokens(encoder, [query])))
+                composed = _subtract(composed, beyond.float().cpu().numpy(), controls)
         return Asked(QueryVectors(space, composed), seconds=clock.seconds)
 
     def kept(self, method: str, query: Query, pictures: PictureSource, region: Image.Image | None = None) -> np.ndarray:
@@ -367,6 +369,15 @@ class DualEncoderQueries:
             return pixels, None
         painted = torch.from_numpy(np.array(square(region, size))).float() / 255.0  # [S, S]
         return pixels, painted.expand(len(batch), -1, -1).to(pixels.device)
+
+
+def _apart(negative: Tensor, wanted: Tensor) -> Tensor:
+    """What a negative text says beyond the modification, both [1, d]: a direction [1, d], zero where they say the same.
+
+    What all texts have in common, by which they lie apart from pictures, drops out: turned away from that too, a query
+    would only come nearer to every picture.
+    """
+    return F.normalize(negative - wanted, dim=-1, eps=1e-6)
 
 
 def _subtract(vectors: np.ndarray, negative: np.ndarray, controls: Controls) -> np.ndarray:

@@ -35,7 +35,7 @@ from pipeline.runtime import device
 
 SWEPT = ("guidance_scale", "control_scale", "solver_steps")
 """gamma, delta and N."""
-WITHOUT_EFFECT = ("autotune", "batch_size", "fast", "top_k", "slerp", "image_text")
+WITHOUT_EFFECT = ("batch_size", "fast", "top_k", "slerp", "image_text")
 """Other parameters of `retrieve` that change no row."""
 K = 10
 COLUMNS = ("kind", "recall", "low", "high")

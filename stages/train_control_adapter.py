@@ -39,7 +39,7 @@ def main() -> None:
     adapter = ControlAdapter(prior)
     compiled = params.control.compile and device(params.runtime) == "cuda"
     sizes, graphed = params.control, compiled and params.control.cuda_graph
-    task = ControlTask(prior, adapter, diffusion, fused, targets, text, sizes.p_cfg, compiled, sizes.autotune, graphed)
+    task = ControlTask(prior, adapter, diffusion, fused, targets, text, sizes.p_cfg, compiled, graphed)
     where = {"folder": FOLDER, "device": params.runtime.device, "title": "control adapter"}
     log = train(task, params.control, seed=params.seed, identity=identity, **where)
     if PartialState().is_main_process:

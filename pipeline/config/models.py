@@ -68,8 +68,6 @@ class PriorParams(OptimiserParams):
     p_cfg: float = 0.1
     compile: bool = False
     """Train with compiled blocks: minutes of compiling for kernels made to measure, on a GPU."""
-    autotune: bool = False
-    """Compile with kernels that are measured against each other (`pipeline.fusion_diff.prior.compile_each`): more minutes."""
     cuda_graph: bool = False
     """With `compile`: record forward and backward of a micro-batch as a CUDA graph (`pipeline.training.graphed`)."""
     diffusion: DiffusionParams = field(default_factory=DiffusionParams)
@@ -88,7 +86,6 @@ class ControlParams(OptimiserParams):
     p_cfg: float = 0.1
     compile: bool = False
     """As `prior.compile`."""
-    autotune: bool = False
     cuda_graph: bool = False
 
 

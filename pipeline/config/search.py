@@ -62,8 +62,6 @@ class RetrieveParams:
     """Scales the starting noise (see `Sampler`). 1: the paper."""
     fast: bool = False
     """On a GPU: sample in bfloat16, compiled, and as CUDA graphs of fixed sizes (see `Sampler`)."""
-    autotune: bool = False
-    """With `fast`: as `prior.autotune`."""
     guided_share: float = 1.0
     """Share of the solver's steps, from the first on, that are guided (see `Sampler`). 1: the paper."""
     hypotheses: int = 1

@@ -60,9 +60,9 @@ class ControlAdapter(nn.Module):
         """r_l with l = index + 1, [C, M, D], from h_c,l-1: the sum of h_l-1 [C, M, D] and of r_l-1, or of the shift [C, 1, D]."""
         return self.zero_out[index](self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index], added))
 
-    def compile_bodies(self, autotune: bool = False) -> None:
+    def compile_bodies(self) -> None:
         """As `Prior.compile_blocks`."""
-        compile_each(self.bodies, autotune)
+        compile_each(self.bodies)
 
 
 def encode_controlled(

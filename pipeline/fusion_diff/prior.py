@@ -121,9 +121,9 @@ class Prior(nn.Module):
         self.out = nn.Linear(sizes.features, sizes.dim)  # Linear_out of Eq. 16
         initialise(self)
 
-    def compile_blocks(self, autotune: bool = False) -> None:
+    def compile_blocks(self) -> None:
         """Compile every block in place, by itself: they share their code, so that one is compiled and all are fast. See `compile_each`."""
-        compile_each(self.blocks, autotune)
+        compile_each(self.blocks)
 
     def forward(
         self, noisy: Tensor, step: Tensor, text_states: Tensor | None = None, text_mask: Tensor | None = None,
@@ -240,25 +240,16 @@ class Prior(nn.Module):
         return self.out(features).float()
 
 
-AUTOTUNE = {"max_autotune_pointwise": True, "coordinate_descent_tuning": True, "triton.multi_kernel": 1}
-"""Inductor's options: measure several forms of every generated kernel; where it sums over a width of 1152, also the one that
-keeps all of that in registers.
-
-Matrix products stay with the library, which reaches over 700 TFLOP/s on an H100 at the paper's sizes; choosing among generated
-ones takes a quarter of a minute each. No CUDA graphs either: `pipeline.fusion_diff.graphs` and `pipeline.training.graphed` record
-more than a block.
-"""
-
-
-def compile_each(modules: Iterable[nn.Module], autotune: bool = False) -> None:
+def compile_each(modules: Iterable[nn.Module]) -> None:
     """Compile modules of one class in place, as one piece of code for each combination of shapes.
 
-    Every shape is taken as fixed: kernels of fixed sizes are the faster ones. autotune: with `AUTOTUNE`. What is fastest is
-    measured anew by every process that has no cache of it, so that kernels, and with them last bits, may differ between two.
+    Every shape is taken as fixed: kernels of fixed sizes are the faster ones. Inductor's ways to measure kernels against each other
+    bring an H100 two percent in training and nothing in sampling, and another process might choose others, with other last bits.
+    No CUDA graphs here: `pipeline.fusion_diff.graphs` and `pipeline.training.graphed` record more than a block.
     """
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in modules:
-        module.compile(dynamic=False, options=dict(AUTOTUNE) if autotune else None)
+        module.compile(dynamic=False)
 
 
 def initialise(prior: Prior) -> None:

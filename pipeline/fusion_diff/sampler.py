@@ -76,14 +76,13 @@ class Sampler:
     guided_share: the first so many of the solver's steps, rounded up, are guided and cost two rows a sample; the
     others take the conditional prediction as it is. The two branches draw nearer to each other the less noise is
     left (Castillo et al., "Adaptive Guidance", 2023), so that leaving out the last steps changes least; 1 is the paper's.
-    autotune: compile as `compile_each` says.
     Raises ValueError when steps, scales or sizes cannot be used.
     """
 
     def __init__(
         self, prior: Prior, adapter: ControlAdapter | None, diffusion: Diffusion,
         solver_steps: int = 14, guidance_scale: float = 2.5, control_scale: float = 1.0, temperature: float = 1.0, fast: bool = False,
-        guided_share: float = 1.0, autotune: bool = False,
+        guided_share: float = 1.0,
     ):
         if diffusion.dim != prior.sizes.dim:
             raise ValueError(f"sampler: the diffusion has dimension {diffusion.dim}, the prior {prior.sizes.dim}")
@@ -107,7 +106,7 @@ class Sampler:
             schedule = prior.modulation(diffusion.solver(solver_steps).timesteps.to(self.device))
         self._modulations = [schedule.row(index) for index in range(solver_steps)]
         self._beside: torch.cuda.Stream | None = None
-        self._fast = self._make_fast(autotune) if fast else None
+        self._fast = self._make_fast() if fast else None
 
     @property
     def gains_from_batches(self) -> bool:
@@ -115,12 +114,12 @@ class Sampler:
         return self._fast is not None and self.device.type == "cuda"
 
     @torch.no_grad()
-    def _make_fast(self, autotune: bool) -> FixedSizes:
+    def _make_fast(self) -> FixedSizes:
         if self.device.type == "cuda":
             self._beside = torch.cuda.Stream()
-            self.prior.compile_blocks(autotune)
+            self.prior.compile_blocks()
             if self.adapter is not None:
-                self.adapter.compile_bodies(autotune)
+                self.adapter.compile_bodies()
             for module in (*self.prior.modules(), *(self.adapter.modules() if self.adapter is not None else ())):
                 if isinstance(module, Attention):
                     module.stack()

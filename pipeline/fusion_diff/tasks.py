@@ -23,11 +23,11 @@ class PriorTask:
 
     z0: [N, d], `text`: N texts. Raises ValueError when they do not fit the prior or each other,
     naming the row of a vector that is not finite. compile: train with compiled blocks, on batches of
-    constant shapes (`fill_up`). autotune: see `compile_each`. graphed: see `pipeline.training.graphed`.
+    constant shapes (`fill_up`). graphed: see `pipeline.training.graphed`.
     """
 
     def __init__(
-        self, prior: Prior, diffusion: Diffusion, z0: Vectors, text: Texts, p_cfg: float, compile: bool = False, autotune: bool = False,
+        self, prior: Prior, diffusion: Diffusion, z0: Vectors, text: Texts, p_cfg: float, compile: bool = False,
         graphed: bool = False,
     ):
         _check(prior, diffusion, len(z0), text, p_cfg)
@@ -36,7 +36,7 @@ class PriorTask:
         self.constant_shapes, self.graphed = compile, graphed
         self.z0 = check_vectors(z0, prior.sizes.dim, "z_0")
         if compile:
-            prior.compile_blocks(autotune)
+            prior.compile_blocks()
 
     def __len__(self) -> int:
         return len(self.z0)
@@ -77,7 +77,7 @@ class ControlTask:
 
     def __init__(
         self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Vectors, z_t: Vectors, text: Texts,
-        p_cfg: float = 0.0, compile: bool = False, autotune: bool = False, graphed: bool = False,
+        p_cfg: float = 0.0, compile: bool = False, graphed: bool = False,
     ):
         _check(prior, diffusion, len(z_t), text, p_cfg)
         if len(control) != len(z_t):
@@ -88,8 +88,8 @@ class ControlTask:
         self.control = check_vectors(control, prior.sizes.dim, "z_r,delta")
         self.z_t = check_vectors(z_t, prior.sizes.dim, "z_t")
         if compile:
-            prior.compile_blocks(autotune)
-            adapter.compile_bodies(autotune)
+            prior.compile_blocks()
+            adapter.compile_bodies()
 
     def __len__(self) -> int:
         return len(self.z_t)
@@ -139,9 +139,10 @@ def drop_texts(indices: Tensor, p_cfg: float, generator: torch.Generator) -> tup
 def room_for_dropped(rows: int, p_cfg: float, dropped: int) -> int:
     """C >= dropped: how many of a batch's rows may lose their text. The same for nearly all batches of `rows`.
 
-    Their number is binomial; three standard deviations above its mean, one batch in a thousand needs more.
+    Their number is binomial. Five standard deviations above its mean, none in a training needs more: other shapes would
+    have to be compiled, while all processes wait for the one that does.
     """
-    most = rows * p_cfg + 3.0 * math.sqrt(rows * p_cfg * (1.0 - p_cfg))
+    most = rows * p_cfg + 5.0 * math.sqrt(rows * p_cfg * (1.0 - p_cfg))
     return min(rows, math.ceil(max(most, dropped) / ROWS_MULTIPLE) * ROWS_MULTIPLE)
 
 

@@ -37,7 +37,7 @@ def prior(randomise):
 
 @pytest.fixture
 def adapter(prior, randomise):
-    return randomise(ControlAdapter(prior), 0.05).eval()
+    return randomise(ControlAdapter(prior), 0.05).to(DEVICE).eval()
 
 
 @pytest.fixture
@@ -155,13 +155,6 @@ def test_fast_sampling_is_the_plain_one_and_no_query_sees_its_company(prior, ada
     alone = torch.cat([half.sample(IDS[row : row + 1], *(part[row : row + 1] for part in queries)) for row in (0, 15, 31)])
     assert F.cosine_similarity(alone, among[[0, 15, 31]], dim=-1).min() > 0.9999
     assert F.cosine_similarity(among, plain, dim=-1).min() > 0.999
-
-
-def test_autotuned_sampling_is_the_plain_one(prior, adapter, diffusion, queries):
-    one = [part[:1] for part in queries]
-    plain = Sampler(prior, adapter, diffusion, 3).sample(IDS[:1], *one, cached=False)
-    fast = Sampler(prior.bfloat16(), adapter.bfloat16(), diffusion, 3, fast=True, autotune=True)
-    assert F.cosine_similarity(fast.sample(IDS[:1], *one), plain, dim=-1).min() > 0.999
 
 
 def test_batches_of_a_thread_beside_other_work_on_the_gpu(prior, adapter, diffusion, queries):
