@@ -154,7 +154,7 @@ class ShardWriter:
     def _flush(self, table: pa.Table) -> None:
         name = _shard_name(len(self._shards))
         with write_atomically(self.folder / name) as aside:
-            pq.write_table(table.combine_chunks(), aside, compression="zstd", use_dictionary=_repeating(self.schema))
+            pq.write_table(table.combine_chunks(), aside, compression="zstd", use_dictionary=_with_dictionary(self.schema))
         self._shards.append(Shard(name, table.num_rows, sha256_file(self.folder / name)))
         self._write_journal()
 
@@ -169,9 +169,14 @@ class ShardWriter:
         return manifest
 
 
-def _repeating(schema: pa.Schema) -> list[str]:
+def _with_dictionary(schema: pa.Schema) -> bool | list[str]:
     """Columns worth a dictionary: hardly a number of a vector comes twice, and looking each up makes reading five times slower."""
-    return [field.name for field in schema if not pa.types.is_nested(field.type)]
+    others = [field.name for field in schema if not _is_vector(field.type)]
+    return others if len(others) < len(schema) else True
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) and pa.types.is_floating(kind.value_type)
 
 
 def write_table(
