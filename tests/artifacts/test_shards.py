@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +91,18 @@ def test_ragged_token_states_keep_their_dimension(tmp_path):
     table = ShardSet.open(tmp_path / "set").table()
     assert table.schema.metadata == {b"dim": b"2"}
     assert [len(row) for row in table["states"].to_pylist()] == [6, 0, 2]
+
+
+def test_only_numbers_of_vectors_have_no_dictionary(tmp_path):
+    def with_dictionary(folder):
+        columns = pq.ParquetFile(folder / ShardSet.open(folder).manifest.shards[0].name).metadata.row_group(0)
+        columns = [columns.column(number) for number in range(columns.num_columns)]
+        return {column.path_in_schema.split(".")[0] for column in columns if column.has_dictionary_page}
+
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(8, np.float32)), 4)
+    write_table(tmp_path / "vectors", pa.Table.from_arrays([pa.array(["a", "b"]), vectors], schema=schemas.embeddings(4)), {})
+    write_table(tmp_path / "words", pa.table({"id": ["a", "b"], "words": [["x", "y"], ["x"]]}), {})
+    assert with_dictionary(tmp_path / "vectors") == {"id"} and with_dictionary(tmp_path / "words") == {"id", "words"}
 
 
 def test_no_rows_are_one_empty_shard(tmp_path):
