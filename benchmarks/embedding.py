@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -54,7 +56,8 @@ def _way(text: str) -> Way:
 def report(part: str, figures: dict[str, Any]) -> None:
     found = json.loads(OUT.read_text()) if OUT.is_file() else {}
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    write_json(OUT, found | {part: figures | {"machine": hardware(), "peak_memory_mib": peak_memory_mib()}})
+    command = "python -m " + shlex.join(["benchmarks.embedding", *sys.argv[1:]])
+    write_json(OUT, found | {part: figures | {"command": command, "machine": hardware(), "peak_memory_mib": peak_memory_mib()}})
     print(json.dumps({part: figures}, indent=2))
 
 

@@ -33,9 +33,7 @@ SKIP = 4
 EXAMPLES = 1024
 
 
-def measure_ours(
-    micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, graphed: bool = False
-) -> dict[str, Any]:
+def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, graphed: bool = False) -> dict[str, Any]:
     """Throughput of `train` with the paper's optimiser."""
     sizes = setting.PAPER
     _clear()

@@ -67,9 +67,7 @@ def make_ours() -> tuple[Prior, ControlAdapter]:
     return prior, adapter
 
 
-def measure_ours(
-    batches: list[int], tokens: int, repeats: int, guided_share: float = 1.0
-) -> list[dict[str, Any]]:
+def measure_ours(batches: list[int], tokens: int, repeats: int, guided_share: float = 1.0) -> list[dict[str, Any]]:
     """Latency and throughput of `Sampler(fast=True)`, and how near bf16 on the fast path is to fp32 on the plain one."""
     prior, adapter = make_ours()
     diffusion = Diffusion(DiffusionParams(), setting.PAPER.dim)
@@ -85,8 +83,7 @@ def measure_ours(
         drawn[size] = call()
         cosine = F.cosine_similarity(drawn[size], reference[:size], dim=-1).min()
         rows.append({
-            "model": "ours: prior and adapter, guidance and control, bf16", "text_tokens": tokens,
-            "guided_share": guided_share, **taken,
+            "model": "ours: prior and adapter, guidance and control, bf16", "text_tokens": tokens, "guided_share": guided_share, **taken,
             "least_cosine_with_fp32_plain": round(float(cosine), 6),
         })
         print(json.dumps(rows[-1]), flush=True)

@@ -124,13 +124,13 @@ def test_no_text_or_all_texts_dropped_with_constant_shapes(prior, adapter, diffu
         torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
 
 
-def test_room_for_dropped_texts_is_the_same_for_nearly_all_batches():
+def test_room_for_dropped_texts_is_the_same_for_all_batches():
     assert {room_for_dropped(128, 0.1, dropped) for dropped in range(33)} == {32}
     assert room_for_dropped(128, 0.1, 33) == 40 and room_for_dropped(64, 0.1, 0) == 24
     assert room_for_dropped(4, 0.1, 1) == 4 and room_for_dropped(10, 1.0, 10) == 10
     torch.manual_seed(0)
     dropped = (torch.rand(20_000, 128) < 0.1).sum(dim=1)
-    assert (dropped > 24).double().mean() < 1 / 500
+    assert dropped.max() <= 32
 
 
 def test_wrong_dropped_rows_are_refused(prior, inputs):
