@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12 with venv; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(VENV)/bin/pip || "$(PYTHON)" -m venv $(VENV)
 	$(PIP) install --quiet --constraint $(CONSTRAINTS) torch torchvision
-	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[test,demo]'
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[test,demo,kernels]'
 	touch $@
 
 repro: $(INSTALLED)  ## run what is out of date of the pipeline: dvc repro
@@ -50,7 +50,7 @@ clean:  ## remove caches and build leftovers; .venv, data, models and reports st
 	find pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 freeze: $(INSTALLED)  ## write the installed versions to requirements/constraints.txt
-	{ head -n 1 $(CONSTRAINTS); $(PIP) freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -v '^nvidia-\|^triton'; } > $(CONSTRAINTS).new
+	{ head -n 1 $(CONSTRAINTS); $(PIP) freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -v '^nvidia-'; } > $(CONSTRAINTS).new
 	mv $(CONSTRAINTS).new $(CONSTRAINTS) && touch $(INSTALLED)
 
 faiss-gpu: $(INSTALLED)  ## exchange faiss-cpu for faiss-gpu (CUDA 12)

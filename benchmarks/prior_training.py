@@ -29,7 +29,7 @@ from pipeline.training.loop import make_accelerator
 from pipeline.training.meter import Meter
 
 SKIP = 4
-"""Steps that compile and allocate."""
+"""Steps that record and allocate."""
 EXAMPLES = 1024
 
 
@@ -49,7 +49,8 @@ def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: b
     z0 = F.normalize(torch.randn(EXAMPLES, sizes.dim), dim=1)
     with setting.DEVICE:
         prior = randomise(Prior(sizes))
-    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1, compile=True, graphed=graphed)
+    on_gpu = setting.DEVICE.type == "cuda"
+    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1, fused=on_gpu, cuda_graph=graphed)
     meter = Meter(task.flops_per_sample, make_accelerator(params, setting.DEVICE.type).device, processes, skip=SKIP)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +69,7 @@ def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: b
 
 
 def measure_peer(micro: int, accumulate: int, steps: int, tokens: int) -> dict[str, Any]:
-    """Throughput of the peer, its blocks compiled as ours are."""
+    """Throughput of the peer, its blocks compiled."""
     _clear()
     peer = randomise(make_peer(setting.PAPER).to(setting.DEVICE, torch.bfloat16)).train()
     for block in peer.transformer_blocks:

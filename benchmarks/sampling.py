@@ -67,7 +67,7 @@ def make_ours() -> tuple[Prior, ControlAdapter]:
     return prior, adapter
 
 
-def measure_ours(batches: list[int], tokens: int, repeats: int, guided_share: float = 1.0) -> list[dict[str, Any]]:
+def measure_ours(batches: list[int], tokens: int, repeats: int, guided_share: float = 1.0, fp8: bool = False) -> list[dict[str, Any]]:
     """Latency and throughput of `Sampler(fast=True)`, and how near bf16 on the fast path is to fp32 on the plain one."""
     prior, adapter = make_ours()
     diffusion = Diffusion(DiffusionParams(), setting.PAPER.dim)
@@ -75,7 +75,7 @@ def measure_ours(batches: list[int], tokens: int, repeats: int, guided_share: fl
     options = {"guided_share": guided_share}
     reference = Sampler(prior, adapter, diffusion, STEPS, GAMMA, **options).sample(*given, cached=False)
     prior.bfloat16(), adapter.bfloat16()
-    sampler, rows, drawn = Sampler(prior, adapter, diffusion, STEPS, GAMMA, fast=True, **options), [], {}
+    sampler, rows, drawn = Sampler(prior, adapter, diffusion, STEPS, GAMMA, fast=True, fp8=fp8, **options), [], {}
     for size in batches:
         given = queries(size, tokens)
         call = functools.partial(sampler.sample, *given)
@@ -83,7 +83,8 @@ def measure_ours(batches: list[int], tokens: int, repeats: int, guided_share: fl
         drawn[size] = call()
         cosine = F.cosine_similarity(drawn[size], reference[:size], dim=-1).min()
         rows.append({
-            "model": "ours: prior and adapter, guidance and control, bf16", "text_tokens": tokens, "guided_share": guided_share, **taken,
+            "model": "ours: prior and adapter, guidance and control, bf16", "text_tokens": tokens, "guided_share": guided_share, "fp8": fp8,
+            **taken,
             "least_cosine_with_fp32_plain": round(float(cosine), 6),
         })
         print(json.dumps(rows[-1]), flush=True)
@@ -147,7 +148,8 @@ def _peer_denoise(
 def main(
     batch: Annotated[list[int], typer.Option(help="Queries at once; several are tried.")] = [1, 32],  # noqa: B006
     tokens: int = 120, repeats: int = 20, ours: bool = True, peer: bool = True,
-    guided_share: Annotated[float, typer.Option(help="As `retrieve.guided_share`.")] = 1.0, out: Path = Path("reports/bench/sampling.json"),
+    guided_share: Annotated[float, typer.Option(help="As `retrieve.guided_share`.")] = 1.0,
+    fp8: Annotated[bool, typer.Option(help="As `retrieve.fp8`.")] = False, out: Path = Path("reports/bench/sampling.json"),
 ) -> None:
     command = "python -m " + " ".join(["benchmarks.sampling", *sys.argv[1:]])
 
@@ -156,7 +158,7 @@ def main(
         found = where() | {"command": command, "steps": STEPS, "guidance_scale": GAMMA, "rows": rows}
         out.write_text(json.dumps(found, indent=2) + "\n")
 
-    rows = measure_ours(batch, tokens, repeats, guided_share) if ours else []
+    rows = measure_ours(batch, tokens, repeats, guided_share, fp8) if ours else []
     note(rows)
     if peer:
         note(rows + measure_peer(batch, tokens, repeats))

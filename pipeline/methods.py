@@ -176,7 +176,7 @@ class FusionDiffQueries:
         stage1, full = (
             Sampler(
                 prior, control, diffusion, sizes.solver_steps, sizes.guidance_scale, sizes.control_scale, sizes.temperature, fast,
-                sizes.guided_share,
+                sizes.guided_share, sizes.fp8,
             )
             for control in (None, adapter)
         )

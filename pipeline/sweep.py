@@ -35,7 +35,7 @@ from pipeline.runtime import device
 
 SWEPT = ("guidance_scale", "control_scale", "solver_steps")
 """gamma, delta and N."""
-WITHOUT_EFFECT = ("batch_size", "fast", "top_k", "slerp", "image_text")
+WITHOUT_EFFECT = ("batch_size", "fast", "fp8", "top_k", "slerp", "image_text")
 """Other parameters of `retrieve` that change no row."""
 K = 10
 COLUMNS = ("kind", "recall", "low", "high")
@@ -130,11 +130,13 @@ class _Setting:
         return rows
 
     def sample(self, retrieve: RetrieveParams) -> np.ndarray:
-        """[Q, K, d] targets, as the retrieve stage samples them."""
-        ids = [query.query_id for query in self.queries]
-        prior, adapter, diffusion = self.parts
+        """[Q, K, d] targets, as the retrieve stage samples them, on the plain path."""
         scales = (retrieve.guidance_scale, retrieve.control_scale, retrieve.temperature)
-        sampler = Sampler(prior, adapter, diffusion, retrieve.solver_steps, *scales, guided_share=retrieve.guided_share)
+        return self.draw(Sampler(*self.parts, retrieve.solver_steps, *scales, guided_share=retrieve.guided_share), retrieve)
+
+    def draw(self, sampler: Sampler, retrieve: RetrieveParams) -> np.ndarray:
+        """The same from a given sampler."""
+        ids = [query.query_id for query in self.queries]
         drawn = [
             torch.cat([
                 sampler.sample(

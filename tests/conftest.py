@@ -1,5 +1,13 @@
 """What every test shares."""
 
+import os
+import shutil
+from importlib.util import find_spec
+
+if find_spec("triton") is not None and shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU; Triton has to know before anything imports it
+
+# isort: split
 import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
 
 # isort: split

@@ -66,10 +66,10 @@ class PriorParams(OptimiserParams):
     ffn_ratio: int = 4
     time_frequencies: int = 256
     p_cfg: float = 0.1
-    compile: bool = False
-    """Train with compiled blocks: minutes of compiling for kernels made to measure, on a GPU."""
+    fused: bool = False
+    """On a GPU, in bfloat16: train with the kernels of `pipeline.fusion_diff.fused`."""
     cuda_graph: bool = False
-    """With `compile`: record forward and backward of a micro-batch as a CUDA graph (`pipeline.training.graphed`)."""
+    """On a GPU: record forward and backward of a micro-batch as a CUDA graph (`pipeline.training.graphed`)."""
     diffusion: DiffusionParams = field(default_factory=DiffusionParams)
 
     def __post_init__(self) -> None:
@@ -84,9 +84,10 @@ class ControlParams(OptimiserParams):
     """The Control-Adapter, Stage 2. Its sizes are the prior's."""
 
     p_cfg: float = 0.1
-    compile: bool = False
-    """As `prior.compile`."""
+    fused: bool = False
+    """As `prior.fused`."""
     cuda_graph: bool = False
+    """As `prior.cuda_graph`."""
 
 
 @dataclass

@@ -61,7 +61,9 @@ class RetrieveParams:
     temperature: float = 1.0
     """Scales the starting noise (see `Sampler`). 1: the paper."""
     fast: bool = False
-    """On a GPU: sample in bfloat16, compiled, and as CUDA graphs of fixed sizes (see `Sampler`)."""
+    """On a GPU: sample in bfloat16, with fused kernels, and as CUDA graphs of fixed sizes (see `Sampler`)."""
+    fp8: bool = False
+    """With `fast`: products of 8-bit numbers in the prior's and the adapter's blocks."""
     guided_share: float = 1.0
     """Share of the solver's steps, from the first on, that are guided (see `Sampler`). 1: the paper."""
     hypotheses: int = 1

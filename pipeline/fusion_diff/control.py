@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.fusion_diff.layers import KeysValues, TextContext
-from pipeline.fusion_diff.prior import Modulation, Prior, compile_each
+from pipeline.fusion_diff.prior import Modulation, Prior
+from pipeline.fusion_diff.texts import PackedText, TextContext, Texts
 
 
 class ControlAdapter(nn.Module):
@@ -38,11 +38,11 @@ class ControlAdapter(nn.Module):
             raise ValueError(f"control: {tuple(control.shape)}, expected [C, {self.sizes.dim}]")
         return self.zero_in(control.to(self.zero_in.weight.dtype))[:, None]
 
-    def text_keys_values(self, context: TextContext) -> list[KeysValues]:
+    def text_keys_values(self, context: TextContext | PackedText) -> Texts:
         """Keys and values of every copy's cross-attention: once a query when sampling."""
         return [body.cross_attention.keys_values(context) for body in self.bodies]
 
-    def forward(self, states: Sequence[Tensor], modulation: Modulation, text: Sequence[KeysValues], shift: Tensor) -> list[Tensor]:
+    def forward(self, states: Sequence[Tensor], modulation: Modulation, text: Texts, shift: Tensor) -> list[Tensor]:
         """Residuals r_1 .. r_L, each [C, M, D], for the last C rows of the batch.
 
         states: the frozen encoder's h_0 .. h_L, each [B, M, D]. modulation: the frozen prior's.
@@ -56,18 +56,15 @@ class ControlAdapter(nn.Module):
             residuals.append(added)
         return residuals
 
-    def residual(self, index: int, hidden: Tensor, added: Tensor, modulation: Modulation, text: Sequence[KeysValues]) -> Tensor:
+    def residual(self, index: int, hidden: Tensor, added: Tensor, modulation: Modulation, text: Texts) -> Tensor:
         """r_l with l = index + 1, [C, M, D], from h_c,l-1: the sum of h_l-1 [C, M, D] and of r_l-1, or of the shift [C, 1, D]."""
-        return self.zero_out[index](self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index], added))
-
-    def compile_bodies(self) -> None:
-        """As `Prior.compile_blocks`."""
-        compile_each(self.bodies)
+        controlled = self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index], added)
+        return self.zero_out[index](controlled if isinstance(controlled, Tensor) else controlled.summed())
 
 
 def encode_controlled(
     prior: Prior, adapter: ControlAdapter, noisy: Tensor, modulation: Modulation,
-    text: Sequence[KeysValues], adapter_text: Sequence[KeysValues], shift: Tensor, beside: torch.cuda.Stream | None = None,
+    text: Texts, adapter_text: Texts, shift: Tensor, beside: torch.cuda.Stream | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """h_L [B, M, D] and the residuals r_1 .. r_L, each [C, M, D].
 
@@ -90,8 +87,8 @@ def encode_controlled(
 
 
 def denoise_controlled(
-    prior: Prior, adapter: ControlAdapter, noisy: Tensor, modulation: Modulation, text: Sequence[KeysValues],
-    adapter_text: Sequence[KeysValues], shift: Tensor, control_scale: float, beside: torch.cuda.Stream | None = None,
+    prior: Prior, adapter: ControlAdapter, noisy: Tensor, modulation: Modulation, text: Texts,
+    adapter_text: Texts, shift: Tensor, control_scale: float, beside: torch.cuda.Stream | None = None,
 ) -> Tensor:
     """Predict the noise [B, d] from precomputed parts; the last C = len(shift) rows are controlled.
 

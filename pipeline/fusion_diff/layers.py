@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from pipeline.fusion_diff.texts import KeysValues, PackedText, TextContext
 
-class TextContext(NamedTuple):
-    """Texts at the prior's width. Rows without a text come first in a batch and share `null`.
-
-    Either they have no row in `text`, or, where `dropped` says which they are, one that nobody sees.
-    """
-
-    null: Tensor | None
-    """[1, N, D]: the null condition, where some row needs it."""
-    text: Tensor | None
-    """[B', T, D]: the texts of the last B' rows of the batch."""
-    mask: Tensor | None
-    """[B', 1, 1, T] bool: True at a token, False at padding. None: no padding."""
-    dropped: Tensor | None = None
-    """[C, 1, 1] bool, with B' = B: True at those of the first C rows that take the null condition instead of their text.
-
-    How many do is a value then and no shape, so that compiled kernels of fixed sizes serve every batch.
-    """
-
-
-class KeysValues(NamedTuple):
-    """One cross-attention's keys and values of a `TextContext`; independent of the timestep."""
-
-    null: tuple[Tensor, Tensor] | None
-    """Each [1, H, N, C]."""
-    text: tuple[Tensor, Tensor] | None
-    """Each [B', H, T, C]."""
-    mask: Tensor | None
-    """[B', 1, 1, T]"""
-    dropped: Tensor | None = None
-    """[C, 1, 1]"""
+if TYPE_CHECKING:
+    from pipeline.fusion_diff.fused import Products, Stream
 
 
 def sincos_positions(grid: int, width: int) -> Tensor:
@@ -62,8 +36,10 @@ def timestep_frequencies(step: Tensor, count: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)  # [B, F]
 
 
-def modulate(hidden: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulate(hidden: Tensor | Stream, shift: Tensor, scale: Tensor) -> Tensor:
     """AdaLN (Eq. 12): normalise hidden [B, M, D], then scale by 1 + scale and shift, both [B or 1, 1, D]."""
+    if not isinstance(hidden, Tensor):
+        return hidden.modulated(shift, scale)
     return F.layer_norm(hidden, hidden.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
@@ -108,6 +84,13 @@ class Attention(nn.Module):
         weight, bias = self.stacked() if self._stacked is None else self._stacked
         return F.linear(tokens, weight, bias).chunk(len(self.together), dim=-1)
 
+    def projections(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Weights and biases of the layers in `together`: one of each where they are stacked."""
+        if self._stacked is not None:
+            return self._stacked[:1], self._stacked[1:]
+        layers = [getattr(self, name) for name in self.together]
+        return [layer.weight for layer in layers], [layer.bias for layer in layers]
+
     def stacked(self) -> tuple[Tensor, Tensor]:
         """Weights [L*D, D] and biases [L*D] of the L layers in `together`."""
         layers = [getattr(self, name) for name in self.together]
@@ -144,8 +127,10 @@ class CrossAttention(Attention):
 
     together = ("key", "value")
 
-    def keys_values(self, context: TextContext) -> KeysValues:
+    def keys_values(self, context: TextContext | PackedText) -> KeysValues | PackedText:
         """What `forward` needs of the texts; compute it once a query when sampling."""
+        if isinstance(context, PackedText):
+            return _fused().keys_values(self, context)
         null, text = (
             None if states is None else tuple(split_heads(part, self.heads) for part in self.project(states))
             for states in (context.null, context.text)
@@ -178,23 +163,6 @@ class CrossAttention(Attention):
         return torch.cat([chosen, join_heads(within[count:])])
 
 
-@torch.library.custom_op("fusion_diff::linear_gelu", mutates_args=())
-def linear_gelu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """GELU (tanh form) of a linear layer, tokens [B, M, D] -> [B, M, E]: one kernel on a GPU. Without gradients.
-
-    An operator of its own, since a compiler would take the two apart again.
-    """
-    if not tokens.is_cuda:  # there torch's fused form is the exact GELU
-        return F.gelu(F.linear(tokens, weight, bias), approximate="tanh")
-    activated = torch._addmm_activation(bias, tokens.flatten(0, 1), weight.t(), use_gelu=True)  # [B * M, E]
-    return activated.unflatten(0, tokens.shape[:2])
-
-
-@linear_gelu.register_fake
-def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return tokens.new_empty(*tokens.shape[:2], len(bias))
-
-
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between (FFN of Eq. 15)."""
 
@@ -206,12 +174,20 @@ class FeedForward(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, M, D] -> [B, M, D]."""
         if tokens.is_cuda and not torch.is_grad_enabled():
-            return self.outer(linear_gelu(tokens, self.inner.weight, self.inner.bias))
+            return self.outer(self.activated(tokens))
         return self.outer(F.gelu(self.inner(tokens), approximate="tanh"))
+
+    def activated(self, tokens: Tensor) -> Tensor:
+        """The inner layer with its activation, [B, M, D] -> [B, M, E], as one kernel of a GPU; without gradients."""
+        made = torch._addmm_activation(self.inner.bias, tokens.flatten(0, 1), self.inner.weight.t(), use_gelu=True)  # tanh form
+        return made.unflatten(0, tokens.shape[:2])
 
 
 class BlockBody(nn.Module):
     """A block without its AdaLN: what the Control-Adapter copies."""
+
+    products: Products | None = None
+    """Its weights prepared for sampling with fused kernels; training again forgets them."""
 
     def __init__(self, width: int, heads: int, ffn_ratio: int):
         super().__init__()
@@ -219,11 +195,26 @@ class BlockBody(nn.Module):
         self.cross_attention = CrossAttention(width, heads)
         self.feed_forward = FeedForward(width, ffn_ratio)
 
-    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues, added: Tensor | None = None) -> Tensor:
+    def prepare(self, small: bool = False) -> None:
+        """Prepare the weights as they are now; small: in 8 bits."""
+        kind = _fused().SmallProducts if small else _fused().Products
+        self.products = kind(self, self.feed_forward.outer.weight.dtype)
+
+    def train(self, mode: bool = True) -> BlockBody:
+        if mode:
+            self.products = None
+        return super().train(mode)
+
+    def forward(
+        self, hidden: Tensor | Stream, modulation: Tensor, text: KeysValues | PackedText, added: Tensor | None = None
+    ) -> Tensor | Stream:
         """Eq. 13 to 15. hidden [B, M, D]; modulation [B or 1, 9, D]: shift, scale, gate of each sub-layer.
 
-        added [C, M or 1, D]: to the last C rows first. It is here so that a compiler makes no kernel of its own for it.
+        added [C, M or 1, D]: to the last C rows first. It is here so that it needs no kernel of its own.
+        Packed texts are for the kernels of `pipeline.fusion_diff.fused`, which leave the last sum to who comes next.
         """
+        if isinstance(text, PackedText):
+            return _fused().block(self, hidden, modulation, text, added)
         if added is not None:
             hidden = add_to_last_rows(hidden, added)
         shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = modulation.split(1, dim=1)  # each [B or 1, 1, D]
@@ -244,5 +235,14 @@ class Block(nn.Module):
         """Activated time embedding [B, D] -> shift, scale, gate of three sub-layers [B, 9, D]."""
         return self.ada_ln(time).unflatten(1, (9, -1))
 
-    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues, added: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor | Stream, modulation: Tensor, text: KeysValues | PackedText, added: Tensor | None = None
+    ) -> Tensor | Stream:
         return self.body(hidden, modulation, text, added)
+
+
+def _fused() -> ModuleType:
+    """Imported when first needed: it wants Triton, which only comes with a GPU's build of torch."""
+    from pipeline.fusion_diff import fused
+
+    return fused

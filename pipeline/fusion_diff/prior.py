@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch._dynamo
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from pipeline.config import PriorParams
-from pipeline.fusion_diff.layers import Block, KeysValues, TextContext, modulate, sincos_positions, timestep_frequencies
+from pipeline.fusion_diff.layers import Block, modulate, sincos_positions, timestep_frequencies
+from pipeline.fusion_diff.texts import PackedText, TextContext, Texts, pack
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,11 @@ class Prior(nn.Module):
     A row without a text takes the learned null condition. Such rows come first in a batch: with
     texts for B' of B rows, the first B - B' are unconditional. So one call serves training with
     dropped texts and both branches of Eq. 4, and dropped rows cost no padding of the others.
-    Compiled for batches of one shape, it takes a text for every row and `dropped` says which it is not to see.
+    For batches of one shape it takes a text for every row, and `dropped` says which it is not to see.
     """
+
+    fused = False
+    """Whether blocks are computed by `pipeline.fusion_diff.fused` wherever it computes in half precision."""
 
     def __init__(self, sizes: PriorSizes):
         super().__init__()
@@ -121,10 +124,6 @@ class Prior(nn.Module):
         self.out = nn.Linear(sizes.features, sizes.dim)  # Linear_out of Eq. 16
         initialise(self)
 
-    def compile_blocks(self) -> None:
-        """Compile every block in place, by itself: they share their code, so that one is compiled and all are fast. See `compile_each`."""
-        compile_each(self.blocks)
-
     def forward(
         self, noisy: Tensor, step: Tensor, text_states: Tensor | None = None, text_mask: Tensor | None = None,
         dropped: Tensor | None = None,
@@ -138,7 +137,7 @@ class Prior(nn.Module):
         """
         context = self.text_context(text_states, text_mask, self.check(noisy, step), dropped)
         predicted = self.denoise(noisy, self.modulation(step), self.text_keys_values(context))
-        if self.training and context.null is None:
+        if self.training and not context.has_null:
             # The null condition takes part in every step, as distributed training expects of a parameter.
             predicted = predicted + 0.0 * self.null_text.sum()
         return predicted
@@ -162,7 +161,7 @@ class Prior(nn.Module):
 
     def text_context(
         self, text_states: Tensor | None, text_mask: Tensor | None, rows: int, dropped: Tensor | None = None
-    ) -> TextContext:
+    ) -> TextContext | PackedText:
         """Bring texts [B', T, text_dim] to the width, and the null condition when rows > B' or for `dropped` [C].
 
         Raises ValueError when there are more texts than rows or the shapes do not fit.
@@ -175,7 +174,7 @@ class Prior(nn.Module):
             raise ValueError(f"prior: {tuple(dropped.shape)} dropped of {rows} rows with {texts} texts; each row needs one")
         null = self.caption(self.null_text)[None] if rows > texts or dropped is not None else None  # [1, N, D]
         if text_states is None or texts == 0:
-            return TextContext(null, None, None)
+            return self._packed(TextContext(null, None, None), rows)
         if text_states.ndim != 3 or text_states.shape[2] != self.sizes.text_dim:
             raise ValueError(f"prior: text states are {tuple(text_states.shape)}, expected [B, T, {self.sizes.text_dim}]")
         if text_mask is not None and text_mask.shape != text_states.shape[:2]:
@@ -184,15 +183,19 @@ class Prior(nn.Module):
             text_states = text_states.to(dtype)
         text = self.caption(text_states)  # [B', T, D]
         mask = None if text_mask is None else text_mask[:, None, None, :]
-        return TextContext(null, text, mask, None if dropped is None else dropped[:, None, None])
+        return self._packed(TextContext(null, text, mask, None if dropped is None else dropped[:, None, None]), rows)
 
-    def text_keys_values(self, context: TextContext) -> list[KeysValues]:
+    def _packed(self, context: TextContext, rows: int) -> TextContext | PackedText:
+        given = context.null if context.text is None else context.text
+        return pack(context, rows) if self.fused and given.dtype.itemsize == 2 else context
+
+    def text_keys_values(self, context: TextContext | PackedText) -> Texts:
         """Keys and values of every block's cross-attention: once a query when sampling."""
         return [block.body.cross_attention.keys_values(context) for block in self.blocks]
 
     # From z_n to eps, in the order of the paper.
 
-    def denoise(self, noisy: Tensor, modulation: Modulation, text: Sequence[KeysValues]) -> Tensor:
+    def denoise(self, noisy: Tensor, modulation: Modulation, text: Texts) -> Tensor:
         """Predict the noise [B, d] from precomputed AdaLN outputs and text keys and values."""
         hidden = self.encode(self.embed(noisy), modulation, text)[-1]
         return self.output(self.decode(hidden, modulation, text), modulation)
@@ -208,7 +211,7 @@ class Prior(nn.Module):
         tokens = self.patch(patches)
         return tokens + self.positions.to(tokens.dtype)  # under autocast the tokens, and so every h_l, are bfloat16
 
-    def encode(self, hidden: Tensor, modulation: Modulation, text: Sequence[KeysValues]) -> list[Tensor]:
+    def encode(self, hidden: Tensor, modulation: Modulation, text: Texts) -> list[Tensor]:
         """Run the encoder half on h_0; returns h_0 .. h_L, each [B, M, D]."""
         states = [hidden]
         for index in range(self.sizes.depth // 2):
@@ -216,7 +219,7 @@ class Prior(nn.Module):
         return states
 
     def decode(
-        self, hidden: Tensor, modulation: Modulation, text: Sequence[KeysValues], residuals: Sequence[Tensor] | None = None
+        self, hidden: Tensor, modulation: Modulation, text: Texts, residuals: Sequence[Tensor] | None = None
     ) -> Tensor:
         """Run the decoder half on h_L [B, M, D].
 
@@ -238,18 +241,6 @@ class Prior(nn.Module):
             h=sizes.patches, w=sizes.patches, p=sizes.patch_size, q=sizes.patch_size, c=sizes.channels,
         )  # [B, C*G*G]
         return self.out(features).float()
-
-
-def compile_each(modules: Iterable[nn.Module]) -> None:
-    """Compile modules of one class in place, as one piece of code for each combination of shapes.
-
-    Every shape is taken as fixed: kernels of fixed sizes are the faster ones. Inductor's ways to measure kernels against each other
-    bring an H100 two percent in training and nothing in sampling, and another process might choose others, with other last bits.
-    No CUDA graphs here: `pipeline.fusion_diff.graphs` and `pipeline.training.graphed` record more than a block.
-    """
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    for module in modules:
-        module.compile(dynamic=False)
 
 
 def initialise(prior: Prior) -> None:

@@ -15,8 +15,9 @@ from pipeline.fusion_diff.conditions import check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, controlled, denoise_controlled
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.graphs import Denoise, FixedSizes, Inputs, solver_weights
-from pipeline.fusion_diff.layers import Attention, KeysValues
+from pipeline.fusion_diff.layers import Attention, BlockBody
 from pipeline.fusion_diff.prior import Prior
+from pipeline.fusion_diff.texts import Texts
 
 Denoiser = Callable[[Tensor, int, int], Tensor]
 """(z_n [B, d], index of the solver step, timestep n) -> eps [B, d]."""
@@ -47,16 +48,12 @@ def solve(denoise: Denoiser, noise: Tensor, diffusion: Diffusion, steps: int) ->
     return sample
 
 
-SMALL = 4
-"""Rows up to which both branches of the guidance share one attention call on a GPU."""
-
-
 class Branches(NamedTuple):
     """Every block's keys and values of the prior's cross-attention."""
 
-    both: list[KeysValues] | None
-    """Of the unconditional rows, then of the conditional ones; None where no step is guided."""
-    conditional: list[KeysValues]
+    both: Texts
+    """Of the unconditional rows, then of the conditional ones."""
+    conditional: Texts
     """Of the latter alone, for steps without guidance."""
 
 
@@ -67,7 +64,7 @@ class Sampler:
     once a query. Both branches of the guidance share a batch. The modules are put in evaluation
     mode and used in the type and on the device they have (cast them to bfloat16 to sample in it).
     `fast` runs all steps as one piece of work of a fixed size (`pipeline.fusion_diff.graphs`): on a GPU
-    with compiled blocks, stacked projections, the adapter beside the encoder, and recorded as a CUDA
+    with fused blocks (in bfloat16), stacked projections, the adapter beside the encoder, and recorded as a CUDA
     graph on first use of a size; weights that change afterwards go unnoticed. Without an adapter, or with a
     control_scale (delta) of zero, the prior samples alone. temperature scales the starting noise: 1 is
     the paper's; below it samples keep nearer to the mean of what the conditions allow, and at 0 all
@@ -76,13 +73,14 @@ class Sampler:
     guided_share: the first so many of the solver's steps, rounded up, are guided and cost two rows a sample; the
     others take the conditional prediction as it is. The two branches draw nearer to each other the less noise is
     left (Castillo et al., "Adaptive Guidance", 2023), so that leaving out the last steps changes least; 1 is the paper's.
+    fp8: with `fast` on a GPU of compute capability 8.9 or more, the blocks' products are of numbers of 8 bits (`fused.SmallProducts`).
     Raises ValueError when steps, scales or sizes cannot be used.
     """
 
     def __init__(
         self, prior: Prior, adapter: ControlAdapter | None, diffusion: Diffusion,
         solver_steps: int = 14, guidance_scale: float = 2.5, control_scale: float = 1.0, temperature: float = 1.0, fast: bool = False,
-        guided_share: float = 1.0,
+        guided_share: float = 1.0, fp8: bool = False,
     ):
         if diffusion.dim != prior.sizes.dim:
             raise ValueError(f"sampler: the diffusion has dimension {diffusion.dim}, the prior {prior.sizes.dim}")
@@ -99,7 +97,7 @@ class Sampler:
         self.adapter = None if adapter is None or control_scale == 0.0 else adapter.eval()
         self.diffusion, self.solver_steps = diffusion, solver_steps
         self.guidance_scale, self.control_scale, self.temperature = guidance_scale, control_scale, temperature
-        self.guided_share = guided_share
+        self.guided_share, self.fp8 = guided_share, fp8
         self.guided_steps = math.ceil(guided_share * solver_steps - 1e-9) if guidance_scale > 0.0 else 0
         self.device = prior.positions.device
         with torch.no_grad():
@@ -116,27 +114,19 @@ class Sampler:
     @torch.no_grad()
     def _make_fast(self) -> FixedSizes:
         if self.device.type == "cuda":
+            if self.fp8 and torch.cuda.get_device_capability(self.device) < (8, 9):
+                raise ValueError("sampler: fp8 needs a GPU of compute capability 8.9 or more")
             self._beside = torch.cuda.Stream()
-            self.prior.compile_blocks()
-            if self.adapter is not None:
-                self.adapter.compile_bodies()
+            self.prior.fused = True
             for module in (*self.prior.modules(), *(self.adapter.modules() if self.adapter is not None else ())):
                 if isinstance(module, Attention):
                     module.stack()
-        self._null = self.prior.text_keys_values(self.prior.text_context(None, None, rows=1))
+                elif isinstance(module, BlockBody) and self.prior.patch.weight.dtype.itemsize == 2:
+                    module.prepare(small=self.fp8)
         return FixedSizes(self._prepare, solver_weights(self.diffusion, self.solver_steps).to(self.device))
 
     def _prepare(self, inputs: Inputs) -> Denoise:
-        """The texts' keys and values and the control's shift, and then the denoiser."""
-        context = self.prior.text_context(inputs.states, inputs.mask, rows=len(inputs.states))
-        text = Branches(None, self.prior.text_keys_values(context))
-        if self.guided_steps:
-            join = _join if len(inputs.states) <= SMALL and self.device.type == "cuda" else _add_null
-            text = text._replace(both=[join(own, null) for own, null in zip(text.conditional, self._null, strict=True)])
-        adapter_text, shift = None, None
-        if self.adapter is not None:
-            adapter_text, shift = self.adapter.text_keys_values(context), self.adapter.shift(inputs.control)
-        return lambda noisy, index: self._guided(noisy, index, text, adapter_text, shift, self._beside)
+        return self._cached_denoiser(inputs.states, inputs.mask, inputs.control, beside=self._beside)
 
     def scaled(self, guidance_scale: float | None = None, control_scale: float | None = None) -> Sampler:
         """This sampler with other scales (None: its own). What `fast` records is made for one pair of scales, so others go without."""
@@ -211,25 +201,25 @@ class Sampler:
         return states, mask
 
     def _cached_denoiser(
-        self, states: Tensor, mask: Tensor, control: Tensor | None, hypotheses: int, negative: tuple[Tensor, Tensor] | None
-    ) -> Denoiser:
+        self, states: Tensor, mask: Tensor | None, control: Tensor | None, hypotheses: int = 1,
+        negative: tuple[Tensor, Tensor] | None = None, beside: torch.cuda.Stream | None = None,
+    ) -> Denoise:
+        """The texts' keys and values and the control's shift, and then the denoiser."""
         queries = len(states)
         if negative is None:
             context = self.prior.text_context(states, mask, rows=2 * queries if self.guided_steps else queries)
-            conditional = context._replace(null=None)
         else:
             context = self.prior.text_context(*_stack(negative, (states, mask)), rows=2 * queries)  # the unconditional rows first
-            conditional = self.prior.text_context(states, mask, rows=queries)
-        both = _repeat(self.prior.text_keys_values(context), hypotheses)
-        text = Branches(both if self.guided_steps else None, [_last(part, queries * hypotheses) for part in both])
+        both = [part.repeat(hypotheses) for part in self.prior.text_keys_values(context)]
+        text = Branches(both, [part.last(queries * hypotheses) for part in both])
         adapter_text, shift = None, None
         if self.adapter is not None:
-            adapter_text = _repeat(self.adapter.text_keys_values(conditional), hypotheses)
+            adapter_text = [part.repeat(hypotheses) for part in self.adapter.text_keys_values(context.last(queries))]
             shift = self.adapter.shift(control).repeat_interleave(hypotheses, dim=0)  # [Q*K, 1, D]
-        return lambda noisy, index, step: self._guided(noisy, index, text, adapter_text, shift)
+        return lambda noisy, index, step=None: self._guided(noisy, index, text, adapter_text, shift, beside)
 
     def _guided(
-        self, noisy: Tensor, index: int, text: Branches, adapter_text: list[KeysValues] | None, shift: Tensor | None,
+        self, noisy: Tensor, index: int, text: Branches, adapter_text: Texts | None, shift: Tensor | None,
         beside: torch.cuda.Stream | None = None,
     ) -> Tensor:
         """Eq. 4 for noisy [B, d] at a solver step: the unconditional rows, without control, come first."""
@@ -265,51 +255,8 @@ class Sampler:
         return denoise
 
 
-def _last(text: KeysValues, rows: int) -> KeysValues:
-    """The texts of the last `rows` alone."""
-    mask = None if text.mask is None else text.mask[-rows:]
-    return KeysValues(None, tuple(states[-rows:] for states in text.text), mask)
-
-
-def _add_null(text: KeysValues, null: KeysValues) -> KeysValues:
-    """The unconditional rows attend to the null condition in a call of their own."""
-    return text._replace(null=null.null)
-
-
-def _join(text: KeysValues, null: KeysValues) -> KeysValues:
-    """Both branches' keys and values as one: the null condition for B rows, then the B texts, padded alike and masked.
-
-    That is more arithmetic and half the calls, which is quicker as long as a call leaves a GPU half empty.
-    """
-    rows, heads, tokens, _ = text.text[0].shape
-    count = null.null[0].shape[2]
-    length = -(-max(tokens, count) // 8) * 8
-    parts = [
-        torch.cat([F.pad(without, (0, 0, 0, length - count)).expand(rows, -1, -1, -1), F.pad(within, (0, 0, 0, length - tokens))])
-        for without, within in zip(null.null, text.text, strict=True)
-    ]  # each [2B, H, T, C]
-    kept = torch.arange(length, device=parts[0].device) < count  # [T]
-    own = torch.ones(rows, 1, 1, tokens, dtype=torch.bool, device=kept.device) if text.mask is None else text.mask
-    mask = torch.cat([kept.expand(rows, 1, 1, -1), F.pad(own, (0, length - tokens))])  # [2B, 1, 1, T]
-    additive = torch.zeros(mask.shape, dtype=parts[0].dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
-    return KeysValues(None, tuple(parts), additive)
-
-
 def _stack(*texts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """States [Q_i, T_i, text_dim] and masks [Q_i, T_i] below each other, padded to the longest."""
     longest = max(mask.shape[1] for _, mask in texts)
     states = torch.cat([F.pad(states, (0, 0, 0, longest - states.shape[1])) for states, _ in texts])
     return states, torch.cat([F.pad(mask, (0, longest - mask.shape[1])) for _, mask in texts])
-
-
-def _repeat(text: list[KeysValues], times: int) -> list[KeysValues]:
-    """Every text `times` times in a row, for as many hypotheses; the shared null needs no copies."""
-    if times == 1:
-        return text
-    return [
-        part._replace(
-            text=None if part.text is None else tuple(states.repeat_interleave(times, dim=0) for states in part.text),
-            mask=None if part.mask is None else part.mask.repeat_interleave(times, dim=0),
-        )
-        for part in text
-    ]

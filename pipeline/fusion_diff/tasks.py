@@ -15,28 +15,26 @@ from pipeline.fusion_diff.graphs import TEXT_MULTIPLE
 from pipeline.fusion_diff.prior import Prior
 
 ROWS_MULTIPLE = 8
-"""Compiled models make room for a multiple of so many dropped texts."""
+"""Batches of constant shape make room for a multiple of so many dropped texts."""
 
 
 class PriorTask:
     """Stage 1 (Algorithm 2): denoise z_0 given its text, which is dropped with probability p_cfg.
 
     z0: [N, d], `text`: N texts. Raises ValueError when they do not fit the prior or each other,
-    naming the row of a vector that is not finite. compile: train with compiled blocks, on batches of
-    constant shapes (`fill_up`). graphed: see `pipeline.training.graphed`.
+    naming the row of a vector that is not finite. fused: see `Prior.fused`. cuda_graph: see `pipeline.training.graphed`;
+    batches have constant shapes then (`fill_up`).
     """
 
     def __init__(
-        self, prior: Prior, diffusion: Diffusion, z0: Vectors, text: Texts, p_cfg: float, compile: bool = False,
-        graphed: bool = False,
+        self, prior: Prior, diffusion: Diffusion, z0: Vectors, text: Texts, p_cfg: float, fused: bool = False,
+        cuda_graph: bool = False,
     ):
         _check(prior, diffusion, len(z0), text, p_cfg)
         self.model: nn.Module = prior
         self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
-        self.constant_shapes, self.graphed = compile, graphed
+        self.graphed, prior.fused = cuda_graph, fused
         self.z0 = check_vectors(z0, prior.sizes.dim, "z_0")
-        if compile:
-            prior.compile_blocks()
 
     def __len__(self) -> int:
         return len(self.z0)
@@ -77,19 +75,16 @@ class ControlTask:
 
     def __init__(
         self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Vectors, z_t: Vectors, text: Texts,
-        p_cfg: float = 0.0, compile: bool = False, graphed: bool = False,
+        p_cfg: float = 0.0, fused: bool = False, cuda_graph: bool = False,
     ):
         _check(prior, diffusion, len(z_t), text, p_cfg)
         if len(control) != len(z_t):
             raise ValueError(f"training: {len(control)} rows of z_r,delta for {len(z_t)} of z_t")
         self.model: nn.Module = ControlledPrior(prior, adapter)
         self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
-        self.constant_shapes, self.graphed = compile, graphed
+        self.graphed, prior.fused = cuda_graph, fused
         self.control = check_vectors(control, prior.sizes.dim, "z_r,delta")
         self.z_t = check_vectors(z_t, prior.sizes.dim, "z_t")
-        if compile:
-            prior.compile_blocks()
-            adapter.compile_bodies()
 
     def __len__(self) -> int:
         return len(self.z_t)
@@ -140,7 +135,7 @@ def room_for_dropped(rows: int, p_cfg: float, dropped: int) -> int:
     """C >= dropped: how many of a batch's rows may lose their text. The same for nearly all batches of `rows`.
 
     Their number is binomial. Five standard deviations above its mean, none in a training needs more: other shapes would
-    have to be compiled, while all processes wait for the one that does.
+    have to be recorded, while all processes wait for the one that does.
     """
     most = rows * p_cfg + 5.0 * math.sqrt(rows * p_cfg * (1.0 - p_cfg))
     return min(rows, math.ceil(max(most, dropped) / ROWS_MULTIPLE) * ROWS_MULTIPLE)
@@ -150,8 +145,7 @@ def fill_up(states: Tensor, mask: Tensor | None, rows: int, room: int) -> tuple[
     """Texts of all `rows` from those of the last B' >= 1, and which of the first `room` are not to be seen.
 
     states [B', T, text_dim], mask [B', T] -> [B, T, text_dim], [B, T] and dropped [C] bool. A row without
-    a text gets the first one's. Other than B', these shapes are the same from batch to batch, so that a
-    compiler makes one piece of code with fixed sizes, and cuDNN plans its attention once.
+    a text gets the first one's. Other than B', these shapes are the same from batch to batch, so that one recording serves all.
     """
     missing = rows - len(states)
     states, mask = (
@@ -162,7 +156,7 @@ def fill_up(states: Tensor, mask: Tensor | None, rows: int, room: int) -> tuple[
 
 def _text_batch(task: PriorTask | ControlTask, kept: Tensor, rows: int, device: torch.device | str) -> tuple[Tensor | None, ...]:
     """What a model takes of the texts `kept` [B'] in a batch of `rows`: states, mask, and with constant shapes what is dropped."""
-    if not task.constant_shapes:
+    if not task.graphed:
         return task.text.batch(kept, device)  # [B', T, text_dim], [B', T]
     states, mask = task.text.batch(kept, device, TEXT_MULTIPLE)
     if task.p_cfg == 0.0 or len(kept) == 0:

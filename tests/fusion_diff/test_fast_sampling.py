@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from pipeline.config import DiffusionParams
 from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, PriorSizes, Sampler
 from pipeline.fusion_diff.graphs import SIZES, solver_weights
-from pipeline.fusion_diff.layers import linear_gelu
-from pipeline.fusion_diff.sampler import _add_null, _join, solve
+from pipeline.fusion_diff.sampler import solve
 
 IDS = [str(number) for number in range(70)]
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -107,25 +106,6 @@ def test_stacked_projections_are_the_layers(prior, sizes):
     assert attention.state_dict().keys() == {f"{name}.{kind}" for name in ("query", "key", "value", "out") for kind in ("weight", "bias")}
     torch.nn.init.zeros_(attention.train().query.weight)  # training again forgets the stack
     assert torch.equal(attention.project(tokens)[0], attention.query.bias.expand(2, 5, -1))
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_joined_branches_attend_as_apart(prior, sizes, whole):
-    """Texts shorter than the null condition, with padding of their own or none."""
-    attention = prior.blocks[0].body.cross_attention
-    states, mask, _ = make_queries(sizes, 3, longest=5)
-    text = attention.keys_values(prior.text_context(states, None if whole else mask, rows=3))
-    null = attention.keys_values(prior.text_context(None, None, rows=1))
-    tokens = torch.randn(6, 4, sizes.width)
-    torch.testing.assert_close(attention(tokens, _join(text, null)), attention(tokens, _add_null(text, null)), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=gpu)])
-def test_gelu_in_the_product_is_gelu_after_it(device):
-    tokens, weight, bias = (torch.randn(*shape, device=device) for shape in ((2, 3, 16), (8, 16), (8,)))
-    expected = F.gelu(F.linear(tokens, weight, bias), approximate="tanh")
-    torch.testing.assert_close(linear_gelu(tokens, weight, bias), expected, rtol=1e-5, atol=1e-5)
-    torch.library.opcheck(linear_gelu, (tokens, weight, bias), test_utils=("test_schema", "test_faketensor"))
 
 
 @gpu

@@ -1,4 +1,4 @@
-"""What only a GPU does: stacked projections, compiled blocks, CUDA graphs, copies beside the work. Small, and skipped elsewhere."""
+"""What only a GPU does: stacked projections, bfloat16, CUDA graphs, copies beside the work. Small, and skipped elsewhere."""
 
 import copy
 import threading
@@ -24,7 +24,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 @pytest.fixture(autouse=True)
 def _as_before():
-    torch._dynamo.reset()
     yield
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = True
@@ -106,14 +105,19 @@ def test_gelu_in_the_product_is_the_feed_forward(prior, dtype):
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_a_compiled_training_step_is_the_uncompiled_one(stage, prior, adapter, diffusion, texts):
-    """In fp32, for other numbers of dropped texts; and near to it in bfloat16."""
-    plain, compiled = (make_task(stage, prior, adapter, diffusion, texts, compile=compile) for compile in (False, True))
+def test_a_fused_training_step_is_the_plain_one(stage, prior, adapter, diffusion, texts):
+    """For several numbers of dropped texts, as rows of their own and as a mask; no further from fp32 than plain operators in bfloat16."""
+    plain, fused, constant = (
+        make_task(stage, prior, adapter, diffusion, texts, fused=fused, cuda_graph=constant)
+        for fused, constant in ((False, False), (True, False), (True, True))
+    )
     for seed in range(3):
-        expected, found = gradients(plain, seed), gradients(compiled, seed)
-        close(found[0], expected[0], 1e-5)
-        close(found[1], expected[1], 1e-4)
-    close(gradients(compiled, 2, half=True)[1], expected[1], 0.05)
+        expected, rounded = gradients(plain, seed), gradients(plain, seed, half=True)
+        for task in (fused, constant):
+            close(gradients(task, seed)[1], expected[1], 1e-4)
+            found = gradients(task, seed, half=True)
+            close(found[0], expected[0], 0.01)
+            close(found[1], expected[1], 1.2 * float((rounded[1] - expected[1]).norm() / expected[1].norm()))
 
 
 def test_a_deterministic_training_repeats_itself(prior, adapter, diffusion, texts, tmp_path):
@@ -121,7 +125,7 @@ def test_a_deterministic_training_repeats_itself(prior, adapter, diffusion, text
     params = OptimiserParams(steps=3, batch_size=16, micro_batch_size=8, precision="bf16", checkpoint_every=100)
     logs = []
     for number in range(2):
-        task = make_task(1, prior, adapter, diffusion, texts, compile=True)
+        task = make_task(1, prior, adapter, diffusion, texts, fused=True)
         log = train(task, params, seed=0, folder=tmp_path / str(number), identity={}, device=DEVICE)
         logs.append((log, torch.cat([parameter.detach().flatten() for parameter in task.model.parameters()])))
     assert logs[0][0] == logs[1][0] and torch.equal(logs[0][1], logs[1][1])
@@ -134,7 +138,7 @@ def test_training_recorded_as_graphs_is_training(stage, prior, adapter, diffusio
     params = OptimiserParams(steps=4, batch_size=16, micro_batch_size=8, precision="bf16", checkpoint_every=100, lr=1e-3, log_every=1)
     logs, weights = [], []
     for graphed in (False, True):
-        task = make_task(stage, prior, adapter, diffusion, texts, compile=True, graphed=graphed)
+        task = make_task(stage, prior, adapter, diffusion, texts, fused=True, cuda_graph=graphed)
         logs.append(train(task, params, seed=0, folder=tmp_path / str(graphed), identity={}, device=DEVICE))
         weights.append(torch.cat([parameter.detach().flatten() for parameter in task.model.parameters()]))
     for one, other in zip(*logs, strict=True):
@@ -155,6 +159,20 @@ def test_fast_sampling_is_the_plain_one_and_no_query_sees_its_company(prior, ada
     alone = torch.cat([half.sample(IDS[row : row + 1], *(part[row : row + 1] for part in queries)) for row in (0, 15, 31)])
     assert F.cosine_similarity(alone, among[[0, 15, 31]], dim=-1).min() > 0.9999
     assert F.cosine_similarity(among, plain, dim=-1).min() > 0.999
+
+
+@pytest.mark.skipif(not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9), reason="needs products of 8 bits")
+def test_sampling_with_products_of_8_bits(prior, adapter, diffusion, queries):
+    """Nearer to fp32 than a tenth in angle's cosine, other than bfloat16's samples, and refused for sizes that it cannot take."""
+    plain = Sampler(prior, adapter, diffusion, 6).sample(IDS, *queries, cached=False)
+    prior.bfloat16(), adapter.bfloat16()
+    half, small = (Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, 6, fast=True, fp8=fp8) for fp8 in (False, True))
+    found, other = small.sample(IDS, *queries), half.sample(IDS, *queries)
+    assert F.cosine_similarity(found, plain, dim=-1).min() > 0.99
+    assert not torch.equal(found, other) and torch.equal(found, small.sample(IDS, *queries))
+    narrow = Prior(PriorSizes(**{**vars(SIZES), "width": 136})).to(DEVICE).bfloat16()
+    with pytest.raises(ValueError, match="136 to 408 numbers; both must be multiples of 16"):
+        Sampler(narrow, None, diffusion, 6, fast=True, fp8=True)
 
 
 def test_batches_of_a_thread_beside_other_work_on_the_gpu(prior, adapter, diffusion, queries):
