@@ -33,7 +33,9 @@ SKIP = 4
 EXAMPLES = 1024
 
 
-def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, graphed: bool = False) -> dict[str, Any]:
+def measure_ours(
+    micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, graphed: bool = False, fp8: bool = False
+) -> dict[str, Any]:
     """Throughput of `train` with the paper's optimiser."""
     sizes = setting.PAPER
     _clear()
@@ -50,7 +52,7 @@ def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: b
     with setting.DEVICE:
         prior = randomise(Prior(sizes))
     on_gpu = setting.DEVICE.type == "cuda"
-    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1, fused=on_gpu, cuda_graph=graphed)
+    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1, fused=on_gpu, fp8=fp8, cuda_graph=graphed)
     meter = Meter(task.flops_per_sample, make_accelerator(params, setting.DEVICE.type).device, processes, skip=SKIP)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +61,7 @@ def measure_ours(micro: int, accumulate: int, steps: int, tokens: int, ragged: b
     meter.wait()
     found = {
         "model": f"prior, {sum(p.numel() for p in prior.parameters()):,} parameters", "micro_batch": micro, "accumulated": accumulate,
-        "gpus": processes, "cuda_graph": graphed,
+        "gpus": processes, "cuda_graph": graphed, "fp8": fp8,
         "text_tokens": f"20 to {2 * tokens - 20}, mean {text.mean_tokens:.0f}" if ragged else tokens,
         "samples_per_second": round(meter.samples_per_second, 1), "mfu": round(meter.mfu, 3),
         "tflops": round(meter.samples_per_second * meter.flops_per_sample / 1e12 / processes, 1),
@@ -115,6 +117,7 @@ def main(
     ragged: Annotated[bool, typer.Option(help="Also texts of mixed lengths.")] = False,
     deterministic: Annotated[bool, typer.Option(help="Bit for bit on one machine, as `runtime.deterministic`.")] = False,
     cuda_graph: Annotated[bool, typer.Option(help="As `prior.cuda_graph`.")] = False,
+    fp8: Annotated[bool, typer.Option(help="Also with `prior.fp8`.")] = False,
     out: Path = Path("reports/bench/prior_training.json"),
 ) -> None:
     set_up(RuntimeParams(4, setting.DEVICE.type, deterministic), 0)
@@ -131,6 +134,8 @@ def main(
 
     for micro in micro_batch if ours else []:
         note(measure_ours(micro, max(1, samples // micro), steps, tokens, False, cuda_graph))
+        if fp8:
+            note(measure_ours(micro, max(1, samples // micro), steps, tokens, False, cuda_graph, True))
     if ragged:
         note(measure_ours(micro_batch[0], max(1, samples // micro_batch[0]), steps, tokens, True, cuda_graph))
     if peer and main_process:

@@ -37,7 +37,7 @@ def main() -> None:
     text, _ = open_conditions(TEXTS, ids)  # the encoded edit texts
     prior, diffusion = load_prior(PRIOR)
     adapter = ControlAdapter(prior)
-    speed = {name: getattr(params.control, name) and device(params.runtime) == "cuda" for name in ("fused", "cuda_graph")}
+    speed = {name: getattr(params.control, name) and device(params.runtime) == "cuda" for name in ("fused", "fp8", "cuda_graph")}
     task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg, **speed)
     where = {"folder": FOLDER, "device": params.runtime.device, "title": "control adapter"}
     log = train(task, params.control, seed=params.seed, identity=identity, **where)

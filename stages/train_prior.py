@@ -50,7 +50,7 @@ def main() -> None:
     ids, z0, embedded = open_vectors(PAIRS)
     text, encoded = read_texts(params, ids)
     sizes = PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens)
-    speed = {name: getattr(params.prior, name) and device(params.runtime) == "cuda" for name in ("fused", "cuda_graph")}
+    speed = {name: getattr(params.prior, name) and device(params.runtime) == "cuda" for name in ("fused", "fp8", "cuda_graph")}
     task = PriorTask(Prior(sizes), Diffusion(params.prior.diffusion, sizes.dim), z0, text, params.prior.p_cfg, **speed)
     log = train(task, params.prior, seed=params.seed, folder=FOLDER, identity=trained_on, device=params.runtime.device, title="prior")
     if isinstance(text, EncodedConditions):

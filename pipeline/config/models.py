@@ -68,6 +68,8 @@ class PriorParams(OptimiserParams):
     p_cfg: float = 0.1
     fused: bool = False
     """On a GPU, in bfloat16: train with the kernels of `pipeline.fusion_diff.fused`."""
+    fp8: bool = False
+    """With `fused`: products of 8-bit numbers in the blocks."""
     cuda_graph: bool = False
     """On a GPU: record forward and backward of a micro-batch as a CUDA graph (`pipeline.training.graphed`)."""
     diffusion: DiffusionParams = field(default_factory=DiffusionParams)
@@ -77,6 +79,7 @@ class PriorParams(OptimiserParams):
         require(self.grid % self.patch_size == 0, f"prior.grid {self.grid} is not a multiple of prior.patch_size {self.patch_size}")
         require(self.width % self.heads == 0, f"prior.width {self.width} is not a multiple of prior.heads {self.heads}")
         require(self.depth % 2 == 0, f"prior.depth {self.depth} must be even: half encoder, half decoder")
+        require(self.fused or not self.fp8, "prior.fp8 needs prior.fused")
 
 
 @dataclass
@@ -86,8 +89,14 @@ class ControlParams(OptimiserParams):
     p_cfg: float = 0.1
     fused: bool = False
     """As `prior.fused`."""
+    fp8: bool = False
+    """As `prior.fp8`."""
     cuda_graph: bool = False
     """As `prior.cuda_graph`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.fused or not self.fp8, "control.fp8 needs control.fused")
 
 
 @dataclass

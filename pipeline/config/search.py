@@ -84,6 +84,7 @@ class RetrieveParams:
     def __post_init__(self) -> None:
         require(self.temperature >= 0.0, f"retrieve.temperature: {self.temperature} is negative")
         require(0.0 < self.guided_share <= 1.0, f"retrieve.guided_share: {self.guided_share} is not above 0 and at most 1")
+        require(self.fast or not self.fp8, "retrieve.fp8 needs retrieve.fast")
         require(self.fuse in ("mean", "max"), f"retrieve.fuse: {self.fuse!r} is neither mean nor max")
         require(
             self.descriptions > 0 and self.hypotheses > 0 and self.hypotheses % self.descriptions == 0,

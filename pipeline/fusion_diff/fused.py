@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipeline.fusion_diff.kernels import attention, norm
+from pipeline.fusion_diff.products import Bits8, Half, Scaling, stacked, weight_grad
 from pipeline.fusion_diff.texts import PackedText
 
 if TYPE_CHECKING:
@@ -37,24 +38,26 @@ class Stream:
     """[D]"""
     gate: Tensor
     """[B or 1, 1, D]"""
+    scaling: Scaling | None = None
+    """Of gradients in 8 bits, which begin where the stream ends."""
 
     def __len__(self) -> int:
         return len(self.hidden)
 
     def __getitem__(self, rows: slice) -> Stream:
         """Some rows of the batch."""
-        return Stream(self.hidden[rows], self.branch[rows], self.bias, self.gate[rows] if len(self.gate) > 1 else self.gate)
+        return Stream(self.hidden[rows], self.branch[rows], self.bias, self.gate[rows] if len(self.gate) > 1 else self.gate, self.scaling)
 
     def parts(self) -> tuple[Tensor, ...]:
         return self.hidden, self.branch, self.bias, self.gate
 
     def summed(self) -> Tensor:
         """[B, M, D]"""
-        return _GateNorm.apply(*self.parts(), None, None)
+        return _GateNorm.apply(*self.parts(), None, None, None)
 
     def modulated(self, shift: Tensor, scale: Tensor) -> Tensor:
         """`layers.modulate` of the sum, [B, M, D]."""
-        return _GateNorm.apply(*self.parts(), shift, scale)
+        return _GateNorm.apply(*self.parts(), shift, scale, self.scaling)
 
 
 def keys_values(layer: CrossAttention, text: PackedText) -> PackedText:
@@ -63,176 +66,165 @@ def keys_values(layer: CrossAttention, text: PackedText) -> PackedText:
     return text._replace(states=_Product.apply(text.states, len(weights), *weights, *biases))
 
 
+def prepared(body: BlockBody, bits8: bool = False) -> Half:
+    """A block's products for sampling, with the weights as they are now. ValueError on sizes that cannot be had in 8 bits."""
+    own, cross, feed = body.self_attention, body.cross_attention, body.feed_forward
+    weights = _named(own.projections()[0], own.out.weight, cross.query.weight, cross.out.weight, feed.inner.weight, feed.outer.weight)
+    return Bits8(weights, feed.outer.weight.dtype) if bits8 else Half(weights)
+
+
 def block(body: BlockBody, hidden: Tensor | Stream, modulation: Tensor, text: PackedText, added: Tensor | None) -> Stream:
     """`BlockBody.forward`: tokens [B, M, D] and modulation [B or 1, 9, D] in, tokens out."""
     before = hidden.parts() if isinstance(hidden, Stream) else (hidden, None, None, None)
     own, cross, feed = body.self_attention, body.cross_attention, body.feed_forward
+    inward, inward_biases = own.projections()
     if not torch.is_grad_enabled():
-        products = body.products or Products(body, before[0].dtype)
-        return Stream(*_sample(body, products, before, modulation, text, added), feed.outer.bias, modulation[:, 8:9])
-    (inward, inward_biases), (_, pair_biases) = own.projections(), cross.projections()
+        biases = Biases(stacked(inward_biases, before[0].dtype), own.out.bias, cross.query.bias, cross.out.bias, feed.inner.bias)
+        made = _forward(body.products or prepared(body), before, added, modulation, text.states, text, biases, own.heads)
+        return Stream(made.third.stream, made.branch, feed.outer.bias, modulation[:, 8:9])
+    pair_biases = cross.projections()[1]
     stream, branch = _Block.apply(
-        *before, added, modulation, text.states, text, (len(inward), len(pair_biases), own.heads), own.out.weight, own.out.bias,
-        cross.query.weight, cross.query.bias, cross.out.weight, cross.out.bias, feed.inner.weight, feed.inner.bias, feed.outer.weight,
-        *inward, *inward_biases, *pair_biases,
+        *before, added, modulation, text.states, text, (len(inward), len(pair_biases), own.heads, body.scaling), own.out.weight,
+        own.out.bias, cross.query.weight, cross.query.bias, cross.out.weight, cross.out.bias, feed.inner.weight, feed.inner.bias,
+        feed.outer.weight, *inward, *inward_biases, *pair_biases,
     )
-    return Stream(stream, branch, feed.outer.bias, modulation[:, 8:9])
+    return Stream(stream, branch, feed.outer.bias, modulation[:, 8:9], body.scaling)
 
 
-class Products:
-    """A block's products when nothing is trained, with the weights as they are now."""
+class Biases(NamedTuple):
+    """Of a block's layers, but for the last: who reads the stream next adds that one's."""
 
-    small = False
-
-    def __init__(self, body: BlockBody, dtype: torch.dtype):
-        own, cross, feed = body.self_attention, body.cross_attention, body.feed_forward
-        layers = {"own_out": own.out, "query": cross.query, "cross_out": cross.out, "inner": feed.inner, "outer": feed.outer}
-        inward = (_stacked(part, dtype) for part in own.projections())
-        self.layers = {"inward": tuple(inward)} | {name: (layer.weight.to(dtype), layer.bias.to(dtype)) for name, layer in layers.items()}
-
-    def __call__(self, name: str, tokens: Tensor, biased: bool = False) -> Tensor:
-        """tokens [B, M, D] -> [B, M, E]"""
-        weight, bias = self.layers[name]
-        return F.linear(tokens, weight, bias if biased else None)
-
-    def active(self, tokens: Tensor) -> Tensor:
-        """The feed-forward's inner layer with its activation, in one kernel of a GPU."""
-        weight, bias = self.layers["inner"]
-        if not tokens.is_cuda:  # there torch's fused form is the exact GELU
-            return F.gelu(F.linear(tokens, weight, bias), approximate="tanh")
-        return torch._addmm_activation(bias, tokens.flatten(0, 1), weight.t(), use_gelu=True).unflatten(0, tokens.shape[:2])
+    inward: Tensor
+    own_out: Tensor
+    query: Tensor
+    cross_out: Tensor
+    inner: Tensor
 
 
-class SmallProducts(Products):
-    """The same in 8 bits (e4m3): weights by their largest number, inputs by SMALL_SCALE. ValueError on sizes that no such product takes."""
+class Made(NamedTuple):
+    """What the forward pass of a block leaves for the backward one."""
 
-    small = True
-
-    def __init__(self, body: BlockBody, dtype: torch.dtype):
-        super().__init__(body, dtype)
-        for weight, _ in self.layers.values():
-            if any(size % 16 for size in weight.shape):
-                raise ValueError(f"fp8: a layer of {weight.shape[1]} to {weight.shape[0]} numbers; both must be multiples of 16")
-        self.dtype, device = dtype, body.feed_forward.outer.weight.device
-        self.inverse = torch.tensor(1.0 / norm.SMALL_SCALE, device=device)
-        self.layers = {name: (*_small(weight), bias) for name, (weight, bias) in self.layers.items()}
-
-    def __call__(self, name: str, tokens: Tensor, biased: bool = False) -> Tensor:
-        weight, scale, bias = self.layers[name]
-        given = {"bias": bias if biased else None, "out_dtype": self.dtype, "use_fast_accum": True}
-        return torch._scaled_mm(tokens.flatten(0, 1), weight.t(), self.inverse, scale, **given).unflatten(0, tokens.shape[:2])
-
-    def active(self, tokens: Tensor) -> Tensor:
-        return norm.gelu(self("inner", tokens), self.layers["inner"][-1], small=True)
-
-
-def _small(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight [E, D] in 8 bits, and what to multiply it by."""
-    scale = weight.abs().amax().float().clamp(min=1e-12) / torch.finfo(norm.SMALL).max
-    return (weight / scale).to(norm.SMALL), scale
+    first: norm.Normed
+    packed: Tensor
+    """[B, M, 3D]: queries, keys, values."""
+    attended: Tensor
+    lse: Tensor
+    made: Tensor
+    second: norm.Normed
+    asked: Tensor
+    seen: Tensor
+    text_lse: Tensor
+    found: Tensor
+    third: norm.Normed
+    between: Tensor | None
+    """[B, M, E]: before the activation, without its bias."""
+    branch: Tensor
+    kept: tuple[Tensor | None, ...]
+    """What the gradients of the weights need: of inward, own_out, query, cross_out, inner, outer."""
 
 
-def _sample(
-    body: BlockBody, products: Products, before: tuple[Tensor | None, ...], modulation: Tensor, text: PackedText, added: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """As `_Block`, without gradients."""
+def _forward(
+    products: Half, before: tuple[Tensor | None, ...], added: Tensor | None, modulation: Tensor, pairs: Tensor, text: PackedText,
+    biases: Biases, heads: int,
+) -> Made:
+    """Eq. 13 to 15, from one residual stream to the next and what is still to be added to it."""
     shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, _ = modulation.split(1, dim=1)  # each [B or 1, 1, D]
-    own, cross, small = body.self_attention, body.cross_attention, products.small
+    small, all_small = products.bits8, products.bits8 and not products.gradients  # gradients need the attentions' outputs whole
     first = norm.gate_norm(*before, added, shift1, scale1, small)
-    attended, _ = attention.attend(*_thirds(products("inward", first.tokens, True)), None, None, own.heads, small)
-    second = norm.gate_norm(first.stream, products("own_out", attended), own.out.bias, gate1, None, shift2, scale2, small)
-    asked = products("query", second.tokens, True)
-    seen, _ = attention.attend(asked, *text.states.chunk(2, dim=-1), text.start, text.count, cross.heads, small)
-    third = norm.gate_norm(second.stream, products("cross_out", seen), cross.out.bias, gate2, None, shift3, scale3, small)
-    return third.stream, products("outer", products.active(third.tokens))
+    read1 = products.read(first.tokens)
+    packed = products.linear("inward", read1, biases.inward)
+    attended, lse = attention.attend(*_thirds(packed), None, None, heads, all_small)
+    read2 = products.read(attended)
+    made = products.linear("own_out", read2)
+    second = norm.gate_norm(first.stream, made, biases.own_out, gate1, None, shift2, scale2, small)
+    read3 = products.read(second.tokens)
+    asked = products.linear("query", read3, biases.query.to(made.dtype))
+    seen, text_lse = attention.attend(asked, *pairs.chunk(2, dim=-1), text.start, text.count, heads, all_small)
+    read4 = products.read(seen)
+    found = products.linear("cross_out", read4)
+    third = norm.gate_norm(second.stream, found, biases.cross_out, gate2, None, shift3, scale3, small)
+    read5 = products.read(third.tokens)
+    between, read6 = products.feed(read5, biases.inner)
+    kept = tuple(products.kept(read) for read in (read1, read2, read3, read4, read5, read6))
+    branch = products.linear("outer", read6)
+    return Made(first, packed, attended, lse, made, second, asked, seen, text_lse, found, third, between, branch, kept)
 
 
 class _Block(torch.autograd.Function):
-    """Eq. 13 to 15, from one residual stream to the next and what is still to be added to it."""
+    """`_forward` with its gradients."""
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, branch: Tensor | None, bias: Tensor | None, gate: Tensor | None, added: Tensor | None,
-        modulation: Tensor, pairs: Tensor, text: PackedText, sizes: tuple[int, int, int], own_out: Tensor, own_bias: Tensor, query: Tensor,
-        query_bias: Tensor, cross_out: Tensor, cross_bias: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, *together: Tensor,
+        modulation: Tensor, pairs: Tensor, text: PackedText, sizes: tuple[int, int, int, Scaling | None], own_out: Tensor,
+        own_bias: Tensor, query: Tensor, query_bias: Tensor, cross_out: Tensor, cross_bias: Tensor, inner: Tensor, inner_bias: Tensor,
+        outer: Tensor, *together: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        count, _, heads = sizes
-        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, _ = modulation.split(1, dim=1)  # each [B or 1, 1, D]
-        inward, inward_bias = (_stacked(together[at : at + count], hidden.dtype) for at in (0, count))
-        own_out, query, cross_out, inner, outer = (_stacked([weight], hidden.dtype) for weight in (own_out, query, cross_out, inner, outer))
-
-        first = norm.gate_norm(hidden, branch, bias, gate, added, shift1, scale1)
-        packed = F.linear(first.tokens, inward, inward_bias)  # [B, M, 3D]
-        attended, lse = attention.attend(*_thirds(packed), None, None, heads)
-        made = F.linear(attended, own_out)
-        second = norm.gate_norm(first.stream, made, own_bias, gate1, None, shift2, scale2)
-        asked = F.linear(second.tokens, query, query_bias.to(query.dtype))
-        seen, text_lse = attention.attend(asked, *pairs.chunk(2, dim=-1), text.start, text.count, heads)
-        found = F.linear(seen, cross_out)
-        third = norm.gate_norm(second.stream, found, cross_bias, gate2, None, shift3, scale3)
-        between = F.linear(third.tokens, inner)  # [B, M, E]
-        active = norm.gelu(between, inner_bias)
-        ctx.save_for_backward(
-            *first, packed, attended, lse, made, *second, asked, pairs, text.start, text.count, text.own, seen, text_lse, found, *third,
-            between, active, branch, bias, gate, modulation, own_bias, cross_bias, inner_bias,
-            inward, own_out, query, cross_out, inner, outer,
-        )
-        ctx.text, ctx.sizes, ctx.added = text._replace(states=None, start=None, count=None, own=None), sizes, added
-        ctx.exact = together[0].dtype == torch.float32
-        return third.stream, F.linear(active, outer)
+        count, _, heads, scaling = sizes
+        given, dtype = (together[:count], own_out, query, cross_out, inner, outer), hidden.dtype
+        asked = {"exact": outer.dtype == torch.float32, "gradients": True, "trained": ctx.needs_input_grad[9]}
+        if scaling is None:
+            products = Half(_named(*given, dtype=dtype), **asked)
+        else:
+            products = Bits8(_named(*given), dtype, **asked, scaling=scaling)
+        biases = Biases(stacked(together[count : 2 * count], dtype), own_bias, query_bias, cross_bias, inner_bias)
+        made = _forward(products, (hidden, branch, bias, gate), added, modulation, pairs, text, biases, heads)
+        ctx.made = made._replace(branch=None, first=_without_tokens(made.first), third=None)
+        ctx.products, ctx.text, ctx.sizes, ctx.added = products, text._replace(states=None), sizes, added
+        ctx.save_for_backward(branch, bias, gate, modulation, pairs, *biases[1:], *made.third[:1], *made.third[2:])
+        return made.third.stream, made.branch
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_branch: Tensor) -> tuple[Tensor | None, ...]:
-        saved = iter(ctx.saved_tensors)
-        first, packed, attended, lse, made = norm.Normed(*_next(saved, 4)), *_next(saved, 4)
-        second, asked, pairs, start, count, own, seen, text_lse, found = norm.Normed(*_next(saved, 4)), *_next(saved, 8)
-        third, between, active = norm.Normed(*_next(saved, 4)), *_next(saved, 2)
-        branch, bias, gate, modulation, own_bias, cross_bias, inner_bias, *weights = saved
-        inward, own_out, query, cross_out, inner, outer = weights
+        branch, bias, gate, modulation, pairs, own_bias, _, cross_bias, inner_bias, stream, mean, rstd = ctx.saved_tensors
+        made, products, text, needs = ctx.made, ctx.products, ctx.text, ctx.needs_input_grad
+        ctx.made = ctx.products = None  # as saved tensors are given up
         _, scale1, gate1, _, scale2, gate2, _, scale3, _ = modulation.split(1, dim=1)
-        layers, _, heads = ctx.sizes
-        trained = ctx.needs_input_grad[9]
+        layers, pair_layers, heads, _ = ctx.sizes
+        trained = needs[9]
 
-        def weigh(grad: Tensor, tokens: Tensor) -> Tensor | None:
-            return _weight_grad(grad, tokens, ctx.exact) if trained else None
+        def weigh(grad: Any, number: int) -> Tensor | None:
+            return products.weigh(grad, made.kept[number]) if trained else None
 
-        back, inner_sum = norm.gelu_backward(between, inner_bias, F.linear(grad_branch, outer.t()))
-        outer_grad, inner_grad = weigh(grad_branch, active), weigh(back, third.tokens)
-        at_third = norm.gate_norm_backward(grad, F.linear(back, inner.t()), third, scale3, found, cross_bias, gate2)
-        cross_grad, back = weigh(at_third.branch, seen), F.linear(at_third.branch, cross_out.t())
-        asked_grad, pairs_grad, *sums = _text_backward(asked, pairs, start, count, own, ctx.text, heads, seen, text_lse, back)
-        query_grad = weigh(asked_grad, second.tokens)
+        products.begin(grad)
+        factor = products.grad_factor
+        read, _ = products.read_grad(grad_branch)
+        outer_grad = weigh(read, 5)
+        read, inner_sum = products.gelu_backward(made.between, inner_bias, products.back("outer", read))
+        inner_grad = weigh(read, 4)
+        third = norm.Normed(stream, stream, mean, rstd)
+        at_third = norm.gate_norm_backward(grad, products.back("inner", read), third, scale3, made.found, cross_bias, gate2, factor)
+        read, _ = products.read_grad(at_third.branch)
+        cross_grad, back = weigh(read, 3), products.back("cross_out", read)
+        asked_grad, pairs_grad = _text_backward(made, pairs, text, heads, back)
+        value_sum = norm.column_sums(back)  # a query's weights sum to one
+        read, query_sum = products.read_grad(asked_grad, sums=True)
+        query_grad = weigh(read, 2)
         at_second = norm.gate_norm_backward(
-            at_third.stream, F.linear(asked_grad, query.t()), second, scale2, made, own_bias, gate1
+            at_third.stream, products.back("query", read), made.second, scale2, made.made, own_bias, gate1, factor
         )
-        own_grad, back = weigh(at_second.branch, attended), F.linear(at_second.branch, own_out.t())
-        packed_grad = torch.empty_like(packed)
-        own_sums = attention.attend_backward(
-            *_thirds(packed), None, None, None, heads, packed.shape[1], attended, lse, back, _thirds(packed_grad)
+        read, _ = products.read_grad(at_second.branch)
+        own_grad, back = weigh(read, 1), products.back("own_out", read)
+        packed_grad = torch.empty_like(made.packed)
+        attention.attend_backward(
+            *_thirds(made.packed), None, None, None, heads, packed_grad.shape[1], made.attended, made.lse, back, _thirds(packed_grad)
         )
-        inward_grad = weigh(packed_grad, first.tokens)
-        at_first = norm.gate_norm_backward(at_second.stream, F.linear(packed_grad, inward.t()), first, scale1, branch, bias, gate)
-        nothing = torch.zeros_like(own_sums[0])  # of the keys' biases
-        needs = ctx.needs_input_grad
-        modulations = None
-        if needs[5]:
-            parts = [
-                at_first.shift, at_first.scale, at_second.gate, at_second.shift, at_second.scale, at_third.gate, at_third.shift,
-                at_third.scale, torch.zeros_like(at_first.shift),  # the last gate is used by who comes next
-            ]
-            modulations = torch.stack(parts, dim=1).to(modulation.dtype)
+        read, inward_sum = products.read_grad(packed_grad, sums=True)
+        inward_grad = weigh(read, 0)
+        at_first = norm.gate_norm_backward(at_second.stream, products.back("inward", read), made.first, scale1, branch, bias, gate)
+        modulations = _modulation_grad(at_first, at_second, at_third, modulation.dtype) if needs[5] else None
         before = (None, None, None) if branch is None else (
             at_first.branch, _bias_grad(at_first.total, needs[2]), at_first.gate[:, None].to(gate.dtype) if needs[3] else None
         )
-        if not trained:
-            rest = [None] * (len(needs) - 9)
-        else:
-            query_sum, value_sum = sums
+        rest = [None] * (len(needs) - 9)
+        if trained:
+            query_part, key_part, value_part = inward_sum.chunk(3)
+            nothing = torch.zeros_like(key_part)  # a bias of the keys moves all logits of a query alike
             rest = [
                 own_grad, _bias_grad(at_second.total, True), query_grad, query_sum, cross_grad, _bias_grad(at_third.total, True),
                 inner_grad, inner_sum, outer_grad, *inward_grad.chunk(layers),
-                *torch.cat([own_sums[0], nothing, own_sums[1]]).chunk(layers), *torch.cat([nothing, value_sum]).chunk(ctx.sizes[1]),
+                *torch.cat([query_part, nothing, value_part]).chunk(layers), *torch.cat([nothing, value_sum]).chunk(pair_layers),
             ]
         return at_first.stream, *before, _added_grad(at_first.stream, ctx.added, needs[4]), modulations, pairs_grad, None, None, *rest
 
@@ -241,9 +233,13 @@ class _GateNorm(torch.autograd.Function):
     """`norm.gate_norm` of a stream alone: the modulated tokens, or the sum where there is no shift and scale."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, branch: Tensor, bias: Tensor, gate: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, branch: Tensor, bias: Tensor, gate: Tensor, shift: Tensor | None, scale: Tensor | None,
+        scaling: Scaling | None,
+    ) -> Tensor:
         made = norm.gate_norm(hidden, branch, bias, gate, None, shift, scale)
         ctx.save_for_backward(*made, scale, branch, bias, gate)
+        ctx.scaling = scaling
         return made.stream if scale is None else made.tokens
 
     @staticmethod
@@ -255,10 +251,12 @@ class _GateNorm(torch.autograd.Function):
             found = norm.gate_norm_backward(grad, None, None, None, branch, bias, gate)
         else:
             found = norm.gate_norm_backward(None, grad, norm.Normed(*normed), scale, branch, bias, gate)
+        if ctx.scaling is not None:
+            ctx.scaling.observe(found.stream)
         needs = ctx.needs_input_grad
         return (
             found.stream, found.branch, _bias_grad(found.total, needs[2]), found.gate[:, None].to(gate.dtype) if needs[3] else None,
-            found.shift[:, None].to(scale.dtype) if needs[4] else None, found.scale[:, None].to(scale.dtype) if needs[5] else None,
+            found.shift[:, None].to(scale.dtype) if needs[4] else None, found.scale[:, None].to(scale.dtype) if needs[5] else None, None,
         )
 
 
@@ -267,7 +265,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, count: int, *layers: Tensor) -> Tensor:
-        weight, bias = (_stacked(layers[at : at + count], tokens.dtype) for at in (0, count))
+        weight, bias = (stacked(layers[at : at + count], tokens.dtype) for at in (0, count))
         ctx.save_for_backward(tokens, weight)
         ctx.count, ctx.exact = count, layers[0].dtype == torch.float32
         return F.linear(tokens, weight, bias)
@@ -278,29 +276,27 @@ class _Product(torch.autograd.Function):
         tokens, weight = ctx.saved_tensors
         back = F.linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
         trained = ctx.needs_input_grad[2]
-        weights = _weight_grad(grad, tokens, ctx.exact).chunk(ctx.count) if trained else [None] * ctx.count
+        weights = weight_grad(grad, tokens, ctx.exact).chunk(ctx.count) if trained else [None] * ctx.count
         return back, None, *weights, *[None] * ctx.count
 
 
-def _text_backward(
-    query: Tensor, pairs: Tensor, start: Tensor, count: Tensor, own: Tensor, text: PackedText, heads: int, out: Tensor, lse: Tensor,
-    grad: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the query [B, M, D] and of keys and values [S, 2D], and the two sums of `attention.attend_backward`."""
+def _text_backward(made: Made, pairs: Tensor, text: PackedText, heads: int, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the queries [B, M, D] and of keys and values [S, 2D]."""
     size, copies = len(pairs), text.copies * text.nulls
-    into, back = pairs.new_zeros(size + copies, pairs.shape[1]), torch.empty_like(query)
-    sums = attention.attend_backward(
-        query, *pairs.chunk(2, dim=-1), start, count, own, heads, text.longest, out, lse, grad, (back, *into.chunk(2, dim=-1))
+    into, back = pairs.new_zeros(size + copies, pairs.shape[1]), torch.empty_like(made.asked)
+    attention.attend_backward(
+        made.asked, *pairs.chunk(2, dim=-1), text.start, text.count, text.own, heads, text.longest, made.seen, made.text_lse, grad,
+        (back, *into.chunk(2, dim=-1)),
     )
     if copies:
         into[size - text.nulls : size] = into[size:].unflatten(0, (text.copies, text.nulls)).sum(0, dtype=torch.float32)
-    return back, into[:size], *sums
+    return back, into[:size]
 
 
-def _weight_grad(grad: Tensor, tokens: Tensor, exact: bool) -> Tensor:
-    """A product's gradient of its weight. Float32 weights get theirs without rounding it to the products' type."""
-    options = {"out_dtype": torch.float32} if exact and grad.is_cuda and grad.dtype != torch.float32 else {}
-    return torch.mm(grad.flatten(0, -2).t(), tokens.flatten(0, -2), **options)
+def _modulation_grad(first: norm.NormGrads, second: norm.NormGrads, third: norm.NormGrads, dtype: torch.dtype) -> Tensor:
+    """[B, 9, D]; the last gate's comes from who reads the stream next."""
+    parts = first.shift, first.scale, second.gate, second.shift, second.scale, third.gate, third.shift, third.scale
+    return torch.stack([*parts, torch.zeros_like(first.shift)], dim=1).to(dtype)
 
 
 def _bias_grad(total: Tensor, needed: bool) -> Tensor | None:
@@ -316,22 +312,18 @@ def _added_grad(grad: Tensor, added: Tensor | None, needed: bool) -> Tensor | No
     return own.sum(1, keepdim=True) if added.shape[1] == 1 else own
 
 
-def _stacked(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Weights or biases of several layers below each other; a single one of the right type is itself."""
-    if len(parts) == 1:
-        return parts[0].to(dtype)
-    rows = [len(part) for part in parts]
-    joined = torch.empty(sum(rows), *parts[0].shape[1:], dtype=dtype, device=parts[0].device)
-    for place, part in zip(joined.split(rows), parts, strict=True):
-        place.copy_(part)
-    return joined
+def _named(inward: Sequence[Tensor], *others: Tensor, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The weights of a block's products, in `dtype` or as they are."""
+    names = "inward", "own_out", "query", "cross_out", "inner", "outer"
+    return {name: stacked(part, dtype or part[0].dtype) for name, part in zip(names, (inward, *([other] for other in others)), strict=True)}
+
+
+def _without_tokens(normed: norm.Normed) -> norm.Normed:
+    """The backward pass has no use for them but where products keep them."""
+    return normed._replace(tokens=None)
 
 
 def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of queries, keys and values beside each other [B, M, 3D]: queries [B, M, D], keys and values [B * M, D]."""
     query, key, value = packed.chunk(3, dim=-1)
     return query, key.flatten(0, 1), value.flatten(0, 1)
-
-
-def _next(values: Any, count: int) -> list[Tensor]:
-    return [next(values) for _ in range(count)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pipeline.fusion_diff.texts import KeysValues, PackedText, TextContext
 
 if TYPE_CHECKING:
-    from pipeline.fusion_diff.fused import Products, Stream
+    from pipeline.fusion_diff.fused import Stream
+    from pipeline.fusion_diff.products import Half, Scaling
 
 
 def sincos_positions(grid: int, width: int) -> Tensor:
@@ -186,8 +187,10 @@ class FeedForward(nn.Module):
 class BlockBody(nn.Module):
     """A block without its AdaLN: what the Control-Adapter copies."""
 
-    products: Products | None = None
+    products: Half | None = None
     """Its weights prepared for sampling with fused kernels; training again forgets them."""
+    scaling: Scaling | None = None
+    """Shared by blocks that fused kernels train with products of 8 bits."""
 
     def __init__(self, width: int, heads: int, ffn_ratio: int):
         super().__init__()
@@ -195,10 +198,9 @@ class BlockBody(nn.Module):
         self.cross_attention = CrossAttention(width, heads)
         self.feed_forward = FeedForward(width, ffn_ratio)
 
-    def prepare(self, small: bool = False) -> None:
-        """Prepare the weights as they are now; small: in 8 bits."""
-        kind = _fused().SmallProducts if small else _fused().Products
-        self.products = kind(self, self.feed_forward.outer.weight.dtype)
+    def prepare(self, bits8: bool = False) -> None:
+        """Prepare the weights as they are now, in 8 bits or as they are."""
+        self.products = _fused().prepared(self, bits8)
 
     def train(self, mode: bool = True) -> BlockBody:
         if mode:
@@ -239,6 +241,20 @@ class Block(nn.Module):
         self, hidden: Tensor | Stream, modulation: Tensor, text: KeysValues | PackedText, added: Tensor | None = None
     ) -> Tensor | Stream:
         return self.body(hidden, modulation, text, added)
+
+
+def train_in_8_bits(bodies: Iterable[BlockBody]) -> None:
+    """Let fused kernels multiply numbers of 8 bits in these bodies, with one factor for all gradients. ValueError where a GPU cannot."""
+    check_8_bits()
+    scaling = _fused().Scaling()
+    for body in bodies:
+        body.scaling = scaling
+
+
+def check_8_bits() -> None:
+    """ValueError unless there is a GPU that multiplies them."""
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
+        raise ValueError("fp8 needs a GPU of compute capability 8.9 or more")
 
 
 def _fused() -> ModuleType:

@@ -15,7 +15,7 @@ from pipeline.fusion_diff.conditions import check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, controlled, denoise_controlled
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.graphs import Denoise, FixedSizes, Inputs, solver_weights
-from pipeline.fusion_diff.layers import Attention, BlockBody
+from pipeline.fusion_diff.layers import Attention, BlockBody, check_8_bits
 from pipeline.fusion_diff.prior import Prior
 from pipeline.fusion_diff.texts import Texts
 
@@ -73,7 +73,7 @@ class Sampler:
     guided_share: the first so many of the solver's steps, rounded up, are guided and cost two rows a sample; the
     others take the conditional prediction as it is. The two branches draw nearer to each other the less noise is
     left (Castillo et al., "Adaptive Guidance", 2023), so that leaving out the last steps changes least; 1 is the paper's.
-    fp8: with `fast` on a GPU of compute capability 8.9 or more, the blocks' products are of numbers of 8 bits (`fused.SmallProducts`).
+    fp8: with `fast` on a GPU of compute capability 8.9 or more, the blocks' products are of numbers of 8 bits (`products.Bits8`).
     Raises ValueError when steps, scales or sizes cannot be used.
     """
 
@@ -114,15 +114,15 @@ class Sampler:
     @torch.no_grad()
     def _make_fast(self) -> FixedSizes:
         if self.device.type == "cuda":
-            if self.fp8 and torch.cuda.get_device_capability(self.device) < (8, 9):
-                raise ValueError("sampler: fp8 needs a GPU of compute capability 8.9 or more")
+            if self.fp8:
+                check_8_bits()
             self._beside = torch.cuda.Stream()
             self.prior.fused = True
             for module in (*self.prior.modules(), *(self.adapter.modules() if self.adapter is not None else ())):
                 if isinstance(module, Attention):
                     module.stack()
                 elif isinstance(module, BlockBody) and self.prior.patch.weight.dtype.itemsize == 2:
-                    module.prepare(small=self.fp8)
+                    module.prepare(self.fp8)
         return FixedSizes(self._prepare, solver_weights(self.diffusion, self.solver_steps).to(self.device))
 
     def _prepare(self, inputs: Inputs) -> Denoise:

@@ -12,6 +12,7 @@ from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.flops import control_training_flops, prior_training_flops
 from pipeline.fusion_diff.graphs import TEXT_MULTIPLE
+from pipeline.fusion_diff.layers import train_in_8_bits
 from pipeline.fusion_diff.prior import Prior
 
 ROWS_MULTIPLE = 8
@@ -22,18 +23,20 @@ class PriorTask:
     """Stage 1 (Algorithm 2): denoise z_0 given its text, which is dropped with probability p_cfg.
 
     z0: [N, d], `text`: N texts. Raises ValueError when they do not fit the prior or each other,
-    naming the row of a vector that is not finite. fused: see `Prior.fused`. cuda_graph: see `pipeline.training.graphed`;
-    batches have constant shapes then (`fill_up`).
+    naming the row of a vector that is not finite. fused: see `Prior.fused`; fp8: with products of 8 bits.
+    cuda_graph: see `pipeline.training.graphed`; batches have constant shapes then (`fill_up`).
     """
 
     def __init__(
         self, prior: Prior, diffusion: Diffusion, z0: Vectors, text: Texts, p_cfg: float, fused: bool = False,
-        cuda_graph: bool = False,
+        fp8: bool = False, cuda_graph: bool = False,
     ):
         _check(prior, diffusion, len(z0), text, p_cfg)
         self.model: nn.Module = prior
         self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
         self.graphed, prior.fused = cuda_graph, fused
+        if fused and fp8:
+            train_in_8_bits(block.body for block in prior.blocks)
         self.z0 = check_vectors(z0, prior.sizes.dim, "z_0")
 
     def __len__(self) -> int:
@@ -75,7 +78,7 @@ class ControlTask:
 
     def __init__(
         self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Vectors, z_t: Vectors, text: Texts,
-        p_cfg: float = 0.0, fused: bool = False, cuda_graph: bool = False,
+        p_cfg: float = 0.0, fused: bool = False, fp8: bool = False, cuda_graph: bool = False,
     ):
         _check(prior, diffusion, len(z_t), text, p_cfg)
         if len(control) != len(z_t):
@@ -83,6 +86,8 @@ class ControlTask:
         self.model: nn.Module = ControlledPrior(prior, adapter)
         self.diffusion, self.text, self.p_cfg = diffusion, text, p_cfg
         self.graphed, prior.fused = cuda_graph, fused
+        if fused and fp8:
+            train_in_8_bits((*(block.body for block in prior.blocks), *adapter.bodies))
         self.control = check_vectors(control, prior.sizes.dim, "z_r,delta")
         self.z_t = check_vectors(z_t, prior.sizes.dim, "z_t")
 

@@ -81,9 +81,7 @@ def test_attention_to_texts_of_any_length(heads, queries):
     close(out, expected)
     wanted = torch.autograd.grad(expected, leaves, grad)
     found = torch.empty_like(query), *torch.zeros(2, 80, 80, device=DEVICE)
-    sums = attention.attend_backward(query, keys, values, start, count, own, heads, 33, out, lse, grad, found)
-    close(sums[0], wanted[0].sum((0, 1)))
-    close(sums[1], wanted[2].sum(0))
+    attention.attend_backward(query, keys, values, start, count, own, heads, 33, out, lse, grad, found)
     close(found[0], wanted[0])
     for part, want in zip(found[1:], wanted[1:], strict=True):
         together = part[:60].clone()

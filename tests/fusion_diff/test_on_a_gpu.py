@@ -120,6 +120,31 @@ def test_a_fused_training_step_is_the_plain_one(stage, prior, adapter, diffusion
             close(found[1], expected[1], 1.2 * float((rounded[1] - expected[1]).norm() / expected[1].norm()))
 
 
+needs_8_bits = pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9), reason="needs products of 8 bits"
+)
+
+
+@needs_8_bits
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_training_step_in_8_bits_is_near_the_plain_one(stage, prior, adapter, diffusion, texts):
+    """Whatever the gradients' size: the loss by 2%, all gradients together by a tenth in angle; other than bfloat16's."""
+    plain, half, small = (
+        make_task(stage, prior, adapter, diffusion, texts, **given) for given in ({}, {"fused": True}, {"fused": True, "fp8": True})
+    )
+    for seed in range(2):
+        expected, rounded, found = gradients(plain, seed), gradients(half, seed, half=True), gradients(small, seed, half=True)
+        close(found[0], expected[0], 0.02)
+        close(found[1], expected[1], 0.1)
+        assert not torch.equal(found[1], rounded[1])
+    with torch.autocast(DEVICE, torch.bfloat16):
+        loss, _ = small.loss(small.model, torch.arange(16), torch.Generator().manual_seed(1), DEVICE)
+    small.model.zero_grad(set_to_none=True)
+    (1e-6 * loss).backward()
+    tiny = torch.cat([parameter.grad.flatten() for parameter in small.model.parameters() if parameter.grad is not None])
+    close(1e6 * tiny, found[1], 0.01)
+
+
 def test_a_deterministic_training_repeats_itself(prior, adapter, diffusion, texts, tmp_path):
     make_deterministic(DEVICE, True)
     params = OptimiserParams(steps=3, batch_size=16, micro_batch_size=8, precision="bf16", checkpoint_every=100)
@@ -161,7 +186,7 @@ def test_fast_sampling_is_the_plain_one_and_no_query_sees_its_company(prior, ada
     assert F.cosine_similarity(among, plain, dim=-1).min() > 0.999
 
 
-@pytest.mark.skipif(not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9), reason="needs products of 8 bits")
+@needs_8_bits
 def test_sampling_with_products_of_8_bits(prior, adapter, diffusion, queries):
     """Nearer to fp32 than a tenth in angle's cosine, other than bfloat16's samples, and refused for sizes that it cannot take."""
     plain = Sampler(prior, adapter, diffusion, 6).sample(IDS, *queries, cached=False)

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pipeline.fusion_diff.kernels.norm import SMALL, SMALL_SCALE, column_sums, pointers
+from pipeline.fusion_diff.kernels.norm import SMALL, SMALL_SCALE, pointers
 
 FORWARD = {"BM": 64, "BN": 64, "num_warps": 4, "num_stages": 3}
 BACKWARD = {"BM": 64, "BN": 128, "num_warps": 8, "num_stages": 2}
@@ -66,8 +66,9 @@ def _attend(
         most = now
     written = out + (sample.to(tl.int64) * queries + place[:, None]) * width + head * C
     here = place[:, None] < queries
-    tl.store(written + first[None, :], (sum_a * (SCALE / total[:, None])).to(out.dtype.element_ty), mask=here & in_first[None, :])
-    tl.store(written + second[None, :], (sum_b * (SCALE / total[:, None])).to(out.dtype.element_ty), mask=here & in_second[None, :])
+    share = SCALE / total
+    tl.store(written + first[None, :], (sum_a * share[:, None]).to(out.dtype.element_ty), mask=here & in_first[None, :])
+    tl.store(written + second[None, :], (sum_b * share[:, None]).to(out.dtype.element_ty), mask=here & in_second[None, :])
     tl.store(lse + tl.program_id(1).to(tl.int64) * queries + place, most + tl.log2(total), mask=place < queries)
 
 
@@ -183,12 +184,8 @@ def attend(
 def attend_backward(
     query: Tensor, keys: Tensor, values: Tensor, start: Tensor | None, count: Tensor | None, own: Tensor | None, heads: int,
     longest: int, out: Tensor, lse: Tensor, grad: Tensor, into: Sequence[Tensor],
-) -> tuple[Tensor, Tensor]:
+) -> None:
     """Write the gradients of query, keys and values, from that of `attend`'s output, grad [B, M, D], to the three tensors `into`.
-
-    Returns the sums of the query's and of the values' gradients over everything, [D] float32, which are what the biases in front of
-    them need: the latter is the sum of `grad`, since a query's weights sum to one. (A bias of the keys moves all logits of a query
-    alike: its gradient is zero.)
 
     longest: the most keys of a sample. own [B] int32: where its keys' gradients begin, no two samples' in the same rows; other rows
     are left as they are.
@@ -205,7 +202,6 @@ def attend_backward(
         query.stride(0), query.stride(1), keys.stride(0), into[0].stride(0), into[0].stride(1), into[1].stride(0),
         size**-0.5, LOG2E * size**-0.5, **_tiles(query, heads), TEXT=start is not None, SINGLE=single, **BACKWARD,
     )
-    return column_sums(into[0]), column_sums(grad)
 
 
 def _tiles(query: Tensor, heads: int) -> dict[str, int | str]:

@@ -16,6 +16,8 @@ from torch import Tensor
 EPS = 1e-6
 SMALL, SMALL_SCALE = torch.float8_e4m3fn, 8.0
 """Inputs of products in 8 bits: up to 56, finer than a part in sixteen down to 0.002."""
+GRAD = torch.float8_e5m2
+"""Gradients in 8 bits."""
 CHUNK = 64
 """Tokens that one program of a backward kernel sums over."""
 
@@ -82,9 +84,10 @@ def _gate_norm(
 
 @triton.jit
 def _gate_norm_backward(
-    grad, residual, stream, mean, rstd, scale, branch, bias, gate, grad_stream, grad_branch, sums, tokens, modulation_stride, gate_stride,
+    grad, residual, stream, mean, rstd, scale, branch, bias, gate, grad_factor, grad_stream, grad_branch, sums,
+    tokens, modulation_stride, gate_stride,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, BRANCH: tl.constexpr, NORM: tl.constexpr,
-    RESIDUAL: tl.constexpr,
+    RESIDUAL: tl.constexpr, SMALL: tl.constexpr,
 ):
     chunk, sample = tl.program_id(0), tl.program_id(1)
     column = tl.arange(0, BLOCK)
@@ -95,6 +98,9 @@ def _gate_norm_backward(
     if BRANCH:
         gates = tl.load(gate + sample * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
         offset = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    amount = 1.0
+    if SMALL:
+        amount = tl.load(grad_factor)
     shift_sum = tl.zeros([BLOCK], tl.float32)
     scale_sum = tl.zeros([BLOCK], tl.float32)
     gate_sum = tl.zeros([BLOCK], tl.float32)
@@ -120,7 +126,7 @@ def _gate_norm_backward(
         if BRANCH:
             gate_sum += total * (tl.load(branch + own, mask=inside, other=0.0).to(tl.float32) + offset)
             stream_sum += total
-            tl.store(grad_branch + own, (total * gates).to(grad_branch.dtype.element_ty), mask=inside)
+            tl.store(grad_branch + own, (total * gates * amount).to(grad_branch.dtype.element_ty), mask=inside)
     part = sums + (sample.to(tl.int64) * tl.num_programs(0) + chunk) * 4 * WIDTH + column
     if NORM:
         tl.store(part, shift_sum, mask=inside)
@@ -157,11 +163,11 @@ def gate_norm(
 
 def gate_norm_backward(
     residual: Tensor | None, grad: Tensor | None, normed: Normed | None, scale: Tensor | None,
-    branch: Tensor | None, bias: Tensor | None, gate: Tensor | None,
+    branch: Tensor | None, bias: Tensor | None, gate: Tensor | None, factor: Tensor | None = None,
 ) -> NormGrads:
     """Gradients from those of x, `residual`, and of the modulated tokens, `grad`, each [B, M, D].
 
-    residual None: zero. grad None: there was no normalisation.
+    residual None: zero. grad None: there was no normalisation. factor: the branch's gradient times this one number, in 8 bits (e5m2).
    """
     given = grad if residual is None else residual
     samples, tokens, width = given.shape
@@ -169,12 +175,13 @@ def gate_norm_backward(
     chunks = triton.cdiv(tokens, CHUNK)
     sums = torch.empty(samples, chunks, 4, width, device=given.device)
     stream = torch.empty_like(given) if norm else given
-    grad_branch = torch.empty_like(given) if gated else given
+    grad_branch = torch.empty_like(given, dtype=given.dtype if factor is None else GRAD) if gated else given
     values, _, mean, rstd = normed or (given,) * 4
     _gate_norm_backward[(chunks, samples)](
-        *pointers(grad, residual, values, mean, rstd, scale, branch, bias, gate, other=given), stream, grad_branch, sums,
+        *pointers(grad, residual, values, mean, rstd, scale, branch, bias, gate, factor, other=given), stream, grad_branch, sums,
         tokens, _stride(scale), _stride(gate),
         WIDTH=width, BLOCK=triton.next_power_of_2(width), ROWS=CHUNK, BRANCH=gated, NORM=norm, RESIDUAL=residual is not None,
+        SMALL=factor is not None,
         num_warps=2 if norm and gated else 4 if norm else 8,  # measured on an H100 at a width of 1152
     )
     shift_sum, scale_sum, gate_sum, total = sums.sum(1).unbind(1)  # each [B, D]
@@ -192,10 +199,15 @@ def _gelu(inner, bias, out, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SCA
 
 
 @triton.jit
-def _gelu_backward(inner, bias, grad, out, sums, rows, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+def _gelu_backward(
+    inner, bias, grad, grad_factor, out, sums, rows, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, SMALL: tl.constexpr
+):
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = column < WIDTH
     offset = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    amount = 1.0
+    if SMALL:
+        amount = tl.load(grad_factor)
     total = tl.zeros([BLOCK], tl.float32)
     for index in range(0, tl.minimum(ROWS, rows - tl.program_id(1) * ROWS)):
         own = (tl.program_id(1).to(tl.int64) * ROWS + index) * WIDTH + column
@@ -206,7 +218,7 @@ def _gelu_backward(inner, bias, grad, out, sums, rows, WIDTH: tl.constexpr, BLOC
         slope = sigmoid + value * sigmoid * (1.0 - sigmoid) * 1.5957691216057308 * (1.0 + 0.134145 * square)
         result = given * slope
         total += result
-        tl.store(out + own, result.to(out.dtype.element_ty), mask=inside)
+        tl.store(out + own, (result * amount).to(out.dtype.element_ty), mask=inside)
     tl.store(sums + tl.program_id(1).to(tl.int64) * WIDTH + column, total, mask=inside)
 
 
@@ -218,13 +230,17 @@ def gelu(inner: Tensor, bias: Tensor, small: bool = False) -> Tensor:
     return out
 
 
-def gelu_backward(inner: Tensor, bias: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of `inner` [B, M, E], and its sum over all tokens [E] float32."""
+def gelu_backward(inner: Tensor, bias: Tensor, grad: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The gradient of `inner` [B, M, E], and its sum over all tokens [E] float32. factor: the former times this one number, in 8 bits."""
     width, rows = inner.shape[-1], inner.numel() // inner.shape[-1]
     each, block = 64, min(1024, triton.next_power_of_2(width))
-    back, sums = torch.empty_like(inner), torch.empty(triton.cdiv(rows, each), width, device=inner.device)
+    back = torch.empty_like(inner, dtype=inner.dtype if factor is None else GRAD)
+    sums = torch.empty(triton.cdiv(rows, each), width, device=inner.device)
     grid = (triton.cdiv(width, block), len(sums))
-    _gelu_backward[grid](inner, bias, grad, back, sums, rows, WIDTH=width, BLOCK=block, ROWS=each, num_warps=4)
+    _gelu_backward[grid](
+        inner, bias, grad, *pointers(factor, other=grad), back, sums, rows, WIDTH=width, BLOCK=block, ROWS=each, SMALL=factor is not None,
+        num_warps=4,
+    )
     return back, sums.sum(0)
 
 
