@@ -78,7 +78,7 @@ def run_sweep(name: str, params: Params, paths: SweepPaths, out: Path) -> None:
     rows = _rows_of(table, name) if record.is_file() and read_json(record) == made_by else {}
     values = getattr(params.sweep, name)
     if any(value not in rows for value in values):
-        setting = _Setting.load(params, paths)
+        setting = Setting.load(params, paths)
         for value in tqdm([value for value in values if value not in rows], desc=name):
             rows[value] = setting.score(dataclasses.replace(params.retrieve, **{name: value}))
             _write(table, record, name, rows, made_by)
@@ -86,7 +86,7 @@ def run_sweep(name: str, params: Params, paths: SweepPaths, out: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Setting:
+class Setting:
     """All that the values share, loaded once."""
 
     params: Params
@@ -100,7 +100,7 @@ class _Setting:
     """[Q, d]"""
 
     @classmethod
-    def load(cls, params: Params, paths: SweepPaths) -> _Setting:
+    def load(cls, params: Params, paths: SweepPaths) -> Setting:
         where, queries = device(params.runtime), read_queries(paths.queries)
         ids = [query.query_id for query in queries]
         prior, diffusion = load_prior(paths.prior, **mllm_identity(params.encoder), **text_identity(params.text_encoder))
@@ -119,7 +119,11 @@ class _Setting:
 
     def score(self, retrieve: RetrieveParams) -> list[tuple[str, float, float, float]]:
         """Kind, R@10 and its interval: the mean over kinds first."""
-        ranked = rank_queries(self.index, self.queries, self.sample(retrieve), K, retrieve.fuse)
+        return self.recall(self.sample(retrieve), retrieve.fuse)
+
+    def recall(self, targets: np.ndarray, fuse: str = "mean") -> list[tuple[str, float, float, float]]:
+        """`score` of targets [Q, K, d]."""
+        ranked = rank_queries(self.index, self.queries, targets, K, fuse)
         found = hits([ranking.ranked_ids for ranking in ranked], [query.target_ids for query in self.queries], K)
         kinds = np.array([query.category or "all" for query in self.queries])
         rows = []

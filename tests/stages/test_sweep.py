@@ -75,7 +75,7 @@ def test_a_sweep_scores_what_the_sampler_draws(ready):
 
 
 def test_rows_stay_where_all_else_is_as_it_was(ready, monkeypatch):
-    scored, score = [], sweep._Setting.score
+    scored, score = [], sweep.Setting.score
 
     def counted(setting, retrieve):
         if len(scored) == 1:
@@ -83,11 +83,11 @@ def test_rows_stay_where_all_else_is_as_it_was(ready, monkeypatch):
         scored.append(retrieve.solver_steps)
         return score(setting, retrieve)
 
-    monkeypatch.setattr(sweep._Setting, "score", counted)
+    monkeypatch.setattr(sweep.Setting, "score", counted)
     with pytest.raises(KeyboardInterrupt):
         run_sweep("solver_steps", ready, SweepPaths.of("val"), OUT)
     assert {row["solver_steps"] for row in rows_of("solver_steps")} == {"2"}
-    monkeypatch.setattr(sweep._Setting, "score", lambda setting, retrieve: scored.append(retrieve.solver_steps) or score(setting, retrieve))
+    monkeypatch.setattr(sweep.Setting, "score", lambda setting, retrieve: scored.append(retrieve.solver_steps) or score(setting, retrieve))
     run_sweep("solver_steps", ready, SweepPaths.of("val"), OUT)
     assert scored == [2, 3]
     once = (OUT / "solver_steps.csv").read_bytes()
