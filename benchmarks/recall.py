@@ -8,7 +8,6 @@ only the second needs a GPU: `--step texts`, `--step draw`, `--step score`, with
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks import peer as setting
 from benchmarks.peer import where
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import Params, load_params, with_overrides
@@ -48,10 +48,10 @@ def write_texts(params: Params, between: Path) -> None:
     """The validation queries as the sampler takes them; on the default's machine, for it needs the text encoder and an index."""
     from pipeline.sweep import Setting, SweepPaths
 
-    setting = Setting.load(params, SweepPaths.of(params.sweep.benchmark))
-    (text,) = setting.texts
-    save_file({"states": text.states, "lengths": text.lengths, "fused": setting.fused}, between / "queries.safetensors")
-    write_json(between / "queries.json", [query.query_id for query in setting.queries])
+    read = Setting.load(params, SweepPaths.of(params.sweep.benchmark))
+    (text,) = read.texts
+    save_file({"states": text.states, "lengths": text.lengths, "fused": read.fused}, between / "queries.safetensors")
+    write_json(between / "queries.json", [query.query_id for query in read.queries])
 
 
 def train_both(params: Params, folder: str) -> tuple[Prior, ControlAdapter, Diffusion]:
@@ -61,15 +61,16 @@ def train_both(params: Params, folder: str) -> tuple[Prior, ControlAdapter, Diff
     diffusion = Diffusion(params.prior.diffusion, z0.shape[1])
     torch.manual_seed(params.seed)
     prior = Prior(PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens))
-    options = {"seed": params.seed, "identity": {}, "device": "cuda"}
-    speed = {"fused": True, "cuda_graph": True}
-    task = PriorTask(prior, diffusion, z0, text, params.prior.p_cfg, fp8=params.prior.fp8, **speed)
+    options = {"seed": params.seed, "identity": {}, "device": setting.DEVICE.type}
+    on_gpu = setting.DEVICE.type == "cuda"
+    speed = {"fused": on_gpu, "fp8": on_gpu and params.prior.fp8, "cuda_graph": on_gpu}
+    task = PriorTask(prior, diffusion, z0, text, params.prior.p_cfg, **speed)
     train(task, params.prior, folder=f"{folder}/prior", title="prior", **options)
     ids, control, _ = open_vectors(FUSED / "triplets_query")
     _, targets, _ = open_vectors(FUSED / "triplets_target")
     text, _ = open_conditions(FUSED / "triplets_text", ids)
     adapter = ControlAdapter(prior)
-    task = ControlTask(prior, adapter, diffusion, control, targets, text, params.control.p_cfg, fp8=params.control.fp8, **speed)
+    task = ControlTask(prior, adapter, diffusion, control, targets, text, params.control.p_cfg, **speed)
     train(task, params.control, folder=f"{folder}/control", title="control adapter", **options)
     prior.fused = False
     return prior, adapter, diffusion
@@ -91,7 +92,7 @@ def draw(params: Params, seeds: list[int], between: Path) -> None:
             names = "solver_steps", "guidance_scale", "control_scale", "temperature"
             for way, given in SAMPLED.items():
                 options = {name: getattr(own.retrieve, name) for name in names} | {"fast": True} | given
-                parts = copy.deepcopy(prior).cuda(), copy.deepcopy(adapter).cuda()
+                parts = copy.deepcopy(prior).to(setting.DEVICE), copy.deepcopy(adapter).to(setting.DEVICE)
                 if options["fast"]:
                     parts = tuple(part.bfloat16() for part in parts)
                 drawn = Sampler(*parts, diffusion, **options).sample(ids, states, mask, read["fused"], seed=params.seed)[:, 0]
@@ -104,15 +105,16 @@ def score(params: Params, seeds: list[int], between: Path, out: Path) -> None:
     """R@10 on the validation split: the mean over seeds, each mean over kinds of queries first."""
     from pipeline.sweep import Setting, SweepPaths
 
-    setting, rows = Setting.load(params, SweepPaths.of(params.sweep.benchmark)), []
+    read, rows = Setting.load(params, SweepPaths.of(params.sweep.benchmark)), []
     targets = load_file(between / "targets.safetensors")
     for kind in TRAINED:
         for way in SAMPLED:
-            found = [setting.recall(targets[f"{kind}/{way}/{seed}"][:, None].numpy())[0][1] for seed in seeds]
+            found = [read.recall(targets[f"{kind}/{way}/{seed}"][:, None].numpy())[0][1] for seed in seeds]
             rows.append({"trained": kind, "sampled": way, "recall_at_10": round(float(np.mean(found)), 2), "seeds": found})
             print(json.dumps(rows[-1]), flush=True)
     command = "python -m " + " ".join(["benchmarks.recall", *sys.argv[1:]])
-    write_json(out, read_json(between / "where.json") | {"command": command, "benchmark": params.sweep.benchmark, "queries": len(setting.queries), "rows": rows})
+    measured = {"command": command, "benchmark": params.sweep.benchmark, "queries": len(read.queries), "rows": rows}
+    write_json(out, read_json(between / "where.json") | measured)
 
 
 def main(
@@ -122,7 +124,6 @@ def main(
     out: Path = Path("reports/bench/recall.json"),
 ) -> None:
     params = load_params()
-    params = dataclasses.replace(params, runtime=dataclasses.replace(params.runtime, device="auto"))
     set_up(params.runtime, params.seed)
     between.mkdir(parents=True, exist_ok=True)
     if step in ("all", "texts"):

@@ -70,7 +70,10 @@ class PackedText(NamedTuple):
     count: Tensor
     """[B] int32: how many."""
     own: Tensor
-    """[B] int32: `start` as if no two samples shared the null condition: each has a copy of its own behind the S rows."""
+    """[B] int32: `start` as if no two samples shared the null condition: each has a copy of its own behind the S rows.
+
+    There its gradient is written, before the copies are summed.
+    """
     copies: int
     """How many of those there are."""
     nulls: int

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.fusion_diff.kernels.norm import SMALL, SMALL_SCALE, pointers
 
+# Tiles of BM queries and BN keys, the quickest of a dozen on an H100 for 256 queries in heads of 72 numbers.
 FORWARD = {"BM": 64, "BN": 64, "num_warps": 4, "num_stages": 3}
 BACKWARD = {"BM": 64, "BN": 128, "num_warps": 8, "num_stages": 2}
 LOG2E = 1.4426950408889634

@@ -168,7 +168,7 @@ def gate_norm_backward(
     """Gradients from those of x, `residual`, and of the modulated tokens, `grad`, each [B, M, D].
 
     residual None: zero. grad None: there was no normalisation. factor: the branch's gradient times this one number, in 8 bits (e5m2).
-   """
+    """
     given = grad if residual is None else residual
     samples, tokens, width = given.shape
     norm, gated = grad is not None, branch is not None
