@@ -66,11 +66,11 @@ def keys_values(layer: CrossAttention, text: PackedText) -> PackedText:
     return text._replace(states=_Product.apply(text.states, len(weights), *weights, *biases))
 
 
-def prepared(body: BlockBody, bits8: bool = False) -> Half:
-    """A block's products for sampling, with the weights as they are now. ValueError on sizes that cannot be had in 8 bits."""
+def prepared(body: BlockBody, dtype: torch.dtype, bits8: bool = False) -> Half:
+    """A block's products for sampling tokens of `dtype`, with the weights as they are now. ValueError on sizes that 8 bits cannot have."""
     own, cross, feed = body.self_attention, body.cross_attention, body.feed_forward
-    weights = _named(own.projections()[0], own.out.weight, cross.query.weight, cross.out.weight, feed.inner.weight, feed.outer.weight)
-    return Bits8(weights, feed.outer.weight.dtype) if bits8 else Half(weights)
+    given = own.projections()[0], own.out.weight, cross.query.weight, cross.out.weight, feed.inner.weight, feed.outer.weight
+    return Bits8(_named(*given), dtype) if bits8 else Half(_named(*given, dtype=dtype))
 
 
 def block(body: BlockBody, hidden: Tensor | Stream, modulation: Tensor, text: PackedText, added: Tensor | None) -> Stream:
@@ -80,7 +80,7 @@ def block(body: BlockBody, hidden: Tensor | Stream, modulation: Tensor, text: Pa
     inward, inward_biases = own.projections()
     if not torch.is_grad_enabled():
         biases = Biases(stacked(inward_biases, before[0].dtype), own.out.bias, cross.query.bias, cross.out.bias, feed.inner.bias)
-        made = _forward(body.products or prepared(body), before, added, modulation, text.states, text, biases, own.heads)
+        made = _forward(body.products or prepared(body, before[0].dtype), before, added, modulation, text.states, text, biases, own.heads)
         return Stream(made.third.stream, made.branch, feed.outer.bias, modulation[:, 8:9])
     pair_biases = cross.projections()[1]
     stream, branch = _Block.apply(

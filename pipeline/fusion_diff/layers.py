@@ -200,7 +200,7 @@ class BlockBody(nn.Module):
 
     def prepare(self, bits8: bool = False) -> None:
         """Prepare the weights as they are now, in 8 bits or as they are."""
-        self.products = _fused().prepared(self, bits8)
+        self.products = _fused().prepared(self, self.feed_forward.outer.weight.dtype, bits8)
 
     def train(self, mode: bool = True) -> BlockBody:
         if mode:

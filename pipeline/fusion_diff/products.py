@@ -37,8 +37,8 @@ class Half:
     def feed(self, factor: Any, bias: Tensor) -> tuple[Tensor | None, Any]:
         """The inner layer without its bias, where gradients need it, and what the outer one reads: its activation."""
         if not self.gradients and factor.is_cuda:  # as one kernel; on a CPU torch's form of it is the exact GELU
-            weight = self.weights["inner"]
-            return None, torch._addmm_activation(bias, factor.flatten(0, 1), weight.t(), use_gelu=True).unflatten(0, factor.shape[:2])
+            weight, flat = self.weights["inner"], factor.flatten(0, 1)
+            return None, torch._addmm_activation(bias.to(flat.dtype), flat, weight.t(), use_gelu=True).view(*factor.shape[:2], -1)
         between = self.linear("inner", factor)
         return between, norm.gelu(between, bias)
 

@@ -158,6 +158,8 @@ def test_the_prior_is_fused_in_half_precision_alone(prior, randomise):
     with torch.autocast(DEVICE, torch.float16):  # an interpreter has no bfloat16
         assert fused_blocks.PackedText is type(prior.text_context(states, None, 3, dropped))
         found = controlled(prior, adapter, noisy, step, states, None, control, 0.5, dropped)
+        with torch.no_grad():
+            close(controlled(prior, adapter, noisy, step, states, None, control, 0.5, dropped), plain.detach(), 0.01)
     close(found, plain, 0.01)
     parameters = [*prior.parameters(), *adapter.parameters()]
     for one, other in zip(torch.autograd.grad(found.sum(), parameters), torch.autograd.grad(plain.sum(), parameters), strict=True):
