@@ -68,11 +68,11 @@ def make_ours() -> tuple[Prior, ControlAdapter]:
 
 
 def measure_ours(batches: list[int], tokens: int, repeats: int, guided_share: float = 1.0, fp8: bool = False) -> list[dict[str, Any]]:
-    """Latency and throughput of `Sampler(fast=True)`, and how near bf16 on the fast path is to fp32 on the plain one."""
+    """Latency and throughput of `Sampler(fast=True)`, and how near the fast path is to fp32 on the plain one."""
     prior, adapter = make_ours()
     diffusion = Diffusion(DiffusionParams(), setting.PAPER.dim)
     given = queries(max(batches), tokens)
-    options = {"guided_share": guided_share}
+    options, kind = {"guided_share": guided_share}, "fp8" if fp8 else "bf16"
     reference = Sampler(prior, adapter, diffusion, STEPS, GAMMA, **options).sample(*given, cached=False)
     prior.bfloat16(), adapter.bfloat16()
     sampler, rows, drawn = Sampler(prior, adapter, diffusion, STEPS, GAMMA, fast=True, fp8=fp8, **options), [], {}
@@ -83,15 +83,14 @@ def measure_ours(batches: list[int], tokens: int, repeats: int, guided_share: fl
         drawn[size] = call()
         cosine = F.cosine_similarity(drawn[size], reference[:size], dim=-1).min()
         rows.append({
-            "model": "ours: prior and adapter, guidance and control, bf16", "text_tokens": tokens, "guided_share": guided_share, "fp8": fp8,
-            **taken,
+            "model": f"ours: prior and adapter, guidance and control, {kind}", "text_tokens": tokens, "guided_share": guided_share, **taken,
             "least_cosine_with_fp32_plain": round(float(cosine), 6),
         })
         print(json.dumps(rows[-1]), flush=True)
     least, most = min(batches), max(batches)
     if least < most:
         alike = F.cosine_similarity(drawn[least], drawn[most][:least], dim=-1).min()
-        rows.append({"model": f"ours: the same queries at batch {least} and {most}, bf16", "least_cosine": round(float(alike), 6)})
+        rows.append({"model": f"ours: the same queries at batch {least} and {most}, {kind}", "least_cosine": round(float(alike), 6)})
         print(json.dumps(rows[-1]), flush=True)
     return rows
 
