@@ -169,7 +169,8 @@ class _Block(torch.autograd.Function):
             products = Bits8(_named(*given), dtype, **asked, scaling=scaling)
         biases = Biases(stacked(together[count : 2 * count], dtype), own_bias, query_bias, cross_bias, inner_bias)
         made = _forward(products, (hidden, branch, bias, gate), added, modulation, pairs, text, biases, heads)
-        ctx.made = made._replace(branch=None, first=_without_tokens(made.first), third=None)
+        first, second = (normed._replace(tokens=None) for normed in (made.first, made.second))  # `kept` has what is needed of them
+        ctx.made = made._replace(first=first, second=second, third=None, branch=None)
         ctx.products, ctx.text, ctx.sizes, ctx.added = products, text._replace(states=None), sizes, added
         ctx.save_for_backward(branch, bias, gate, modulation, pairs, *biases[1:], *made.third[:1], *made.third[2:])
         return made.third.stream, made.branch
@@ -316,11 +317,6 @@ def _named(inward: Sequence[Tensor], *others: Tensor, dtype: torch.dtype | None 
     """The weights of a block's products, in `dtype` or as they are."""
     names = "inward", "own_out", "query", "cross_out", "inner", "outer"
     return {name: stacked(part, dtype or part[0].dtype) for name, part in zip(names, (inward, *([other] for other in others)), strict=True)}
-
-
-def _without_tokens(normed: norm.Normed) -> norm.Normed:
-    """The backward pass has no use for them but where products keep them."""
-    return normed._replace(tokens=None)
 
 
 def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

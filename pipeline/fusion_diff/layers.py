@@ -174,14 +174,7 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, M, D] -> [B, M, D]."""
-        if tokens.is_cuda and not torch.is_grad_enabled():
-            return self.outer(self.activated(tokens))
         return self.outer(F.gelu(self.inner(tokens), approximate="tanh"))
-
-    def activated(self, tokens: Tensor) -> Tensor:
-        """The inner layer with its activation, [B, M, D] -> [B, M, E], as one kernel of a GPU; without gradients."""
-        made = torch._addmm_activation(self.inner.bias, tokens.flatten(0, 1), self.inner.weight.t(), use_gelu=True)  # tanh form
-        return made.unflatten(0, tokens.shape[:2])
 
 
 class BlockBody(nn.Module):

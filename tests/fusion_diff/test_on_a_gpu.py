@@ -95,15 +95,6 @@ def test_projections_that_a_gpu_computes_as_one_are_the_layers(prior, kind):
         close(one, other, 1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gelu_in_the_product_is_the_feed_forward(prior, dtype):
-    layer = prior.blocks[0].body.feed_forward.to(dtype)
-    tokens = torch.randn(3, 16, SIZES.width, device=DEVICE, dtype=dtype)
-    with torch.no_grad():
-        fused = layer(tokens)
-    close(fused.float(), layer(tokens).float(), 1e-5 if dtype == torch.float32 else 1e-2)
-
-
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_fused_training_step_is_the_plain_one(stage, prior, adapter, diffusion, texts):
     """For several numbers of dropped texts, as rows of their own and as a mask; no further from fp32 than plain operators in bfloat16."""
