@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from omegaconf import OmegaConf
 
-from pipeline.ablation.run import FOLDER, run_tables
-from pipeline.ablation.tables import TABLES, read_tables
-from pipeline.app.errors import clear_errors
 from pipeline.config import load_params
+from pipeline.errors import clear_errors
+from pipeline.experiments.ablation.run import FOLDER, run_tables
+from pipeline.experiments.ablation.tables import TABLES, read_tables
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -24,7 +24,9 @@ def main(
     jobs: Annotated[int, typer.Option(help="Cells trained at a time, each with runtime.threads threads.", min=1)] = 1,
     recipe: Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="Change ablations.recipe.")] = [],  # noqa: B006
     tables: Annotated[Path, typer.Option(help="The tables' definitions.")] = TABLES,
-    out: Annotated[Path, typer.Option(help="Where a table's results are kept; what is there already is not trained again.")] = FOLDER,
+    out: Annotated[
+        Path, typer.Option(help="Where a table's results are kept; what is there already is not trained again.")
+    ] = FOLDER,
 ) -> None:
     """Train and score the configurations of one or more tables; go on where an earlier run was cut off."""
     params, defined = load_params(), read_tables(tables)

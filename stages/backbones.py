@@ -9,21 +9,23 @@ from typing import Annotated
 import torch
 import typer
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import write_atomically
 from pipeline.backbones.clip import ClipTask, build_clip, clip_tokenizer
 from pipeline.backbones.corpus import load_corpus
 from pipeline.backbones.mllm import MllmTask
 from pipeline.config import Params, as_dict, load_params
-from pipeline.encoders.qwen import build_model, make_processor, save_model, train_tokenizer
+from pipeline.encoders.mllm.qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.encoders.text import locate
+from pipeline.errors import run_stage
 from pipeline.training import train
 from pipeline.training.loop import log_csv, make_accelerator
 
 FOLDER = Path("models/backbones")
 
 
-def main(only: Annotated[str, typer.Option(help="Train just this one: mllm or clip.")] = "", folder: Path = FOLDER) -> None:
+def main(
+    only: Annotated[str, typer.Option(help="Train just this one: mllm or clip.")] = "", folder: Path = FOLDER
+) -> None:
     params = load_params()
     corpus = load_corpus("data/pairs", "data/triplets/all", locate(params.text_encoder.path))
     prompts = [params.encoder.target_prompt, params.encoder.caption_prompt, params.encoder.chat_template] * 100
@@ -39,7 +41,15 @@ def train_mllm(params: Params, corpus, tokenizer, folder: Path) -> None:
     device = make_accelerator(sizes, params.runtime.device).device
     model = build_model(sizes, tokenizer).to(device)
     task = MllmTask(model, tokenizer, corpus, sizes, params.encoder, device)
-    log = train(task, sizes, seed=params.seed, folder=f"{folder}.run", identity=as_dict(sizes), device=params.runtime.device, title="mllm")
+    log = train(
+        task,
+        sizes,
+        seed=params.seed,
+        folder=f"{folder}.run",
+        identity=as_dict(sizes),
+        device=params.runtime.device,
+        title="mllm",
+    )
     with write_atomically(folder) as aside:
         save_model(aside, model, make_processor(tokenizer, sizes, params.data.image_size))
         (aside / "training.csv").write_text(log_csv(log))
@@ -52,7 +62,15 @@ def train_clip(params: Params, corpus, tokenizer, folder: Path) -> None:
     device = make_accelerator(sizes, params.runtime.device).device
     encoder = build_clip(sizes, clip_tokenizer(tokenizer))
     task = ClipTask(encoder, corpus, device)
-    log = train(task, sizes, seed=params.seed, folder=f"{folder}.run", identity=as_dict(sizes), device=params.runtime.device, title="clip")
+    log = train(
+        task,
+        sizes,
+        seed=params.seed,
+        folder=f"{folder}.run",
+        identity=as_dict(sizes),
+        device=params.runtime.device,
+        title="clip",
+    )
     encoder.half().save(folder)
     (folder / "training.csv").write_text(log_csv(log))
     shutil.rmtree(f"{folder}.run", ignore_errors=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
+from pipeline.errors import run_stage
 from pipeline.retrieval import build_index
 from pipeline.retrieval.index import RECALL
 from pipeline.runtime import set_up

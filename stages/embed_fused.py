@@ -1,21 +1,27 @@
-"""embed_fused: pictures, captions and triplets -> data/fused: f_M's embeddings and E_text's token states."""
+"""embed_fused: images, captions and triplets -> data/fused: f_M's embeddings and E_text's token states."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import ShardSet, schemas, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
-from pipeline.encoders import mllm, text
-from pipeline.encoders.job import job_options, run_condition_job, run_embedding_job
-from pipeline.encoders.readers import ImageStore, PairReader, TripletReader, triplet_images
-from pipeline.encoders.rejected import rejected_images
+from pipeline.encoders import text
+from pipeline.encoders.embedding.job import job_options, run_condition_job, run_embedding_job
+from pipeline.encoders.embedding.readers import ImageStore, PairReader, TripletReader, triplet_images
+from pipeline.encoders.embedding.rejected import rejected_images
+from pipeline.encoders.mllm import interface as mllm
+from pipeline.errors import run_stage
 from pipeline.runtime import set_up
 from pipeline.text.captions import training_caption
 
-IMAGES, TEXTS, TRIPLETS, FUSED = Path("data/pairs/images"), Path("data/texts/pairs"), Path("data/triplets/sampled"), Path("data/fused")
+IMAGES, TEXTS, TRIPLETS, FUSED = (
+    Path("data/pairs/images"),
+    Path("data/texts/pairs"),
+    Path("data/triplets/sampled"),
+    Path("data/fused"),
+)
 MANY = 10_000
 """Rows a shard where many inputs of a shard are equal: those are encoded once."""
 
@@ -40,7 +46,10 @@ def main() -> None:
 
     e_text = text.TextEncoder(params.text_encoder, params.runtime.device)
     conditions = text.identity(params.text_encoder) | inputs
-    captions, instructions = PairReader(None, texts, training_caption, unreadable), TripletReader(triplets, "instruction", skip=unreadable)
+    captions, instructions = (
+        PairReader(None, texts, training_caption, unreadable),
+        TripletReader(triplets, "instruction", skip=unreadable),
+    )
     if params.text_encoder.while_training:
         write_table(FUSED / "pairs_text", schemas.conditions(params.text_encoder.dim).empty_table(), conditions)
     else:

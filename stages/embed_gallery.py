@@ -1,23 +1,23 @@
-"""embed_gallery: every benchmark's pictures -> data/gallery/<benchmark>/<space>."""
+"""embed_gallery: every benchmark's images -> data/gallery/<benchmark>/<space>."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import ShardSet, sha256_file
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.benchmarks import find_benchmarks
 from pipeline.config import load_params
 from pipeline.diffcomp import load_diffcomp
-from pipeline.diffcomp.files import backbone_identity, variant_identity
-from pipeline.encoders.dual import load_dual_encoder
-from pipeline.encoders.gallery import embed_gallery
-from pipeline.encoders.job import job_options, run_embedding_job
-from pipeline.encoders.mllm import identity, open_mllm
-from pipeline.encoders.pictures import Pictures
-from pipeline.encoders.readers import ImageReader
+from pipeline.diffcomp.checkpoints import backbone_identity, variant_identity
+from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.embedding.dual_gallery import embed_gallery
+from pipeline.encoders.embedding.job import job_options, run_embedding_job
+from pipeline.encoders.embedding.readers import ImageReader
+from pipeline.encoders.image_source import ImageTable
+from pipeline.encoders.mllm.interface import identity, open_mllm
+from pipeline.errors import run_stage
+from pipeline.retrieval.benchmarks import find_benchmarks
 from pipeline.runtime import device, set_up
 
 FOLDER, DIFFCOMP = Path("data/gallery"), Path("models/diffcomp")
@@ -36,7 +36,9 @@ def main() -> None:
     for benchmark in benchmarks:
         made_of = identity(encoder, images=sha256_file(benchmark.images / MANIFEST))
         reader = ImageReader(ShardSet.open(benchmark.images))
-        run_embedding_job(reader, f_m, FOLDER / benchmark.name / "fused", made_of, encoder.batch_size, **job_options(encoder))
+        run_embedding_job(
+            reader, f_m, FOLDER / benchmark.name / "fused", made_of, encoder.batch_size, **job_options(encoder)
+        )
 
     base = params.diffcomp
     clip = load_dual_encoder(base.backbone, base.pretrained)
@@ -48,7 +50,9 @@ def main() -> None:
         dual.eval().to(device(params.runtime))
         for benchmark in benchmarks:
             made_of = made_by | {"images": sha256_file(benchmark.images / MANIFEST), "batch_size": encoder.batch_size}
-            embed_gallery(dual, Pictures(benchmark.images), FOLDER / benchmark.name / space, made_of, encoder.batch_size)
+            embed_gallery(
+                dual, ImageTable(benchmark.images), FOLDER / benchmark.name / space, made_of, encoder.batch_size
+            )
 
 
 if __name__ == "__main__":

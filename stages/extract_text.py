@@ -1,16 +1,16 @@
-"""extract_text: pictures and short captions -> data/texts: long captions from f_M, phrases of all."""
+"""extract_text: images and short captions -> data/texts: long captions from f_M, phrases of all."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import ShardSet, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
-from pipeline.encoders.job import job_options, run_job
-from pipeline.encoders.mllm import identity, open_mllm
-from pipeline.encoders.readers import PairReader, captions_by_image
+from pipeline.encoders.embedding.job import job_options, run_job
+from pipeline.encoders.embedding.readers import PairReader, captions_by_image
+from pipeline.encoders.mllm.interface import identity, open_mllm
+from pipeline.errors import run_stage
 from pipeline.runtime import set_up
 from pipeline.text.captions import caption_job, captioning, merged, takes_long, without_caption
 from pipeline.text.phrases import PhraseParser
@@ -26,11 +26,18 @@ def main() -> None:
     images, pairs = ShardSet.open(IMAGES), ShardSet.open(PAIRS)
     choice = {"long_share": params.captions.long_share, "seed": params.seed}
     made_of = choice | identity(
-        encoder, inputs={str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, PAIRS)},
-        chat_template=encoder.chat_template, caption_prompt=encoder.caption_prompt, max_new_tokens=encoder.max_new_tokens,
+        encoder,
+        inputs={str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, PAIRS)},
+        chat_template=encoder.chat_template,
+        caption_prompt=encoder.caption_prompt,
+        max_new_tokens=encoder.max_new_tokens,
         batch_size=encoder.batch_size,
     )
-    short = {image_id for image_id, found in captions_by_image(pairs) if not (takes_long(image_id, **choice) or without_caption(found))}
+    short = {
+        image_id
+        for image_id, found in captions_by_image(pairs)
+        if not (takes_long(image_id, **choice) or without_caption(found))
+    }
     reader = PairReader(images, pairs, captioning(encoder), skip=short)
     generated = []
     if len(reader):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import write_table
 from pipeline.config import PUBLIC_BENCHMARKS, ParameterError, Params, as_dict, load_params
+from pipeline.errors import run_stage
 from pipeline.sources import web
 from pipeline.sources.benchmarks.tables import public_tables
 from pipeline.sources.emoji import build_tables
@@ -36,7 +36,11 @@ def emoji(params: Params) -> None:
     identity = {
         "source": "emoji-cir",
         "packages": [f"{package.name}@{package.version}" for package in PACKAGES],
-        "data": {name: value for name, value in as_dict(params.data).items() if name not in ("benchmarks", "web", *PUBLIC_BENCHMARKS)},
+        "data": {
+            name: value
+            for name, value in as_dict(params.data).items()
+            if name not in ("benchmarks", "web", *PUBLIC_BENCHMARKS)
+        },
         "seed": params.seed,
     }
     for folder, table in build_tables(params.data, params.seed).items():

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import ShardSet, sha256_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import WEIGHTS
-from pipeline.benchmarks import BenchmarkFolder, find_benchmarks
 from pipeline.config import as_dict, load_params, load_profile
+from pipeline.errors import run_stage
 from pipeline.report import Benchmark, PublicAnswers, ReportInputs, build_report, changed_parameters
 from pipeline.report.indexes import index_metrics
 from pipeline.report.look import look_at
 from pipeline.report.sweeps import LABELS
+from pipeline.retrieval.benchmarks import BenchmarkFolder, find_benchmarks
 from pipeline.runtime import set_up
 
-RETRIEVED, INDEX, MODELS, FOLDER, LOG = Path("data/retrieved"), Path("data/index"), Path("models"), Path("reports"), "training.csv"
+RETRIEVED, INDEX, MODELS, FOLDER, LOG = (
+    Path("data/retrieved"),
+    Path("data/index"),
+    Path("models"),
+    Path("reports"),
+    "training.csv",
+)
 
 
 def main() -> None:
@@ -27,31 +33,54 @@ def main() -> None:
     benchmarks = [answers_of(folder) for folder in shown]
     losses = {"prior": MODELS / "prior" / LOG, "control_adapter": MODELS / "control" / LOG}
     losses |= {name: MODELS / "diffcomp" / name / LOG for name in params.diffcomp_variants}
-    build_report(ReportInputs(
-        benchmarks, FOLDER, params.profile, changed=changed_parameters(as_dict(params), as_dict(load_profile(params.profile))),
-        losses=losses, descriptions=descriptions_of(benchmarks[0].name), index=index_metrics(INDEX),
-        sweeps=FOLDER / "sweeps", weights={name: sha256_file(MODELS / name / WEIGHTS) for name in ("prior", "control")},
-        look=look_at(params, shown[0].path / "queries", shown[0].images), used={name: getattr(params.retrieve, name) for name in LABELS},
-        ablations=FOLDER / "ablations", seed=params.seed, bootstrap=params.report.bootstrap, page_megabytes=params.report.page_megabytes,
-        public=[public_answers_of(folder) for folder in found if folder.public],
-        backbones={"fused": params.encoder.path, "clip": params.diffcomp.backbone}
-        | {name: variant.backbone for name, variant in params.variants().items()},
-    ))
+    build_report(
+        ReportInputs(
+            benchmarks,
+            FOLDER,
+            params.profile,
+            changed=changed_parameters(as_dict(params), as_dict(load_profile(params.profile))),
+            losses=losses,
+            descriptions=descriptions_of(benchmarks[0].name),
+            index=index_metrics(INDEX),
+            sweeps=FOLDER / "sweeps",
+            weights={name: sha256_file(MODELS / name / WEIGHTS) for name in ("prior", "control")},
+            look=look_at(params, shown[0].path / "queries", shown[0].images),
+            used={name: getattr(params.retrieve, name) for name in LABELS},
+            ablations=FOLDER / "ablations",
+            seed=params.seed,
+            bootstrap=params.report.bootstrap,
+            page_megabytes=params.report.page_megabytes,
+            public=[public_answers_of(folder) for folder in found if folder.public],
+            backbones={"fused": params.encoder.path, "clip": params.diffcomp.backbone}
+            | {name: variant.backbone for name, variant in params.variants().items()},
+        )
+    )
 
 
 def answers_of(folder: BenchmarkFolder) -> Benchmark:
     out = RETRIEVED / folder.name
     genecis = folder.path / "genecis" if "genecis" in folder.query_sets else None
     return Benchmark(
-        folder.name, folder.path / "queries", out / "rankings", folder.images, genecis, genecis and out / "genecis", out / "similarities",
+        folder.name,
+        folder.path / "queries",
+        out / "rankings",
+        folder.images,
+        genecis,
+        genecis and out / "genecis",
+        out / "similarities",
     )
 
 
 def public_answers_of(folder: BenchmarkFolder) -> PublicAnswers:
     aspects = folder.path / "aspects"
     return PublicAnswers(
-        folder.name, folder.public, folder.identity["split"], folder.path / "queries", RETRIEVED / folder.name / "rankings",
-        aspects if (aspects / MANIFEST).is_file() else None, folder.private,
+        folder.name,
+        folder.public,
+        folder.identity["split"],
+        folder.path / "queries",
+        RETRIEVED / folder.name / "rankings",
+        aspects if (aspects / MANIFEST).is_file() else None,
+        folder.private,
     )
 
 

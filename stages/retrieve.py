@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import schemas, write_table
-from pipeline.benchmarks import QUERY_SETS, find_benchmarks
-from pipeline.cirevl import CirevlQueries, ReferenceCaptions, answers_of
 from pipeline.config import ParameterError, as_dict, load_params
-from pipeline.encoders.pictures import Pictures
-from pipeline.methods import CLIP, DualEncoderQueries, FusionDiffQueries, open_space
+from pipeline.encoders.image_source import ImageTable
+from pipeline.errors import run_stage
+from pipeline.query.cirevl import CirevlQueries, ReferenceCaptions, answers_of
+from pipeline.query.methods import CLIP, DualEncoderQueries, FusionDiffQueries, open_space
 from pipeline.retrieval import Query, rank_queries, read_queries, target_similarities, write_rankings
+from pipeline.retrieval.benchmarks import QUERY_SETS, find_benchmarks
 from pipeline.retrieval.submissions import DEPTH, write_submissions
 from pipeline.runtime import set_up
 
@@ -27,13 +27,15 @@ def main() -> None:
     set_up(params.runtime, params.seed)
     benchmarks = find_benchmarks()
     if params.retrieve.top_k < DEPTH and any(benchmark.private for benchmark in benchmarks):
-        raise ParameterError(f"retrieve.top_k: {params.retrieve.top_k} is less than the {DEPTH} that the benchmarks' servers ask for")
+        raise ParameterError(
+            f"retrieve.top_k: {params.retrieve.top_k} is less than the {DEPTH} that the benchmarks' servers ask for"
+        )
     fusion_diff, diffcomp = FusionDiffQueries.load(params), DualEncoderQueries.load(params)
     captions = ReferenceCaptions(params, fusion_diff.mllm)
     cirevl = CirevlQueries(params, captions, fusion_diff.descriptions, diffcomp.backbone, diffcomp.spaces[CLIP])
     made_by = {"retrieve": as_dict(params.retrieve), "seed": params.seed}
     for benchmark in benchmarks:
-        pictures, out, similarities = Pictures(benchmark.images), FOLDER / benchmark.name, []
+        pictures, out, similarities = ImageTable(benchmark.images), FOLDER / benchmark.name, []
         for query_set in benchmark.query_sets:
             queries = captions.with_concepts(read_queries(benchmark.path / query_set), pictures)
             for family, method, query in answers_of((fusion_diff, diffcomp, cirevl), queries, pictures):

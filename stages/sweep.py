@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.app.errors import run_stage
 from pipeline.config import ParameterError, load_params
+from pipeline.errors import run_stage
+from pipeline.experiments.sweep import SWEPT, SweepPaths, run_sweep
 from pipeline.runtime import set_up
-from pipeline.sweep import SWEPT, SweepPaths, run_sweep
 
 FOLDER = Path("reports/sweeps")
 

@@ -6,13 +6,20 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import sha256_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
+from pipeline.errors import run_stage
 from pipeline.fusion_diff import ControlAdapter, ControlTask
-from pipeline.fusion_diff.files import check_same_ids, load_prior, open_conditions, open_vectors, prior_hash, save_control
+from pipeline.fusion_diff.checkpoints import (
+    check_same_ids,
+    load_prior,
+    open_conditions,
+    open_vectors,
+    prior_hash,
+    save_control,
+)
 from pipeline.runtime import device, set_up
 from pipeline.training import train
 from pipeline.training.loop import log_csv
@@ -25,7 +32,9 @@ def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
     identity = {
-        "control": as_dict(params.control), "seed": params.seed, "prior": prior_hash(PRIOR),
+        "control": as_dict(params.control),
+        "seed": params.seed,
+        "prior": prior_hash(PRIOR),
         "triplets": [sha256_file(folder / MANIFEST) for folder in (QUERIES, TARGETS, TEXTS)],
     }
     origin = Origin(Path("models/.made/control.json"), identity, ("artifacts", "fusion_diff", "runtime", "training"))
@@ -37,7 +46,10 @@ def main() -> None:
     text, _ = open_conditions(TEXTS, ids)  # the encoded edit texts
     prior, diffusion = load_prior(PRIOR)
     adapter = ControlAdapter(prior)
-    speed = {name: getattr(params.control, name) and device(params.runtime) == "cuda" for name in ("fused", "fp8", "cuda_graph")}
+    speed = {
+        name: getattr(params.control, name) and device(params.runtime) == "cuda"
+        for name in ("fused", "fp8", "cuda_graph")
+    }
     task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg, **speed)
     where = {"folder": FOLDER, "device": params.runtime.device, "title": "control adapter"}
     log = train(task, params.control, seed=params.seed, identity=identity, **where)

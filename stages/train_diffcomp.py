@@ -1,4 +1,4 @@
-"""train_diffcomp: captioned pictures and the CLIP backbone -> models/diffcomp/<variant>."""
+"""train_diffcomp: captioned images and the CLIP backbone -> models/diffcomp/<variant>."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import ShardSet, sha256_file
-from pipeline.artifacts.files import settle_only
+from pipeline.artifacts.atomic import settle_only
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, Params, as_dict, load_params
 from pipeline.diffcomp import save_diffcomp
-from pipeline.diffcomp.files import backbone_identity
+from pipeline.diffcomp.checkpoints import backbone_identity
 from pipeline.diffcomp.tuning import fine_tune, new_task
-from pipeline.encoders.pictures import Pictures
+from pipeline.encoders.image_source import ImageTable
+from pipeline.errors import run_stage
 from pipeline.runtime import set_up
 from pipeline.text.phrases import nouns
 from pipeline.training.loop import log_csv
@@ -30,15 +30,21 @@ def main() -> None:
     variants = params.variants()
     settle_only(FOLDER, variants)
     rows = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
-    pictures = Pictures(IMAGES)
+    pictures = ImageTable(IMAGES)
     for name, variant in variants.items():
         train_variant(FOLDER / name, variant, params, rows, pictures)
 
 
-def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: list[dict], pictures: Pictures) -> None:
+def train_variant(
+    folder: Path, variant: DiffCompParams, params: Params, rows: list[dict], pictures: ImageTable
+) -> None:
     identity = {
-        "diffcomp": as_dict(variant), "seed": params.seed, "images": sha256_file(IMAGES / MANIFEST), "texts": sha256_file(TEXTS / MANIFEST),
-        "text_encoder": params.text_encoder.path, **backbone_identity(variant.backbone, variant.pretrained),
+        "diffcomp": as_dict(variant),
+        "seed": params.seed,
+        "images": sha256_file(IMAGES / MANIFEST),
+        "texts": sha256_file(TEXTS / MANIFEST),
+        "text_encoder": params.text_encoder.path,
+        **backbone_identity(variant.backbone, variant.pretrained),
     }
     code = ("artifacts", "diffcomp", "encoders", "runtime", "text", "training")
     origin = Origin(Path("models/.made", f"{folder.name}.json"), identity, code)
@@ -47,9 +53,16 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
     torch.manual_seed(params.seed)  # a variant does not depend on those before it
     captions, phrases, images = ([row[name] for row in rows] for name in ("caption", "phrases", "image_id"))
     task = new_task(
-        variant, params, lambda side: pictures.pixels(images, side), captions, phrases, lambda: nouns(captions, params.captions),
+        variant,
+        params,
+        lambda side: pictures.pixels(images, side),
+        captions,
+        phrases,
+        lambda: nouns(captions, params.captions),
     )
-    log = fine_tune(task, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name)
+    log = fine_tune(
+        task, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name
+    )
     if PartialState().is_main_process:
         save_diffcomp(folder, task.model, log_csv(log), origin)
 

@@ -7,17 +7,17 @@ from typing import Any
 
 from accelerate import PartialState
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import ShardSet, sha256_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import Params, as_dict, load_params
-from pipeline.encoders.readers import PairReader
-from pipeline.encoders.rejected import rejected_images
+from pipeline.encoders.embedding.readers import PairReader
+from pipeline.encoders.embedding.rejected import rejected_images
 from pipeline.encoders.text import TextEncoder, identity
+from pipeline.errors import run_stage
 from pipeline.fusion_diff import Diffusion, EncodedConditions, Prior, PriorSizes, PriorTask
+from pipeline.fusion_diff.checkpoints import Ids, check_same_ids, open_conditions, open_vectors, save_prior
 from pipeline.fusion_diff.conditions import Texts
-from pipeline.fusion_diff.files import Ids, check_same_ids, open_conditions, open_vectors, save_prior
 from pipeline.runtime import device, set_up
 from pipeline.text.captions import training_caption
 from pipeline.training import train
@@ -41,18 +41,36 @@ def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
     trained_on = {
-        "prior": as_dict(params.prior), "text_encoder": as_dict(params.text_encoder), "seed": params.seed,
-        "pairs": sha256_file(PAIRS / MANIFEST), "texts": sha256_file((CAPTIONS if params.text_encoder.while_training else TEXTS) / MANIFEST)
+        "prior": as_dict(params.prior),
+        "text_encoder": as_dict(params.text_encoder),
+        "seed": params.seed,
+        "pairs": sha256_file(PAIRS / MANIFEST),
+        "texts": sha256_file((CAPTIONS if params.text_encoder.while_training else TEXTS) / MANIFEST),
     }
-    origin = Origin(Path("models/.made/prior.json"), trained_on, ("artifacts", "encoders", "fusion_diff", "runtime", "text", "training"))
+    origin = Origin(
+        Path("models/.made/prior.json"),
+        trained_on,
+        ("artifacts", "encoders", "fusion_diff", "runtime", "text", "training"),
+    )
     if origin.made(FOLDER):
         return
     ids, z0, embedded = open_vectors(PAIRS)
     text, encoded = read_texts(params, ids)
     sizes = PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens)
-    speed = {name: getattr(params.prior, name) and device(params.runtime) == "cuda" for name in ("fused", "fp8", "cuda_graph")}
+    speed = {
+        name: getattr(params.prior, name) and device(params.runtime) == "cuda"
+        for name in ("fused", "fp8", "cuda_graph")
+    }
     task = PriorTask(Prior(sizes), Diffusion(params.prior.diffusion, sizes.dim), z0, text, params.prior.p_cfg, **speed)
-    log = train(task, params.prior, seed=params.seed, folder=FOLDER, identity=trained_on, device=params.runtime.device, title="prior")
+    log = train(
+        task,
+        params.prior,
+        seed=params.seed,
+        folder=FOLDER,
+        identity=trained_on,
+        device=params.runtime.device,
+        title="prior",
+    )
     if isinstance(text, EncodedConditions):
         text.encoder.warn_truncated()
     if PartialState().is_main_process:

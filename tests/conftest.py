@@ -5,7 +5,9 @@ import shutil
 from importlib.util import find_spec
 
 if find_spec("triton") is not None and shutil.which("nvidia-smi") is None:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU; Triton has to know before anything imports it
+    os.environ.setdefault(
+        "TRITON_INTERPRET", "1"
+    )  # kernels run without a GPU; Triton has to know before anything imports it
 
 # isort: split
 import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
@@ -23,7 +25,10 @@ hypothesis.settings.load_profile("repeatable")
 
 
 LONG = (
-    "tests/stages/test_smoke.py", "tests/app/test_demo_page.py", "tests/app/test_controls_on_emoji.py", "tests/stages/test_public_smoke.py",
+    "tests/stages/test_smoke.py",
+    "tests/app/test_demo_page.py",
+    "tests/app/test_controls_on_emoji.py",
+    "tests/stages/test_public_smoke.py",
 )
 
 
@@ -31,7 +36,9 @@ LONG = (
 def pytest_collection_modifyitems(config, items):
     """Where several processes share the files, the long ones begin first, so that none is waited for at the end."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG)))
+        items.sort(
+            key=lambda item: next((place for place, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG))
+        )
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,4 +1,4 @@
-"""The four public benchmarks in miniature: the official layouts and file names, tiny pictures, a few queries."""
+"""The four public benchmarks in miniature: the official layouts and file names, tiny images, a few queries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 IMAGES = 56
-"""Pictures a gallery: enough for lists of 50 without the reference."""
+"""Images a gallery: enough for lists of 50 without the reference."""
 
 
 def write_all(root: Path, queries: int = 4) -> dict[str, Path]:
@@ -20,7 +20,7 @@ def write_all(root: Path, queries: int = 4) -> dict[str, Path]:
     return {write.__name__[1:]: root / write.__name__[1:] for write in (_fashioniq, _cirr, _circo, _genecis)}
 
 
-def picture(path: Path, number: int, size: tuple[int, int] = (12, 10)) -> None:
+def make_image(path: Path, number: int, size: tuple[int, int] = (12, 10)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (number * 4 % 256, 255 - number * 3 % 256, number * 11 % 256)).save(path)
 
@@ -34,7 +34,7 @@ def _fashioniq(root: Path, queries: int, rng: random.Random) -> None:
     for start, category in enumerate(("dress", "shirt", "toptee")):
         names = [f"B00{start}{number:06d}" for number in range(IMAGES)]
         for number, name in enumerate(names):
-            picture(root / "images" / f"{name}.{'jpg' if number % 2 else 'png'}", number + start)
+            make_image(root / "images" / f"{name}.{'jpg' if number % 2 else 'png'}", number + start)
         pairs = [rng.sample(names, 2) for _ in range(queries)]
         captions = [["is solid red.", "" if number == 1 else "has a hat "] for number in range(queries)]
         rows = [{"target": b, "candidate": a, "captions": texts} for (a, b), texts in zip(pairs, captions, strict=True)]
@@ -46,13 +46,15 @@ def _cirr(root: Path, queries: int, rng: random.Random) -> None:
     for split, folder in (("val", "dev"), ("test1", "test1")):
         names = [f"{folder}-{number}-0-img0" for number in range(IMAGES)]
         for number, name in enumerate(names):
-            picture(root / folder / f"{name}.png", number)
+            make_image(root / folder / f"{name}.png", number)
         rows = []
         for number in range(queries):
             members = rng.sample(names, 6)
             group = {"id": number, "members": sorted(members)}
             row = {"pairid": 100 + number, "reference": members[0], "caption": "a red ball", "img_set": group}
-            rows.append(row if split == "test1" else row | {"target_hard": members[1], "target_soft": {members[1]: 1.0}})
+            rows.append(
+                row if split == "test1" else row | {"target_hard": members[1], "target_soft": {members[1]: 1.0}}
+            )
         dump(root / "captions" / f"cap.rc2.{split}.json", rows)
         dump(root / "image_splits" / f"split.rc2.{split}.json", {name: f"./{folder}/{name}.png" for name in names})
 
@@ -60,12 +62,17 @@ def _cirr(root: Path, queries: int, rng: random.Random) -> None:
 def _circo(root: Path, queries: int, rng: random.Random) -> None:
     numbers = [100_000 + 7 * number for number in range(IMAGES)]
     for number, image_id in enumerate(numbers):
-        picture(root / "COCO2017_unlabeled" / "unlabeled2017" / f"{image_id:012d}.jpg", number)
+        make_image(root / "COCO2017_unlabeled" / "unlabeled2017" / f"{image_id:012d}.jpg", number)
     for split in ("val", "test"):
         rows = []
         for number in range(queries):
             reference, *truths = rng.sample(numbers, 5)
-            row = {"id": number, "reference_img_id": reference, "relative_caption": "is a cat with a hat", "shared_concept": "a cat"}
+            row = {
+                "id": number,
+                "reference_img_id": reference,
+                "relative_caption": "is a cat with a hat",
+                "shared_concept": "a cat",
+            }
             aspects = ["addition", "negation"][: 1 + number % 2]
             targets = {"target_img_id": truths[0], "gt_img_ids": truths[: 1 + number % 4], "semantic_aspects": aspects}
             rows.append(row if split == "test" else row | targets)
@@ -74,8 +81,8 @@ def _circo(root: Path, queries: int, rng: random.Random) -> None:
 
 def _genecis(root: Path, queries: int, rng: random.Random) -> None:
     for number in range(20):
-        picture(root / "val2017" / f"{number + 1:012d}.jpg", number)
-        picture(root / ("VG_100K", "VG_100K_2")[number % 2] / f"{number + 500}.jpg", number, (40, 30))
+        make_image(root / "val2017" / f"{number + 1:012d}.jpg", number)
+        make_image(root / ("VG_100K", "VG_100K_2")[number % 2] / f"{number + 500}.jpg", number, (40, 30))
     for verb in ("focus", "change"):
         for what in ("attribute", "object"):
             rows = []

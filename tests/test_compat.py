@@ -14,8 +14,12 @@ def python(code, tmp_path, **environment):
     """What a fresh process prints, started outside the checkout."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     child = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=clean | {"PYTHONPATH": str(ROOT)} | environment,
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=clean | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert child.returncode == 0, child.stderr
     return child.stdout.strip()

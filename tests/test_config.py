@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from pipeline.artifacts import read_json
 from pipeline.config import ParameterError, as_dict, load_params, load_profile, params_from_dict
-from pipeline.encoders.clip import CLIP_CONFIG, ClipEncoder, build_clip
-from pipeline.encoders.patch_grid import patch_grid
+from pipeline.config.patch_grid import patch_grid
+from pipeline.encoders.dual.clip import CLIP_CONFIG, ClipEncoder, build_clip
 
 ROOT = Path(__file__).parents[1]
 PROFILES = ("offline", "smoke", "paper")
@@ -32,27 +32,30 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
     return names
 
 
-@pytest.mark.parametrize(("values", "name"), [
-    ({"nope": 1}, "nope"),
-    ({"prior": {"lrr": 1e-3}}, "prior.lrr"),
-    ({"prior": {"lr": "fast"}}, "prior.lr"),
-    ({"prior": {"diffusion": {"train_steps": 1.5}}}, "prior.diffusion.train_steps"),
-    ({"prior": {"grid": 5}}, "prior.grid"),
-    ({"prior": 3}, "prior"),
-    ({"data": {"triplets": [1]}}, "data.triplets"),
-    ({"diffcomp": {"text": "sentence"}}, "diffcomp.text"),
-    ({"diffcomp": {"rho": 1.5}}, "diffcomp.rho"),
-    ({"encoder": {"backend": "tgi"}}, "encoder.backend"),
-    ({"retrieve": {"fuse": "median"}}, "retrieve.fuse"),
-    ({"retrieve": {"guided_share": 0.0}}, "retrieve.guided_share"),
-    ({"retrieve": {"fp8": True}}, "retrieve.fp8 needs retrieve.fast"),
-    ({"prior": {"fp8": True}}, "prior.fp8 needs prior.fused"),
-    ({"control": {"fp8": True}}, "control.fp8 needs control.fused"),
-    ({"retrieve": {"hypotheses": 3, "descriptions": 2}}, "retrieve.hypotheses"),
-    ({"diffcomp_variants": {"mine": {"rhoo": 0.5}}}, "diffcomp_variants.mine.rhoo"),
-    ({"diffcomp_variants": {"mine": {"rho": "much"}}}, "diffcomp_variants.mine.rho"),
-    ({"diffcomp_variants": {"mine": {"masking": "all"}}}, "diffcomp_variants.mine"),
-])
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"nope": 1}, "nope"),
+        ({"prior": {"lrr": 1e-3}}, "prior.lrr"),
+        ({"prior": {"lr": "fast"}}, "prior.lr"),
+        ({"prior": {"diffusion": {"train_steps": 1.5}}}, "prior.diffusion.train_steps"),
+        ({"prior": {"grid": 5}}, "prior.grid"),
+        ({"prior": 3}, "prior"),
+        ({"data": {"triplets": [1]}}, "data.triplets"),
+        ({"diffcomp": {"text": "sentence"}}, "diffcomp.text"),
+        ({"diffcomp": {"rho": 1.5}}, "diffcomp.rho"),
+        ({"encoder": {"backend": "tgi"}}, "encoder.backend"),
+        ({"retrieve": {"fuse": "median"}}, "retrieve.fuse"),
+        ({"retrieve": {"guided_share": 0.0}}, "retrieve.guided_share"),
+        ({"retrieve": {"fp8": True}}, "retrieve.fp8 needs retrieve.fast"),
+        ({"prior": {"fp8": True}}, "prior.fp8 needs prior.fused"),
+        ({"control": {"fp8": True}}, "control.fp8 needs control.fused"),
+        ({"retrieve": {"hypotheses": 3, "descriptions": 2}}, "retrieve.hypotheses"),
+        ({"diffcomp_variants": {"mine": {"rhoo": 0.5}}}, "diffcomp_variants.mine.rhoo"),
+        ({"diffcomp_variants": {"mine": {"rho": "much"}}}, "diffcomp_variants.mine.rho"),
+        ({"diffcomp_variants": {"mine": {"masking": "all"}}}, "diffcomp_variants.mine"),
+    ],
+)
 def test_a_wrong_parameter_is_named(values, name):
     with pytest.raises(ParameterError) as caught:
         params_from_dict(values)
@@ -60,20 +63,33 @@ def test_a_wrong_parameter_is_named(values, name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("backbone", "side", "grid"), [
-    ("models/backbones/clip", 3, "8 x 8"), ("ViT-L-14", 3, "16 x 16"), ("ViT-bigG-14", 5, "16 x 16"), ("blip", 4, "14 x 14"),
-])
+@pytest.mark.parametrize(
+    ("backbone", "side", "grid"),
+    [
+        ("models/backbones/clip", 3, "8 x 8"),
+        ("ViT-L-14", 3, "16 x 16"),
+        ("ViT-bigG-14", 5, "16 x 16"),
+        ("blip", 4, "14 x 14"),
+    ],
+)
 def test_a_grid_that_does_not_divide_the_patch_grid_is_refused_when_loaded(backbone, side, grid, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     if backbone == "blip":
         backbone = str(tmp_path)
-        (tmp_path / "config.json").write_text('{"model_type": "blip", "vision_config": {"image_size": 224, "patch_size": 16}}')
+        (tmp_path / "config.json").write_text(
+            '{"model_type": "blip", "vision_config": {"image_size": 224, "patch_size": 16}}'
+        )
     values = {"diffcomp": {"backbone": backbone}, "diffcomp_variants": {"mine": {"super_patch": side}}}
-    with pytest.raises(ParameterError, match=f"diffcomp_variants.mine: diffcomp.super_patch: {side} does not divide the patch grid {grid}"):
+    with pytest.raises(
+        ParameterError,
+        match=f"diffcomp_variants.mine: diffcomp.super_patch: {side} does not divide the patch grid {grid}",
+    ):
         params_from_dict(values)
     for harmless in ({"super_patch": 2}, {"super_patch": side, "css": False}):
         params_from_dict({**values, "diffcomp_variants": {"mine": harmless}})
-    params_from_dict({**values, "diffcomp": {"backbone": "a/name-of-a-hub"}})  # its grid is seen when the model is built
+    params_from_dict(
+        {**values, "diffcomp": {"backbone": "a/name-of-a-hub"}}
+    )  # its grid is seen when the model is built
 
 
 def test_the_grid_read_from_the_configuration_is_the_models(monkeypatch):
@@ -121,9 +137,30 @@ def test_a_variant_is_the_section_with_its_overrides():
 def test_the_paper_profile_has_the_papers_numbers():
     params = load_profile("paper", ROOT / "conf")
     prior, control = params.prior, params.control
-    assert (prior.batch_size, prior.lr, prior.weight_decay, prior.eps, prior.clip_norm) == (4096, 2e-5, 3e-2, 1e-10, 0.01)
+    assert (prior.batch_size, prior.lr, prior.weight_decay, prior.eps, prior.clip_norm) == (
+        4096,
+        2e-5,
+        3e-2,
+        1e-10,
+        0.01,
+    )
     assert (prior.warmup_steps, prior.steps, prior.schedule) == (1000, 32800, "cosine")
-    assert (control.batch_size, control.lr, control.weight_decay, control.eps, control.clip_norm) == (1024, 2e-5, 2e-2, 1e-10, 0.01)
+    assert (control.batch_size, control.lr, control.weight_decay, control.eps, control.clip_norm) == (
+        1024,
+        2e-5,
+        2e-2,
+        1e-10,
+        0.01,
+    )
     assert (control.warmup_steps, control.steps, control.schedule) == (0, 400, "constant")
-    assert (params.retrieve.guidance_scale, params.retrieve.control_scale, params.retrieve.solver_steps) == (2.5, 1.0, 14)
-    assert (params.diffcomp.super_patch, params.diffcomp.rho, params.diffcomp.alpha_base, params.diffcomp.lam) == (4, 0.7, 0.8, 0.4)
+    assert (params.retrieve.guidance_scale, params.retrieve.control_scale, params.retrieve.solver_steps) == (
+        2.5,
+        1.0,
+        14,
+    )
+    assert (params.diffcomp.super_patch, params.diffcomp.rho, params.diffcomp.alpha_base, params.diffcomp.lam) == (
+        4,
+        0.7,
+        0.8,
+        0.4,
+    )

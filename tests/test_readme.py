@@ -25,7 +25,10 @@ def test_the_orders_are_the_metrics():
     orders = json.loads((ROOT / "reports/metrics.json").read_text())["orders"]
     rows = re.findall(r"^\| `(\w+)` \| ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\] \|", between("results"), re.M)
     found = {name: [float(number) for number in numbers] for name, *numbers in rows}
-    assert found == {name: pytest.approx([order["difference"], order["low"], order["high"]], abs=0.051) for name, order in orders.items()}
+    assert found == {
+        name: pytest.approx([order["difference"], order["low"], order["high"]], abs=0.051)
+        for name, order in orders.items()
+    }
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.app.errors import is_clear
-from pipeline.app.pictures import read_picture
-from pipeline.app.predictions import read_predictions
+from pipeline.app.scoring.predictions import read_predictions
+from pipeline.app.search.user_images import read_user_image
 from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sha256_file, write_table
 from pipeline.artifacts.images import decode_image
 from pipeline.config import EncoderParams, IndexParams, TextEncoderParams, load_params
-from pipeline.encoders.dual import load_dual_encoder
-from pipeline.encoders.mllm import open_mllm
+from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.mllm.interface import open_mllm
 from pipeline.encoders.text import TextEncoder, locate
+from pipeline.errors import is_clear
 from pipeline.retrieval import Index, build_index
 from pipeline.sources.emoji.fetch import read_members
 from pipeline.training.checkpoint import Checkpoint
@@ -98,7 +98,9 @@ def mllm(folder, content):
 
 def text_encoder(folder, content):
     params = TextEncoderParams()
-    shutil.copytree(locate(params.path), folder / "text", ignore=shutil.ignore_patterns("*.safetensors", "*.onnx", "*.bin", "*.h5"))
+    shutil.copytree(
+        locate(params.path), folder / "text", ignore=shutil.ignore_patterns("*.safetensors", "*.onnx", "*.bin", "*.h5")
+    )
     (folder / "text/pytorch_model.bin").write_bytes(content)
     params.path = str(folder / "text")
     TextEncoder(params, "cpu")
@@ -115,12 +117,12 @@ def clip_file(folder, content):
     load_dual_encoder("ViT-B-32", str(folder / "clip.pt"))
 
 
-def picture(folder, content):
+def an_image(folder, content):
     decode_image(content)
 
 
-def picture_from_people(folder, content):
-    read_picture(content)
+def an_image_from_people(folder, content):
+    read_user_image(content)
 
 
 def package(folder, content):
@@ -139,7 +141,18 @@ def parameters(folder, content):
 
 
 READERS = (
-    shard, index, weights, checkpoint, mllm, text_encoder, clip_folder, clip_file, picture, picture_from_people, package, predictions,
+    shard,
+    index,
+    weights,
+    checkpoint,
+    mllm,
+    text_encoder,
+    clip_folder,
+    clip_file,
+    an_image,
+    an_image_from_people,
+    package,
+    predictions,
     parameters,
 )
 
@@ -156,22 +169,48 @@ def test_a_planted_pickle_is_refused_and_never_loaded(read, planted, tmp_path, m
 
 
 FORBIDDEN = {
-    "pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle", "torch.load", "np.load", "numpy.load", "yaml.load",
-    "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "os.system",
+    "pickle",
+    "cPickle",
+    "dill",
+    "joblib",
+    "shelve",
+    "marshal",
+    "cloudpickle",
+    "torch.load",
+    "np.load",
+    "numpy.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "eval",
+    "exec",
+    "os.system",
 }
 
 
-ALLOWED = {"pipeline/encoders/ray_engine.py": {"cloudpickle"}, "pipeline/encoders/preparers.py": {"pickle"}}
+ALLOWED = {
+    "pipeline/encoders/embedding/ray_engine.py": {"cloudpickle"},
+    "pipeline/encoders/mllm/preparers.py": {"pickle"},
+}
 """What one process of a run sends to another, as Ray itself does; never a file."""
 
 
-@pytest.mark.parametrize("path", [path for folder in ("pipeline", "stages") for path in sorted((ROOT / folder).rglob("*.py"))],
-                         ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "path",
+    [path for folder in ("pipeline", "stages") for path in sorted((ROOT / folder).rglob("*.py"))],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
 def test_nothing_is_called_that_runs_what_it_reads(path):
     tree = ast.parse(path.read_text())
     used = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     used |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     used |= {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     assert not used & FORBIDDEN - ALLOWED.get(path.relative_to(ROOT).as_posix(), set())
-    trusted = [word for node in ast.walk(tree) if isinstance(node, ast.Call) for word in node.keywords if word.arg == "trust_remote_code"]
+    trusted = [
+        word
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for word in node.keywords
+        if word.arg == "trust_remote_code"
+    ]
     assert not trusted

@@ -3,12 +3,24 @@
 from typing import Any
 
 from pipeline.artifacts import schemas
-from pipeline.artifacts.files import ArtifactError, StorageError, read_json, sha256_file, write_atomically, write_json
+from pipeline.artifacts.atomic import ArtifactError, StorageError, read_json, sha256_file, write_atomically, write_json
 from pipeline.artifacts.shards import Manifest, ShardSet, ShardWriter, finished_set, write_table
 
 __all__ = [
-    "ArtifactError", "Manifest", "ShardSet", "ShardWriter", "StorageError", "finished_set", "load_weights", "read_json", "save_weights",
-    "schemas", "sha256_file", "write_atomically", "write_json", "write_table",
+    "ArtifactError",
+    "Manifest",
+    "ShardSet",
+    "ShardWriter",
+    "StorageError",
+    "finished_set",
+    "load_weights",
+    "read_json",
+    "save_weights",
+    "schemas",
+    "sha256_file",
+    "write_atomically",
+    "write_json",
+    "write_table",
 ]
 
 

@@ -1,8 +1,8 @@
-"""Encoded pictures: of an images table, which holds them (`schemas.IMAGES`) or names their files (`schemas.IMAGE_FILES`); and decoding.
+"""Encoded images: of an images table, which holds them (`schemas.IMAGES`) or names their files (`schemas.IMAGE_FILES`); and decoding.
 
 Whatever is decoded here goes through `open_image`: raster formats that Pillow reads by itself, and no
 more pixels than are asked for. What decoding takes is bounded by that, not by a clock, so that the
-same picture is refused on every machine.
+same image is refused on every machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.artifacts.files import ArtifactError
+from pipeline.artifacts.atomic import ArtifactError
 from pipeline.artifacts.shards import ShardSet
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -26,15 +26,15 @@ MAX_SCANS = 100
 
 
 class ImageError(ValueError):
-    """Why a picture cannot be decoded."""
+    """Why an image cannot be decoded."""
 
 
 @contextmanager
 def open_image(content: bytes, max_pixels: int = MAX_PIXELS, jpeg_side: int = 0) -> Iterator[Image.Image]:
-    """A picture whose header has been judged and whose pixels are decoded when they are asked for, within the block.
+    """An image whose header has been judged and whose pixels are decoded when they are asked for, within the block.
 
     jpeg_side: a JPEG is decoded at the least of a whole, a half, a quarter or an eighth of its size that is
-    no shorter than this on either side. Raises ImageError for what is no picture, too large, or damaged,
+    no shorter than this on either side. Raises ImageError for what is no image, too large, or damaged,
     whatever Pillow says of it.
     """
     try:
@@ -42,7 +42,9 @@ def open_image(content: bytes, max_pixels: int = MAX_PIXELS, jpeg_side: int = 0)
             if image.format == "JPEG" and jpeg_side:
                 image.draft("RGB" if image.mode == "RGB" else None, (jpeg_side, jpeg_side))
             if image.width * image.height > max_pixels:
-                raise ImageError(f"the image has {image.width} x {image.height} pixels, at most {max_pixels} are decoded")
+                raise ImageError(
+                    f"the image has {image.width} x {image.height} pixels, at most {max_pixels} are decoded"
+                )
             if image.format == "JPEG" and count_scans(content) > MAX_SCANS:
                 raise ImageError(f"the image has {count_scans(content)} scans, at most {MAX_SCANS} are decoded")
             yield image
@@ -62,7 +64,7 @@ def count_scans(jpeg: bytes) -> int:
 
 
 def decode_image(content: bytes, mode: str = "RGB", max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A picture's first frame in `mode`. Raises ImageError."""
+    """An image's first frame in `mode`. Raises ImageError."""
     with open_image(content, max_pixels) as image:
         return image.convert(mode)
 
@@ -73,7 +75,7 @@ def image_columns(images: ShardSet) -> list[str]:
 
 
 class EncodedImages:
-    """A table's pictures by row, read when asked for; b"" for a row without one.
+    """A table's images by row, read when asked for; b"" for a row without one.
 
     Raises ArtifactError naming a file that is gone.
     """
@@ -94,13 +96,13 @@ class EncodedImages:
             return self._bytes[row].as_py() or b""
         path, crop = Path(self._files[0][row].as_py()), self._files[1][row].as_py()
         if not path.is_file():
-            raise ArtifactError(f"{path}: the picture is gone since the stage prepare named it")
+            raise ArtifactError(f"{path}: the image is gone since the stage prepare named it")
         content = path.read_bytes()
         return _cut_out(content, crop) if crop else content
 
 
 def _cut_out(content: bytes, crop: list[int]) -> bytes:
-    """The part of a picture, in the middle of a black square, as PNG; what cannot be decoded stays as it is."""
+    """The part of an image, in the middle of a black square, as PNG; what cannot be decoded stays as it is."""
     try:
         with open_image(content) as image:
             part = image.convert("RGB").crop(crop)

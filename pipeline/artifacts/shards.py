@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.artifacts.files import ArtifactError, as_stored, read_json, sha256_file, write_atomically, write_json
+from pipeline.artifacts.atomic import ArtifactError, as_stored, read_json, sha256_file, write_atomically, write_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -50,7 +50,10 @@ class Manifest:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "schema_version": SCHEMA_VERSION, "schema": self.schema, "identity": self.identity, "rows": self.rows,
+            "schema_version": SCHEMA_VERSION,
+            "schema": self.schema,
+            "identity": self.identity,
+            "rows": self.rows,
             "shards": [{"name": s.name, "rows": s.rows, "sha256": s.sha256} for s in self.shards],
         }
 
@@ -72,13 +75,24 @@ class ShardWriter:
     JOURNAL = ".journal.json"
 
     def __init__(
-        self, folder: str | Path, schema: pa.Schema, identity: dict[str, Any], rows_per_shard: int = 10_000, resume: bool = False,
-        companions: Collection[str] = (), ragged: bool = False,
+        self,
+        folder: str | Path,
+        schema: pa.Schema,
+        identity: dict[str, Any],
+        rows_per_shard: int = 10_000,
+        resume: bool = False,
+        companions: Collection[str] = (),
+        ragged: bool = False,
     ):
         if rows_per_shard < 1:
             raise ValueError(f"rows_per_shard {rows_per_shard} is not positive")
         self.folder = Path(folder)
-        self.schema, self.identity, self.rows_per_shard, self.ragged = schema, as_stored(identity), rows_per_shard, ragged
+        self.schema, self.identity, self.rows_per_shard, self.ragged = (
+            schema,
+            as_stored(identity),
+            rows_per_shard,
+            ragged,
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = self._finished_shards() if resume else []
         keep = {shard.name for shard in self._shards} | (set(companions) if self._shards else set())
@@ -109,7 +123,9 @@ class ShardWriter:
 
     def _journal(self) -> dict[str, Any]:
         return {
-            "identity": self.identity, "schema": str(self.schema), "rows_per_shard": self.rows_per_shard,
+            "identity": self.identity,
+            "schema": str(self.schema),
+            "rows_per_shard": self.rows_per_shard,
             "shards": [{"name": s.name, "rows": s.rows, "sha256": s.sha256} for s in self._shards],
         }
 
@@ -125,7 +141,9 @@ class ShardWriter:
                 shards = [Shard.from_json(entry) for entry in journal["shards"]]
             except (ArtifactError, KeyError, TypeError, ValueError):
                 continue
-            finished = itertools.takewhile(lambda numbered: self._is_finished(*numbered), enumerate(shards)) if same else ()
+            finished = (
+                itertools.takewhile(lambda numbered: self._is_finished(*numbered), enumerate(shards)) if same else ()
+            )
             return [shard for _, shard in finished]
         return []
 
@@ -139,7 +157,9 @@ class ShardWriter:
         """Append rows; whole shards are flushed to disk as they fill."""
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if not table.schema.equals(self.schema):
-            raise ArtifactError(f"{self.folder}: rows have schema\n{table.schema}\nbut the shard set has\n{self.schema}")
+            raise ArtifactError(
+                f"{self.folder}: rows have schema\n{table.schema}\nbut the shard set has\n{self.schema}"
+            )
         table = table.replace_schema_metadata(self.schema.metadata)
         if self.ragged:
             self._flush(table)
@@ -154,7 +174,9 @@ class ShardWriter:
     def _flush(self, table: pa.Table) -> None:
         name = _shard_name(len(self._shards))
         with write_atomically(self.folder / name) as aside:
-            pq.write_table(table.combine_chunks(), aside, compression="zstd", use_dictionary=_with_dictionary(self.schema))
+            pq.write_table(
+                table.combine_chunks(), aside, compression="zstd", use_dictionary=_with_dictionary(self.schema)
+            )
         self._shards.append(Shard(name, table.num_rows, sha256_file(self.folder / name)))
         self._write_journal()
 
@@ -165,7 +187,9 @@ class ShardWriter:
             self._buffer = []
         manifest = Manifest(self.identity, tuple(self._shards), str(self.schema))
         write_json(self.folder / self.JOURNAL, manifest.as_json())
-        os.replace(self.folder / self.JOURNAL, self.folder / MANIFEST)  # one step: a kill leaves no journal beside a manifest
+        os.replace(
+            self.folder / self.JOURNAL, self.folder / MANIFEST
+        )  # one step: a kill leaves no journal beside a manifest
         return manifest
 
 
@@ -180,7 +204,10 @@ def _is_vector(kind: pa.DataType) -> bool:
 
 
 def write_table(
-    folder: str | Path, rows: pa.Table | Iterable[pa.RecordBatch], identity: dict[str, Any], rows_per_shard: int = 10_000
+    folder: str | Path,
+    rows: pa.Table | Iterable[pa.RecordBatch],
+    identity: dict[str, Any],
+    rows_per_shard: int = 10_000,
 ) -> Manifest:
     """Write a whole shard set atomically: the folder appears only when it is complete.
 

@@ -14,7 +14,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipeline.artifacts.files import ArtifactError, as_stored, read_json, settle, sha256_file, write_atomically, write_json
+from pipeline.artifacts.atomic import (
+    ArtifactError,
+    as_stored,
+    read_json,
+    settle,
+    sha256_file,
+    write_atomically,
+    write_json,
+)
 
 WEIGHTS, CONFIG, LOG = "model.safetensors", "config.json", "training.csv"
 _HASH = "sha256"
@@ -22,7 +30,11 @@ _HASH = "sha256"
 
 
 def save_weights(
-    folder: str | Path, state: dict[str, torch.Tensor], config: dict[str, Any], log: str = "", origin: Origin | None = None,
+    folder: str | Path,
+    state: dict[str, torch.Tensor],
+    config: dict[str, Any],
+    log: str = "",
+    origin: Origin | None = None,
 ) -> None:
     """Write `model.safetensors`, `config.json` and the training's log (CSV), if any, into `folder`, atomically as a whole.
 
@@ -111,7 +123,9 @@ def load_weights(folder: str | Path, module: torch.nn.Module, expected: dict[str
     own = module.state_dict()
     for name in sorted(own.keys() | state.keys()):
         if name not in state or name not in own:
-            raise ArtifactError(f"{folder / WEIGHTS}: tensor {name!r} is {'missing' if name not in state else 'unexpected'}")
+            raise ArtifactError(
+                f"{folder / WEIGHTS}: tensor {name!r} is {'missing' if name not in state else 'unexpected'}"
+            )
         found, wanted = tuple(state[name].shape), tuple(own[name].shape)
         if found != wanted:
             raise ArtifactError(f"{folder / WEIGHTS}: tensor {name!r} is {found}, the model wants {wanted}")

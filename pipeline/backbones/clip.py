@@ -1,6 +1,6 @@
 """Training of the small CLIP that DiffComp starts from.
 
-Symmetric InfoNCE between a character's pictures by two teams and its text. The picture-to-picture
+Symmetric InfoNCE between a character's images by two teams and its text. The image-to-image
 term is what makes the encoder see past a team's style.
 """
 
@@ -18,14 +18,16 @@ from pipeline.backbones.corpus import Corpus
 from pipeline.backbones.mllm import draw_kinds, texts_by_kind
 from pipeline.config import SmallClipParams
 from pipeline.encoders.augment import augment, mix_styles
-from pipeline.encoders.clip import ClipEncoder, ClipSizes, new_clip
+from pipeline.encoders.dual.clip import ClipEncoder, ClipSizes, new_clip
 
 IMAGE_TO_IMAGE = 0.5
 
 
 def clip_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The MLLM's vocabulary with the end token appended to every text, as CLIP's pooling needs."""
-    copy = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>")
+    copy = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>"
+    )
     end = ("<|im_end|>", copy.convert_tokens_to_ids("<|im_end|>"))
     copy.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
     return copy
@@ -34,9 +36,18 @@ def clip_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFas
 def build_clip(params: SmallClipParams, tokenizer: PreTrainedTokenizerFast) -> ClipEncoder:
     """A randomly initialised encoder of the configured sizes."""
     sizes = ClipSizes(
-        vocab_size=len(tokenizer), eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id, image_size=params.image_size,
-        patch_size=params.patch_size, vision_width=params.vision_width, vision_layers=params.vision_layers, text_width=params.text_width,
-        text_layers=params.text_layers, text_heads=params.text_heads, context=params.context_length, embed_dim=params.embed_dim,
+        vocab_size=len(tokenizer),
+        eos_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        image_size=params.image_size,
+        patch_size=params.patch_size,
+        vision_width=params.vision_width,
+        vision_layers=params.vision_layers,
+        text_width=params.text_width,
+        text_layers=params.text_layers,
+        text_heads=params.text_heads,
+        context=params.context_length,
+        embed_dim=params.embed_dim,
     )
     return ClipEncoder(new_clip(vars(sizes)), tokenizer, sizes.model_cfg())
 
@@ -49,7 +60,7 @@ class ClipTrainee(nn.Module):
         self.encoder = encoder
 
     def forward(self, first: Tensor, second: Tensor, token_ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """first, second: normalised pictures [B, 3, H, W] of the same characters; token_ids [B, T]."""
+        """first, second: normalised images [B, 3, H, W] of the same characters; token_ids [B, T]."""
         images = self.encoder.encode_image(torch.cat((first, second)))
         one, two = images.float().chunk(2)  # [B, D]
         text = self.encoder.encode_text(token_ids).float()
@@ -77,7 +88,9 @@ class ClipTask:
     def __len__(self) -> int:
         return self.characters
 
-    def loss(self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device) -> tuple[Tensor, dict[str, Any]]:
+    def loss(
+        self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, dict[str, Any]]:
         generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
         indices = indices.to(device)
         kinds = draw_kinds((len(indices),), generator)

@@ -1,4 +1,4 @@
-"""What the small backbones are trained on: characters, each with its pictures and its texts.
+"""What the small backbones are trained on: characters, each with its images and its texts.
 
 A model that large pretraining has not shown how people word things must learn to pass over words it
 does not know. So texts are roughened here: parts of captions stand among random English words
@@ -23,8 +23,49 @@ from pipeline.encoders.carriers import carried, carrier_words
 EDITS_A_KIND = 8
 PARTIAL = 8
 CARRIER_WORDS = frozenset(
-    "a an the to it into with this same but change make turn replace give use show now set add paint is one instead "
-    "person someone clock hands sky phase direction facing rotate recolour point of at in colour time hair".split()
+    [
+        "a",
+        "an",
+        "the",
+        "to",
+        "it",
+        "into",
+        "with",
+        "this",
+        "same",
+        "but",
+        "change",
+        "make",
+        "turn",
+        "replace",
+        "give",
+        "use",
+        "show",
+        "now",
+        "set",
+        "add",
+        "paint",
+        "is",
+        "one",
+        "instead",
+        "person",
+        "someone",
+        "clock",
+        "hands",
+        "sky",
+        "phase",
+        "direction",
+        "facing",
+        "rotate",
+        "recolour",
+        "point",
+        "of",
+        "at",
+        "in",
+        "colour",
+        "time",
+        "hair",
+    ]
 )
 
 
@@ -32,7 +73,7 @@ CARRIER_WORDS = frozenset(
 class Corpus:
     """One entry a character (a Unicode emoji); all lists run over the characters.
 
-    images: uint8 [I, 3, H, W]; pictures[c]: the rows of `images` that draw character c by two teams
+    images: uint8 [I, 3, H, W]; images[c]: the rows of `images` that draw character c by two teams
     (one row twice where only one team may be seen). partial[c]: PARTIAL texts that name c in part.
     edits[c]: (prompt's instruction, description after, shared concept), EDITS_A_KIND of every kind
     of edit that c can be the reference of, so that no kind outweighs another.

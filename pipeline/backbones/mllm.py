@@ -1,10 +1,10 @@
 """Training of the small Qwen2.5-VL for its three jobs.
 
 1. Embeddings of image, text and image + text in one space: the last token's final state. Every
-   view of a character (two teams' pictures, its texts, picture + text) is pulled together and away
+   view of a character (two teams' images, its texts, image + text) is pulled together and away
    from all other characters (symmetric InfoNCE over pairs of views).
-2. Captions: prompt + picture -> the long caption.
-3. Target descriptions: section 6.3's prompt with an edit instruction + picture -> the description
+2. Captions: prompt + image -> the long caption.
+3. Target descriptions: section 6.3's prompt with an edit instruction + image -> the description
    after the edit. Edits serve this job only: no edit ever shapes the embedding space, so the
    fused query embedding stays zero-shot.
 """
@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 from pipeline.backbones.corpus import PARTIAL, Corpus
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.augment import augment, mix_styles
-from pipeline.encoders.qwen import MERGE, SPECIAL_TOKENS, language_states, visual_tokens
+from pipeline.encoders.mllm.qwen import MERGE, SPECIAL_TOKENS, language_states, visual_tokens
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -47,7 +47,10 @@ class Sequences:
 
 
 def tokenise(
-    tokenizer: PreTrainedTokenizerFast, prompts: list[str], answers: list[str] | None = None, instructions: list[str] | None = None,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: list[str],
+    answers: list[str] | None = None,
+    instructions: list[str] | None = None,
 ) -> Sequences:
     """Full strings -> padded ids; an answer ends with <|im_end|>."""
     answers = [f"{answer}<|im_end|>" for answer in answers] if answers else [""] * len(prompts)
@@ -72,7 +75,11 @@ def tokenise(
 
 def texts_by_kind(corpus: Corpus) -> list[str]:
     """All characters' short texts, then the long ones, then PARTIAL times the partial ones; see `draw_kinds`."""
-    return [*corpus.short, *corpus.long, *(variants[number] for number in range(PARTIAL) for variants in corpus.partial)]
+    return [
+        *corpus.short,
+        *corpus.long,
+        *(variants[number] for number in range(PARTIAL) for variants in corpus.partial),
+    ]
 
 
 def draw_kinds(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -106,13 +113,20 @@ class MllmTrainee(nn.Module):
         return F.cross_entropy(logits.float(), sequences.ids[:, 1:][wanted])
 
     def forward(
-        self, views: dict[str, tuple[Sequences, Tensor | None]], answers: dict[str, tuple[Sequences, int, Tensor]],
-        images: list[Tensor], prefix: int, generator: torch.Generator,
+        self,
+        views: dict[str, tuple[Sequences, Tensor | None]],
+        answers: dict[str, tuple[Sequences, int, Tensor]],
+        images: list[Tensor],
+        prefix: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """images: pixel batches [B, 3, H, W]; a view names its batch by index, an answer also its rows there."""
-        visual = visual_tokens(self.model, torch.cat(images), self.drop_path, generator).split([len(batch) for batch in images])
+        visual = visual_tokens(self.model, torch.cat(images), self.drop_path, generator).split(
+            [len(batch) for batch in images]
+        )
         embedded = [
-            self.embed(s, None if image is None else visual[image], prefix if image is not None else 0) for s, image in views.values()
+            self.embed(s, None if image is None else visual[image], prefix if image is not None else 0)
+            for s, image in views.values()
         ]
         scale = self.logit_scale.clamp(max=4.6).exp()
         names = list(views)
@@ -121,25 +135,43 @@ class MllmTrainee(nn.Module):
         for a, b in pairs:
             logits = scale * embedded[a] @ embedded[b].T
             labels = torch.arange(len(logits), device=logits.device)
-            contrast = contrast + 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / len(pairs)
-        losses = {name: self.answer_loss(sequences, visual[image][rows], prefix) for name, (sequences, image, rows) in answers.items()}
+            contrast = contrast + 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / len(
+                pairs
+            )
+        losses = {
+            name: self.answer_loss(sequences, visual[image][rows], prefix)
+            for name, (sequences, image, rows) in answers.items()
+        }
         total = contrast + sum(losses.values())
-        return total, {"contrast": contrast.detach(), "scale": scale.detach(), **{name: loss.detach() for name, loss in losses.items()}}
+        return total, {
+            "contrast": contrast.detach(),
+            "scale": scale.detach(),
+            **{name: loss.detach() for name, loss in losses.items()},
+        }
 
 
 class MllmTask:
     """The corpus as the training loop's task; its examples are characters."""
 
     def __init__(
-        self, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, corpus: Corpus,
-        params: SmallMllmParams, encoder: EncoderParams, device: torch.device,
+        self,
+        model: Qwen2_5_VLForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerFast,
+        corpus: Corpus,
+        params: SmallMllmParams,
+        encoder: EncoderParams,
+        device: torch.device,
     ):
         self.model = MllmTrainee(model, params.drop_path)
         self.params = params
         self.vocabulary = len(tokenizer)
         slots = (corpus.images.shape[-1] // params.patch_size // MERGE) ** 2
         picture = "<|vision_start|>" + "<|image_pad|>" * slots + "<|vision_end|>"
-        self.prefix = len(tokenizer(encoder.chat_template.split("{image}")[0] + "<|vision_start|>", add_special_tokens=False)["input_ids"])
+        self.prefix = len(
+            tokenizer(encoder.chat_template.split("{image}")[0] + "<|vision_start|>", add_special_tokens=False)[
+                "input_ids"
+            ]
+        )
 
         def sequences(template: str, texts: list[str], image: bool, **spans: Any) -> Sequences:
             filled = [template.format(image=picture if image else "", text=text) for text in texts]
@@ -150,11 +182,17 @@ class MllmTask:
         self.text_alone = sequences(encoder.embed_template, texts, image=False)
         self.fused = sequences(encoder.embed_template, texts, image=True)
         self.image_alone = sequences(encoder.embed_template, [""], image=True)
-        self.captions = sequences(encoder.chat_template, [encoder.caption_prompt] * self.characters, image=True, answers=corpus.long)
+        self.captions = sequences(
+            encoder.chat_template, [encoder.caption_prompt] * self.characters, image=True, answers=corpus.long
+        )
         edits = [edit for of_character in corpus.edits for edit in of_character]
         prompts = [encoder.target_prompt.format(modification=i, shared_concept=concept) for i, _, concept in edits]
         self.edits = sequences(
-            encoder.chat_template, prompts, image=True, answers=[after for _, after, _ in edits], instructions=[i for i, _, _ in edits]
+            encoder.chat_template,
+            prompts,
+            image=True,
+            answers=[after for _, after, _ in edits],
+            instructions=[i for i, _, _ in edits],
         )
         counts = torch.tensor([len(of_character) for of_character in corpus.edits])
         self.edit_counts, self.edit_first = counts.to(device), (counts.cumsum(0) - counts).to(device)
@@ -167,11 +205,13 @@ class MllmTask:
         return self.characters
 
     def _draw(self, rows: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
-        """Augmented, normalised pictures [B, 3, H, W]."""
+        """Augmented, normalised images [B, 3, H, W]."""
         first, second = self.images[rows].float() / 255, self.images[other].float() / 255
         return (augment(mix_styles(first, second, 0.25, generator), generator) - self.mean) / self.std
 
-    def loss(self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device) -> tuple[Tensor, dict[str, Any]]:
+    def loss(
+        self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, dict[str, Any]]:
         seed = int(torch.randint(2**62, (), generator=generator))
         generator = torch.Generator(device).manual_seed(seed)
         indices = indices.to(device)
@@ -184,7 +224,9 @@ class MllmTask:
         kind = self.characters * draw_kinds((2, 1), generator)
         alone = self.image_alone[torch.zeros_like(indices)]
         views = {
-            "image_0": (alone, 0), "image_1": (alone, 1), "text": (self.text_alone[indices + kind[0]], None),
+            "image_0": (alone, 0),
+            "image_1": (alone, 1),
+            "text": (self.text_alone[indices + kind[0]], None),
             "fused": (self.fused[indices + kind[1]], 0),
         }
         half = torch.arange(len(indices) // 2, device=device)  # the long answers of half of the batch are enough
@@ -201,5 +243,7 @@ class MllmTask:
         position = torch.arange(edit.ids.shape[1], device=edit.ids.device)
         inside = (position >= edit.instruction[:, :1]) & (position < edit.instruction[:, 1:])
         drop = torch.rand(edit.ids.shape, generator=generator, device=edit.ids.device) < self.params.instruction_dropout
-        random = torch.randint(len(SPECIAL_TOKENS), self.vocabulary, edit.ids.shape, generator=generator, device=edit.ids.device)
+        random = torch.randint(
+            len(SPECIAL_TOKENS), self.vocabulary, edit.ids.shape, generator=generator, device=edit.ids.device
+        )
         return torch.where(inside & drop, random, edit.ids)

@@ -6,7 +6,15 @@ that names the parameter.
 """
 
 from pipeline.config.checks import ParameterError
-from pipeline.config.data import PUBLIC_BENCHMARKS, CircoParams, CirrParams, DataParams, FashionIQParams, GeneCISParams, WebParams
+from pipeline.config.data import (
+    PUBLIC_BENCHMARKS,
+    CircoParams,
+    CirrParams,
+    DataParams,
+    FashionIQParams,
+    GeneCISParams,
+    WebParams,
+)
 from pipeline.config.encoders import CaptionParams, EncoderParams, TextEncoderParams
 from pipeline.config.models import (
     BackbonesParams,
@@ -18,12 +26,47 @@ from pipeline.config.models import (
     SmallClipParams,
     SmallMllmParams,
 )
-from pipeline.config.params import Params, RuntimeParams, as_dict, load_params, load_profile, params_from_dict, with_overrides
+from pipeline.config.params import (
+    Params,
+    RuntimeParams,
+    as_dict,
+    load_params,
+    load_profile,
+    params_from_dict,
+    with_overrides,
+)
 from pipeline.config.search import AblationParams, IndexParams, ReportParams, RetrieveParams, SweepParams
 
 __all__ = [
-    "AblationParams", "BackbonesParams", "CaptionParams", "CircoParams", "CirrParams", "ControlParams", "DataParams", "DiffCompParams",
-    "DiffusionParams", "EncoderParams", "FashionIQParams", "GeneCISParams", "IndexParams", "OptimiserParams", "PUBLIC_BENCHMARKS",
-    "ParameterError", "Params", "PriorParams", "ReportParams", "RetrieveParams", "RuntimeParams", "SmallClipParams", "SmallMllmParams",
-    "SweepParams", "TextEncoderParams", "WebParams", "as_dict", "load_params", "load_profile", "params_from_dict", "with_overrides",
+    "AblationParams",
+    "BackbonesParams",
+    "CaptionParams",
+    "CircoParams",
+    "CirrParams",
+    "ControlParams",
+    "DataParams",
+    "DiffCompParams",
+    "DiffusionParams",
+    "EncoderParams",
+    "FashionIQParams",
+    "GeneCISParams",
+    "IndexParams",
+    "OptimiserParams",
+    "PUBLIC_BENCHMARKS",
+    "ParameterError",
+    "Params",
+    "PriorParams",
+    "ReportParams",
+    "RetrieveParams",
+    "RuntimeParams",
+    "SmallClipParams",
+    "SmallMllmParams",
+    "SweepParams",
+    "TextEncoderParams",
+    "WebParams",
+    "as_dict",
+    "load_params",
+    "load_profile",
+    "params_from_dict",
+    "with_overrides",
 ]

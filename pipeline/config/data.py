@@ -1,4 +1,4 @@
-"""Where pictures, texts and benchmarks come from."""
+"""Where images, texts and benchmarks come from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ class FashionIQParams:
 
     def __post_init__(self) -> None:
         allowed = ("forward", "reversed", "both")
-        require(self.caption_order in allowed, f"data.fashioniq.caption_order: {self.caption_order!r} is not one of {', '.join(allowed)}")
+        require(
+            self.caption_order in allowed,
+            f"data.fashioniq.caption_order: {self.caption_order!r} is not one of {', '.join(allowed)}",
+        )
         wrong = set(self.categories) - {"dress", "shirt", "toptee"}
         require(not wrong, f"data.fashioniq.categories: {sorted(wrong)} are no categories of FashionIQ")
 
@@ -39,7 +42,9 @@ class CircoParams:
 @dataclass
 class GeneCISParams:
     folder: str = "data/raw/genecis"
-    tasks: list[str] = field(default_factory=lambda: ["focus_attribute", "change_attribute", "focus_object", "change_object"])
+    tasks: list[str] = field(
+        default_factory=lambda: ["focus_attribute", "change_attribute", "focus_object", "change_object"]
+    )
 
     def __post_init__(self) -> None:
         wrong = set(self.tasks) - {f"{verb}_{what}" for verb in ("focus", "change") for what in ("attribute", "object")}
@@ -51,13 +56,15 @@ class WebParams:
     """Web-scale sources, each in the folder of its name below `data.raw` (README: Pairs of your own)."""
 
     pairs: list[str] = field(default_factory=lambda: ["cc3m", "cc12m", "journeydb", "sa1b"])
-    """Of cc3m, cc12m, journeydb, sa1b, webdataset (any such archives) and folder (pictures and a CSV)."""
+    """Of cc3m, cc12m, journeydb, sa1b, webdataset (any such archives) and folder (images and a CSV)."""
     edits: list[str] = field(default_factory=lambda: ["hqedit"])
     max_rejected_share: float = 0.01
-    """Share of pictures that may be refused before the stage fails."""
+    """Share of images that may be refused before the stage fails."""
 
     def __post_init__(self) -> None:
-        wrong = set(self.pairs) - {"cc3m", "cc12m", "journeydb", "sa1b", "webdataset", "folder"} | set(self.edits) - {"hqedit"}
+        wrong = set(self.pairs) - {"cc3m", "cc12m", "journeydb", "sa1b", "webdataset", "folder"} | set(self.edits) - {
+            "hqedit"
+        }
         require(not wrong, f"data.web: {sorted(wrong)} are no sources")
         require(bool(self.pairs) and bool(self.edits), "data.web: pairs and edits must name at least one source each")
 

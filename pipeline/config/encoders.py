@@ -34,9 +34,9 @@ class EncoderParams:
     max_rejected_share: float = 0.0
     """Share of rows that may fail to decode before the job does; 0: the first one ends it."""
     max_side: int = 0
-    """Larger pictures are reduced to this as they are decoded; 0: to what the processor makes of them."""
+    """Larger images are reduced to this as they are decoded; 0: to what the processor makes of them."""
     workers: int = 2
-    """Threads that decode and prepare pictures while a batch is encoded; no result depends on it. On a GPU, vLLM adds as many processes."""
+    """Threads that decode and prepare images while a batch is encoded; no result depends on it. On a GPU, vLLM adds as many processes."""
     vllm: dict[str, Any] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, such as tensor_parallel_size."""
     engine: str = "local"
@@ -49,9 +49,15 @@ class EncoderParams:
         require(self.engine in ("local", "ray"), f"encoder.engine: {self.engine!r} is neither local nor ray")
         for name, least in (("max_side", 0), ("workers", 0), ("replicas", 1)):
             require(getattr(self, name) >= least, f"encoder.{name}: {getattr(self, name)} is less than {least}")
-        require(0.0 <= self.max_rejected_share < 1.0, f"encoder.max_rejected_share: {self.max_rejected_share} is not in [0, 1)")
+        require(
+            0.0 <= self.max_rejected_share < 1.0,
+            f"encoder.max_rejected_share: {self.max_rejected_share} is not in [0, 1)",
+        )
         require(self.batch_size > 0, f"encoder.batch_size: {self.batch_size} is not positive")
-        require(self.backend in ("transformers", "vllm"), f"encoder.backend: {self.backend!r} is neither transformers nor vllm")
+        require(
+            self.backend in ("transformers", "vllm"),
+            f"encoder.backend: {self.backend!r} is neither transformers nor vllm",
+        )
         require(self.dtype in ("float32", "bfloat16"), f"encoder.dtype: {self.dtype!r} is neither float32 nor bfloat16")
 
 

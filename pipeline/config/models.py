@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.config.checks import require
-from pipeline.encoders.patch_grid import patch_grid
+from pipeline.config.patch_grid import patch_grid
 
 
 @dataclass
@@ -67,7 +67,7 @@ class PriorParams(OptimiserParams):
     time_frequencies: int = 256
     p_cfg: float = 0.1
     fused: bool = False
-    """On a GPU, in bfloat16: train with the kernels of `pipeline.fusion_diff.fused`."""
+    """On a GPU, in bfloat16: train with the kernels of `pipeline.gpu.blocks`."""
     fp8: bool = False
     """With `fused`: products of 8-bit numbers in the blocks."""
     cuda_graph: bool = False
@@ -76,7 +76,10 @@ class PriorParams(OptimiserParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.grid % self.patch_size == 0, f"prior.grid {self.grid} is not a multiple of prior.patch_size {self.patch_size}")
+        require(
+            self.grid % self.patch_size == 0,
+            f"prior.grid {self.grid} is not a multiple of prior.patch_size {self.patch_size}",
+        )
         require(self.width % self.heads == 0, f"prior.width {self.width} is not a multiple of prior.heads {self.heads}")
         require(self.depth % 2 == 0, f"prior.depth {self.depth} must be even: half encoder, half decoder")
         require(self.fused or not self.fp8, "prior.fp8 needs prior.fused")
@@ -155,13 +158,19 @@ class DiffCompParams(OptimiserParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         choices = {
-            "text": ("caption", "phrase", "mixed"), "grouping": ("grid", "kmeans"),
+            "text": ("caption", "phrase", "mixed"),
+            "grouping": ("grid", "kmeans"),
             "masking": ("phrase", "random", "crop", "cam"),
             "mask_model": ("straight_through", "hard", "sigmoid", "gumbel"),
-            "granularity": ("noun", "phrase", "sentence"), "alpha_form": ("sigmoid", "clip"), "fill": ("token", "relative"),
+            "granularity": ("noun", "phrase", "sentence"),
+            "alpha_form": ("sigmoid", "clip"),
+            "fill": ("token", "relative"),
         }
         for name, allowed in choices.items():
-            require(getattr(self, name) in allowed, f"diffcomp.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+            require(
+                getattr(self, name) in allowed,
+                f"diffcomp.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}",
+            )
         for name in ("rho", "alpha_base", "alpha_query", "lam", "carriers", "backbone_share"):
             require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
         require(self.kappa > 0, f"diffcomp.kappa: {self.kappa} is not positive")

@@ -67,7 +67,9 @@ def with_overrides(section: Any, values: dict[str, Any], origin: str) -> Any:
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(section), values))
     except OmegaConfBaseException as error:
-        raise ParameterError(f"parameter '{origin}.{error.full_key or error.key or '?'}': {str(error).splitlines()[0]}") from None
+        raise ParameterError(
+            f"parameter '{origin}.{error.full_key or error.key or '?'}': {str(error).splitlines()[0]}"
+        ) from None
     except ParameterError as error:
         raise ParameterError(f"{origin}: {error}") from None
 

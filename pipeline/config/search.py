@@ -41,14 +41,19 @@ class IndexParams:
 
     def __post_init__(self) -> None:
         require(self.kind in ("flat", "hnsw", "ivfpq"), f"index.kind: {self.kind!r} is not one of flat, hnsw, ivfpq")
-        require(self.storage in ("float32", "float16"), f"index.storage: {self.storage!r} is neither float32 nor float16")
+        require(
+            self.storage in ("float32", "float16"), f"index.storage: {self.storage!r} is neither float32 nor float16"
+        )
         require(self.device in ("cpu", "auto"), f"index.device: {self.device!r} is neither cpu nor auto")
         require(self.pq_bits in (4, 8), f"index.pq_bits: {self.pq_bits} is neither 4 nor 8")
         least = {"hnsw_m": 2, "ef_construction": 1, "ef_search": 1, "refine_factor": 1, "train_rows": 1}
         for name in (*least, "nlist", "nprobe", "pq_parts", "recall_queries"):
             value = getattr(self, name)
             require(value >= least.get(name, 0), f"index.{name}: {value} is less than {least.get(name, 0)}")
-        require(not self.nlist or self.nprobe <= self.nlist, f"index.nprobe: {self.nprobe} is more than index.nlist {self.nlist}")
+        require(
+            not self.nlist or self.nprobe <= self.nlist,
+            f"index.nprobe: {self.nprobe} is more than index.nlist {self.nlist}",
+        )
 
 
 @dataclass
@@ -83,7 +88,9 @@ class RetrieveParams:
 
     def __post_init__(self) -> None:
         require(self.temperature >= 0.0, f"retrieve.temperature: {self.temperature} is negative")
-        require(0.0 < self.guided_share <= 1.0, f"retrieve.guided_share: {self.guided_share} is not above 0 and at most 1")
+        require(
+            0.0 < self.guided_share <= 1.0, f"retrieve.guided_share: {self.guided_share} is not above 0 and at most 1"
+        )
         require(self.fast or not self.fp8, "retrieve.fp8 needs retrieve.fast")
         require(self.fuse in ("mean", "max"), f"retrieve.fuse: {self.fuse!r} is neither mean nor max")
         require(
@@ -96,7 +103,7 @@ class RetrieveParams:
 class ReportParams:
     bootstrap: int = 1000
     page_megabytes: float = 7.0
-    """Bound on the page: as many queries are shown, of all kinds alike, as have room for their pictures."""
+    """Bound on the page: as many queries are shown, of all kinds alike, as have room for their images."""
 
     def __post_init__(self) -> None:
         require(self.bootstrap > 0, f"report.bootstrap: {self.bootstrap} is not positive")
@@ -116,13 +123,16 @@ class SweepParams:
     def __post_init__(self) -> None:
         for name, least in (("guidance_scale", 0.0), ("control_scale", 0.0), ("solver_steps", 1)):
             values = getattr(self, name)
-            require(len(values) > 0 and min(values) >= least, f"sweep.{name}: {values} is not a list of numbers of at least {least}")
+            require(
+                len(values) > 0 and min(values) >= least,
+                f"sweep.{name}: {values} is not a list of numbers of at least {least}",
+            )
             require(values == sorted(set(values)), f"sweep.{name}: {values} does not rise from value to value")
 
 
 @dataclass
 class AblationParams:
-    """What the rows of `ablations/tables.yaml` share (`pipeline.ablation`)."""
+    """What the rows of `ablations/tables.yaml` share (`pipeline.experiments.ablation`)."""
 
     recipe: dict[str, Any] = field(default_factory=dict)
     """What all of them change of `diffcomp`."""
@@ -132,4 +142,6 @@ class AblationParams:
     def __post_init__(self) -> None:
         for name in ("seeds", "benchmarks"):
             values = getattr(self, name)
-            require(len(set(values)) == len(values) > 0, f"ablations.{name}: {values} is empty, or holds something twice")
+            require(
+                len(set(values)) == len(values) > 0, f"ablations.{name}: {values} is empty, or holds something twice"
+            )

@@ -7,6 +7,14 @@ from pipeline.diffcomp.superpatches import SuperPatches
 from pipeline.diffcomp.task import DiffCompTask
 
 __all__ = [
-    "Composition", "DiffComp", "DiffCompTask", "SuperPatches", "info_nce", "load_diffcomp", "ratio_loss", "save_diffcomp", "slerp",
+    "Composition",
+    "DiffComp",
+    "DiffCompTask",
+    "SuperPatches",
+    "info_nce",
+    "load_diffcomp",
+    "ratio_loss",
+    "save_diffcomp",
+    "slerp",
     "subtract",
 ]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.encoders.dual import unit
+from pipeline.encoders.dual.interface import unit
 
 PARALLEL = 1e-3
 """Below this 1 - cos, slerp's weights come from their power series."""
@@ -86,13 +86,24 @@ class Composition(nn.Module):
     """
 
     def __init__(
-        self, dac: bool = True, alpha_base: float = 0.8, lam: float = 0.4, alpha_form: str = "sigmoid", kappa: float = 1.0,
+        self,
+        dac: bool = True,
+        alpha_base: float = 0.8,
+        lam: float = 0.4,
+        alpha_form: str = "sigmoid",
+        kappa: float = 1.0,
         alpha_query: float = 0.0,
     ):
         super().__init__()
         if alpha_form not in ("sigmoid", "clip"):
             raise ValueError(f"alpha_form {alpha_form!r} is neither sigmoid nor clip")
-        self.dac, self.alpha_base, self.alpha_query, self.lam, self.alpha_form = dac, alpha_base, alpha_query, lam, alpha_form
+        self.dac, self.alpha_base, self.alpha_query, self.lam, self.alpha_form = (
+            dac,
+            alpha_base,
+            alpha_query,
+            lam,
+            alpha_form,
+        )
         self.log_kappa = nn.Parameter(torch.tensor(math.log(kappa)), requires_grad=dac)
 
     @property

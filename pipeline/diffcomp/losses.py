@@ -12,8 +12,13 @@ MAX_SCALE = 100.0
 
 
 def info_nce(
-    queries: Tensor, keys: Tensor, scale: Tensor | float, labels: Tensor | None = None, negatives: Tensor | None = None,
-    negative_labels: Tensor | None = None, gather: bool = True,
+    queries: Tensor,
+    keys: Tensor,
+    scale: Tensor | float,
+    labels: Tensor | None = None,
+    negatives: Tensor | None = None,
+    negative_labels: Tensor | None = None,
+    gather: bool = True,
 ) -> Tensor:
     """Symmetric InfoNCE between rows that belong together: [B, D] and [B, D], L2-normalised -> scalar.
 

@@ -22,7 +22,9 @@ def pad_phrases(features: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """
     counts = offsets.diff()
     if len(counts) == 0 or int(counts.min()) < 1 or int(offsets[0]) != 0 or int(offsets[-1]) != len(features):
-        raise ValueError(f"phrase offsets {offsets.tolist()[:8]}... do not give every image a phrase out of {len(features)}")
+        raise ValueError(
+            f"phrase offsets {offsets.tolist()[:8]}... do not give every image a phrase out of {len(features)}"
+        )
     slot = torch.arange(int(counts.max()), device=offsets.device)  # [P]
     valid = slot < counts[:, None]
     index = (offsets[:-1, None] + slot).clamp(max=len(features) - 1)
@@ -88,7 +90,9 @@ def crop_mask(batch: int, shape: tuple[int, int], rho: float, generator: torch.G
     if keep == 0:
         return torch.ones(batch, height * width)
     sizes = [(rows, min(width, max(1, round(keep / rows)))) for rows in range(1, height + 1)]
-    rows, columns = min(sizes, key=lambda size: (abs(size[0] * size[1] - keep), abs(size[0] / height - size[1] / width)))
+    rows, columns = min(
+        sizes, key=lambda size: (abs(size[0] * size[1] - keep), abs(size[0] / height - size[1] / width))
+    )
     top = torch.randint(height - rows + 1, (batch, 1), generator=generator)
     left = torch.randint(width - columns + 1, (batch, 1), generator=generator)
     y, x = torch.arange(height), torch.arange(width)

@@ -20,7 +20,7 @@ from pipeline.diffcomp import masking
 from pipeline.diffcomp.composition import Composition
 from pipeline.diffcomp.losses import info_nce, inverse_temperature, ratio_loss
 from pipeline.diffcomp.superpatches import SuperPatches
-from pipeline.encoders.dual import DualEncoder
+from pipeline.encoders.dual.interface import DualEncoder
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,15 @@ class DiffComp(nn.Module):
         super().__init__()
         self.params = params
         self.encoder = encoder
-        self.super_patches = SuperPatches(encoder, params.super_patch, params.local_blocks, params.grouping, plain=not params.css)
+        self.super_patches = SuperPatches(
+            encoder, params.super_patch, params.local_blocks, params.grouping, plain=not params.css
+        )
         self.masking = params.masking if params.psm else "random"
         if self.masking == "crop" and self.super_patches.kmeans:
             raise ValueError("masking crop needs a grid of super-patches, grouping kmeans has none")
-        self.composition = Composition(params.dac, params.alpha_base, params.lam, params.alpha_form, params.kappa, params.alpha_query)
+        self.composition = Composition(
+            params.dac, params.alpha_base, params.lam, params.alpha_form, params.kappa, params.alpha_query
+        )
         # Where relatives fill, the token stays as drawn, near zero: patches without content (`compose`'s region).
         self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.width), requires_grad=params.fill == "token")
         encoder.freeze_all_but(params.image_layers, params.text_layers)
@@ -62,10 +66,16 @@ class DiffComp(nn.Module):
     # Training -----------------------------------------------------------------------------------
 
     def forward(
-        self, images: Tensor, text_ids: Tensor, composition_ids: Tensor | None = None,
-        phrase_ids: Tensor | None = None, phrase_offsets: Tensor | None = None,
-        generator: torch.Generator | None = None, labels: Tensor | None = None,
-        relatives: Tensor | None = None, relative_labels: Tensor | None = None,
+        self,
+        images: Tensor,
+        text_ids: Tensor,
+        composition_ids: Tensor | None = None,
+        phrase_ids: Tensor | None = None,
+        phrase_offsets: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
+        relatives: Tensor | None = None,
+        relative_labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Loss L = L_comp + w_align L_align + w_ratio L_ratio, its terms, and what they show.
 
@@ -97,7 +107,9 @@ class DiffComp(nn.Module):
             }
         return {"loss": loss, **terms, **shown}
 
-    def _encode_texts(self, texts: Tensor, composed: Tensor | None, phrases: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _encode_texts(
+        self, texts: Tensor, composed: Tensor | None, phrases: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """All of a batch's texts through the text tower at once, each distinct one only once."""
         parts = [part for part in (texts, composed, phrases) if part is not None]
         distinct, index = torch.cat(parts).unique(dim=0, return_inverse=True)
@@ -106,7 +118,11 @@ class DiffComp(nn.Module):
         return whole, whole if composed is None else next(features), None if phrases is None else next(features)
 
     def views(
-        self, images: Tensor, phrases: Tensor | None, offsets: Tensor | None, generator: torch.Generator | None,
+        self,
+        images: Tensor,
+        phrases: Tensor | None,
+        offsets: Tensor | None,
+        generator: torch.Generator | None,
         relatives: Tensor | None = None,
     ) -> Views:
         """Encode the images unmasked, draw masks, encode them masked. phrases [P_total, D], offsets [B + 1].
@@ -134,7 +150,13 @@ class DiffComp(nn.Module):
         return before, self.encoder.run(before, self.super_patches.cut, self.encoder.depth)
 
     def _scores(
-        self, before: Tensor, after: Tensor, assignment: Tensor, image: Tensor, phrases: Tensor | None, offsets: Tensor | None,
+        self,
+        before: Tensor,
+        after: Tensor,
+        assignment: Tensor,
+        image: Tensor,
+        phrases: Tensor | None,
+        offsets: Tensor | None,
     ) -> Tensor | None:
         """z_j [B, N_s], or None where masks are drawn blindly."""
         if self.masking not in ("phrase", "cam"):
@@ -152,7 +174,9 @@ class DiffComp(nn.Module):
         """m_j [B, N_s]."""
         rho = self.params.rho
         if scores is not None:
-            return masking.draw_mask(masking.mask_logits(scores, rho, self.params.tau_mask), self.params.mask_model, rho, generator)
+            return masking.draw_mask(
+                masking.mask_logits(scores, rho, self.params.tau_mask), self.params.mask_model, rho, generator
+            )
         if self.masking == "crop":
             return masking.crop_mask(batch, self.super_patches.shape, rho, generator)
         return masking.random_mask(batch, self.super_patches.count, rho, generator)
@@ -176,8 +200,14 @@ class DiffComp(nn.Module):
         assignment = self.super_patches.assign(before)
         if region is not None:
             mask = self.super_patches.spread(self.super_patches.cover(region.to(images.device), assignment), assignment)
-            before, after = self._trunk(self.encoder.assemble(masking.apply_mask(self.encoder.patchify(images), self.mask_token, mask)))
-        return self.encoder.project(after[:, 0]), self.super_patches.encode(self.encoder, before, after, assignment), assignment
+            before, after = self._trunk(
+                self.encoder.assemble(masking.apply_mask(self.encoder.patchify(images), self.mask_token, mask))
+            )
+        return (
+            self.encoder.project(after[:, 0]),
+            self.super_patches.encode(self.encoder, before, after, assignment),
+            assignment,
+        )
 
     def compose(self, images: Tensor, text_ids: Tensor, region: Tensor | None = None) -> Tensor:
         """A query's f_comp [B, D] from normalised reference images and modification texts [B, C]. Call in eval mode.
@@ -190,7 +220,7 @@ class DiffComp(nn.Module):
         image, local, _ = self.reference_features(images, region)
         return self.composition(image, local, text)
 
-    # Pictures -----------------------------------------------------------------------------------
+    # Images -----------------------------------------------------------------------------------
 
     @torch.no_grad()
     def alpha_map(self, images: Tensor, text_ids: Tensor, region: Tensor | None = None) -> Tensor:
@@ -209,8 +239,12 @@ class DiffComp(nn.Module):
 
     @torch.no_grad()
     def similarities(
-        self, images: Tensor, text_ids: Tensor, phrase_ids: Tensor | None = None,
-        phrase_offsets: Tensor | None = None, generator: torch.Generator | None = None,
+        self,
+        images: Tensor,
+        text_ids: Tensor,
+        phrase_ids: Tensor | None = None,
+        phrase_offsets: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """cos(f_I, f_T) and cos(f_Id, f_T), [B] each: the aligned and the masked histograms of figure 4."""
         texts, _, phrases = self._encode_texts(text_ids, None, phrase_ids if self.masking == "phrase" else None)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-from pipeline.encoders.dual import DualEncoder
+from pipeline.encoders.dual.interface import DualEncoder
 
 KMEANS_STEPS = 5
 
@@ -64,7 +64,7 @@ class SuperPatches:
         return rearrange(encoder.project(local), "(b ns) d -> b ns d", ns=self.count)
 
     def cover(self, region: Tensor, assignment: Tensor) -> Tensor:
-        """A region painted on the picture, [B, H, W] of any size, as a mask of super-patches [B, N_s].
+        """A region painted on the image, [B, H, W] of any size, as a mask of super-patches [B, N_s].
 
         Masked are those painted at least half; where something is painted but none that far, the most
         painted one. assignment [B, N] as `assign` gives it.

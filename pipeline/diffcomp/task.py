@@ -31,19 +31,28 @@ class DiffCompTask:
     """
 
     def __init__(
-        self, model: DiffComp, images: Tensor, captions: Sequence[str], phrases: Sequence[Sequence[str]],
-        mask_phrases: Sequence[Sequence[str]] | None = None, words: Sequence[str] = (),
+        self,
+        model: DiffComp,
+        images: Tensor,
+        captions: Sequence[str],
+        phrases: Sequence[Sequence[str]],
+        mask_phrases: Sequence[Sequence[str]] | None = None,
+        words: Sequence[str] = (),
     ):
         params, size = model.params, model.encoder.image_size
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (3, size, size):
-            raise ValueError(f"images are {images.dtype} {tuple(images.shape[1:])}, the encoder wants uint8 (3, {size}, {size})")
+            raise ValueError(
+                f"images are {images.dtype} {tuple(images.shape[1:])}, the encoder wants uint8 (3, {size}, {size})"
+            )
         if params.granularity == "sentence":
             mask_phrases = [[caption] for caption in captions]
         elif params.granularity == "noun" and mask_phrases is None and model.masking == "phrase":
             raise ValueError("granularity noun needs the nouns as mask_phrases")
         guides = phrases if mask_phrases is None else mask_phrases
         if not len(images) == len(captions) == len(phrases) == len(guides):
-            raise ValueError(f"{len(images)} images, {len(captions)} captions, {len(phrases)} and {len(guides)} lists of phrases")
+            raise ValueError(
+                f"{len(images)} images, {len(captions)} captions, {len(phrases)} and {len(guides)} lists of phrases"
+            )
         if params.carriers and not words:
             raise ValueError(f"carriers {params.carriers} needs words to carry a text among")
         self.model, self.images, self.captions, self.words = model, images, list(captions), list(words)
@@ -59,7 +68,11 @@ class DiffCompTask:
         return len(self.images)
 
     def loss(
-        self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str,
+        self,
+        model: nn.Module,
+        indices: Tensor,
+        generator: torch.Generator,
+        device: torch.device | str,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One batch's loss and what to log. `model` is this task's, possibly wrapped; every draw is `generator`'s."""
         images = self._pixels(indices, generator, device)
@@ -70,7 +83,10 @@ class DiffCompTask:
         ids = [ids.to(device) for ids in (self.token_ids[captions], composed, self.token_ids[guides])]
         more = {}
         if relatives is not None:
-            more = {"relatives": self._pixels(relatives, generator, device), "relative_labels": self.caption_rows[relatives].to(device)}
+            more = {
+                "relatives": self._pixels(relatives, generator, device),
+                "relative_labels": self.caption_rows[relatives].to(device),
+            }
         terms = model(images, *ids, phrase_offsets=offsets, generator=generator, labels=captions.to(device), **more)
         return terms.pop("loss"), {name: value.detach() for name, value in terms.items()}
 
@@ -81,7 +97,9 @@ class DiffCompTask:
             images = (255 * augment(images.float() / 255, generator)).round().to(torch.uint8)
         return self.model.encoder.normalise(images.to(device))
 
-    def _composition_texts(self, indices: Tensor, generator: torch.Generator, relatives: Tensor | None = None) -> list[str]:
+    def _composition_texts(
+        self, indices: Tensor, generator: torch.Generator, relatives: Tensor | None = None
+    ) -> list[str]:
         """What each sample is composed with; see the class."""
         params = self.model.params
         drawn = torch.rand(2, len(indices), generator=generator).tolist()
@@ -138,5 +156,9 @@ class DiffCompTask:
         """The ragged lists of the given samples, joined, and their offsets [B + 1]."""
         counts = starts[indices + 1] - starts[indices]
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        index = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(counts) + starts[indices].repeat_interleave(counts)
+        index = (
+            torch.arange(int(offsets[-1]))
+            - offsets[:-1].repeat_interleave(counts)
+            + starts[indices].repeat_interleave(counts)
+        )
         return rows[index], offsets

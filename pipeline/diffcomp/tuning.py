@@ -12,15 +12,19 @@ from pipeline.config import DiffCompParams, Params
 from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.task import DiffCompTask
 from pipeline.encoders.carriers import carrier_words
-from pipeline.encoders.dual import load_dual_encoder
+from pipeline.encoders.dual.interface import load_dual_encoder
 from pipeline.encoders.text import locate
 from pipeline.runtime import device
 from pipeline.training import train
 
 
 def new_task(
-    variant: DiffCompParams, params: Params, pixels: Callable[[int], Tensor], captions: Sequence[str],
-    phrases: Sequence[Sequence[str]], nouns: Callable[[], Sequence[Sequence[str]]],
+    variant: DiffCompParams,
+    params: Params,
+    pixels: Callable[[int], Tensor],
+    captions: Sequence[str],
+    phrases: Sequence[Sequence[str]],
+    nouns: Callable[[], Sequence[Sequence[str]]],
 ) -> DiffCompTask:
     """The task of fine-tuning `variant` from its backbone; its `model` is on the device already, where relatives are looked for.
 
@@ -36,7 +40,7 @@ def new_task(
 def fine_tune(task: DiffCompTask, **options: Any) -> list[dict[str, float]]:
     """`train`, after which the encoder's weights are (1 - s) tuned + s untouched, s = `backbone_share`; returns the log.
 
-    What fine-tuning gains on pictures like the training's it may lose on pictures drawn otherwise; the
+    What fine-tuning gains on images like the training's it may lose on images drawn otherwise; the
     average in weight space keeps most of both (WiSE-FT, Wortsman et al. 2022). Not in the paper.
     The task's model must hold the backbone's weights still.
     """

@@ -1,6 +1,6 @@
 """Augmentation on the device: what lets a model trained on two teams' drawings read a third team's.
 
-The pictures of one character differ between teams in outline, shading, proportion and colour, so
+The images of one character differ between teams in outline, shading, proportion and colour, so
 these are what is varied: outlines are eaten or thickened (grey morphology), gradients flattened or
 blurred, shapes bent, colours jittered, parts hidden. Nothing is mirrored: direction has a meaning.
 """

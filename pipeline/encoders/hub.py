@@ -8,15 +8,25 @@ from pathlib import Path
 from pipeline.artifacts import ArtifactError
 
 BYTES = {
-    "Qwen/Qwen2.5-VL-3B-Instruct": 7.5e9, "Qwen/Qwen2.5-VL-7B-Instruct": 16.6e9, "Qwen/Qwen2.5-VL-72B-Instruct": 146.8e9,
-    "google/t5-v1_1-xxl": 44.5e9, "ViT-B-32/openai": 0.6e9, "ViT-L-14/openai": 1.7e9, "ViT-bigG-14/laion2b_s39b_b160k": 10.2e9,
+    "Qwen/Qwen2.5-VL-3B-Instruct": 7.5e9,
+    "Qwen/Qwen2.5-VL-7B-Instruct": 16.6e9,
+    "Qwen/Qwen2.5-VL-72B-Instruct": 146.8e9,
+    "google/t5-v1_1-xxl": 44.5e9,
+    "ViT-B-32/openai": 0.6e9,
+    "ViT-L-14/openai": 1.7e9,
+    "ViT-bigG-14/laion2b_s39b_b160k": 10.2e9,
 }
 """About so many, of those that the profiles and the paper name."""
 
 
 def not_loaded(parameter: str, path: str, revision: str, error: Exception) -> ArtifactError:
     """A local model is named with what is wrong with it; a hub's with its revision, where it must lie, and its size."""
-    if Path(path).exists() or "/" not in path.strip("/") or path.count("/") > 1 or path.startswith((".", "models/", "data/")):
+    if (
+        Path(path).exists()
+        or "/" not in path.strip("/")
+        or path.count("/") > 1
+        or path.startswith((".", "models/", "data/"))
+    ):
         return ArtifactError(f"{parameter} {path!r}: cannot be loaded ({str(error).splitlines()[0]})")
     size = f", about {BYTES[path] / 1e9:,.1f} GB" if path in BYTES else ""
     pinned = f" --revision {revision}" if revision else ""

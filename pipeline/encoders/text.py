@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
 from pipeline.artifacts import ArtifactError
 from pipeline.config import TextEncoderParams
 from pipeline.encoders.hub import not_loaded
-from pipeline.encoders.mllm import batches, fingerprint
+from pipeline.encoders.mllm.interface import batches, fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,13 @@ class TextEncoder:
         except (OSError, ValueError) as error:
             raise _not_loaded(params, error) from None
         if config.hidden_size != params.dim:
-            raise ValueError(f"text_encoder.dim {params.dim}: the states of {params.path!r} have {config.hidden_size} dimensions")
+            raise ValueError(
+                f"text_encoder.dim {params.dim}: the states of {params.path!r} have {config.hidden_size} dimensions"
+            )
         try:
-            self.model = AutoModelForTextEncoding.from_pretrained(**source, config=config, dtype=torch.float32, use_safetensors=True)
+            self.model = AutoModelForTextEncoding.from_pretrained(
+                **source, config=config, dtype=torch.float32, use_safetensors=True
+            )
         except (OSError, ValueError, SafetensorError) as error:
             raise _not_loaded(params, error) from None
         self.model.eval().to(self.device)
@@ -67,7 +71,9 @@ class TextEncoder:
         """As `encode`, the texts as one batch and without the warning."""
         lengths = [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
         self.truncated += sum(length > self.params.max_tokens for length in lengths)
-        batch = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.params.max_tokens, return_tensors="pt")
+        batch = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.params.max_tokens, return_tensors="pt"
+        )
         batch = batch.to(self.device)
         states = self.model(**batch).last_hidden_state.half().cpu()  # [B, T, dim]
         mask = batch["attention_mask"].bool().cpu()  # [B, T]
@@ -77,7 +83,9 @@ class TextEncoder:
         """Warn, once, of the texts cut since `truncated` was `before`."""
         if self.truncated > before:
             limit = self.params.max_tokens
-            logger.warning("%d texts are longer than text_encoder.max_tokens = %d and were cut", self.truncated - before, limit)
+            logger.warning(
+                "%d texts are longer than text_encoder.max_tokens = %d and were cut", self.truncated - before, limit
+            )
 
 
 def _not_loaded(params: TextEncoderParams, error: Exception) -> ArtifactError:
@@ -87,7 +95,9 @@ def _not_loaded(params: TextEncoderParams, error: Exception) -> ArtifactError:
 def identity(params: TextEncoderParams) -> dict[str, Any]:
     """What makes text conditions comparable."""
     names = ("path", "revision", "dim", "max_tokens")
-    return {"text_encoder": {**{name: getattr(params, name) for name in names}, "weights": fingerprint(locate(params.path))}}
+    return {
+        "text_encoder": {**{name: getattr(params, name) for name in names}, "weights": fingerprint(locate(params.path))}
+    }
 
 
 def locate(path: str) -> str:

@@ -8,6 +8,16 @@ from pipeline.fusion_diff.sampler import Sampler
 from pipeline.fusion_diff.tasks import ControlTask, PriorTask
 
 __all__ = [
-    "ControlAdapter", "ControlTask", "ControlledPrior", "Diffusion", "EncodedConditions", "Prior", "PriorSizes", "PriorTask", "Sampler",
-    "TextConditions", "check_vectors", "controlled",
+    "ControlAdapter",
+    "ControlTask",
+    "ControlledPrior",
+    "Diffusion",
+    "EncodedConditions",
+    "Prior",
+    "PriorSizes",
+    "PriorTask",
+    "Sampler",
+    "TextConditions",
+    "check_vectors",
+    "controlled",
 ]

@@ -29,7 +29,9 @@ class Texts(Protocol):
     def mean_tokens(self) -> float:
         """Tokens of a text, on average or as far as known."""
 
-    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor | None]:
+    def batch(
+        self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1
+    ) -> tuple[Tensor, Tensor | None]:
         """See `TextConditions.batch`."""
 
 
@@ -95,7 +97,8 @@ class TextConditions:
                 f"expected {int(lengths[row])} tokens of dimension {stored}"
             )
         parts = [
-            torch.tensor(chunk.flatten().to_numpy(zero_copy_only=False)).view(-1, stored) for chunk in table.column("states").chunks
+            torch.tensor(chunk.flatten().to_numpy(zero_copy_only=False)).view(-1, stored)
+            for chunk in table.column("states").chunks
         ]
         states = torch.cat(parts) if parts else torch.empty(0, stored)  # [S, dim]
         return cls(states, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]), ids)
@@ -124,7 +127,9 @@ class TextConditions:
         """Tokens of a text on average."""
         return len(self.states) / max(1, len(self))
 
-    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor | None]:
+    def batch(
+        self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1
+    ) -> tuple[Tensor, Tensor | None]:
         """The texts at indices [B], padded with zeros to the longest: states [B, T, text_dim] and mask [B, T] bool.
 
         multiple: round T up to a multiple of it (fewer shapes for a compiled model). On a CPU states are
@@ -138,7 +143,9 @@ class TextConditions:
         mask = place < lengths[:, None]  # [B, T]
         where = torch.where(mask, self.offsets[indices][:, None] + place, 0)  # [B, T]
         states = self.states.new_empty((where.numel(), self.dim), pin_memory=gpu)
-        states = torch.index_select(self.states, 0, where.flatten(), out=states).view(*where.shape, self.dim)  # [B, T, text_dim]
+        states = torch.index_select(self.states, 0, where.flatten(), out=states).view(
+            *where.shape, self.dim
+        )  # [B, T, text_dim]
         if not mask.all():
             states.masked_fill_(~mask[..., None], 0)
         elif gpu:
@@ -172,15 +179,21 @@ class EncodedConditions:
         """Tokens of the texts encoded so far, on average; the limit before there are any."""
         return self._tokens / self._encoded if self._encoded else float(self.longest)
 
-    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor | None]:
+    def batch(
+        self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1
+    ) -> tuple[Tensor, Tensor | None]:
         """As `TextConditions.batch`. Raises ValueError naming the text whose states are not finite or not of `dim`."""
         if len(indices) == 0:
-            return TextConditions(torch.empty(0, self.dim), torch.zeros(1, dtype=torch.int64)).batch(indices, device, multiple)
+            return TextConditions(torch.empty(0, self.dim), torch.zeros(1, dtype=torch.int64)).batch(
+                indices, device, multiple
+            )
         rows = indices.tolist()
         states = self.encoder.encode_batch([self._texts[row] for row in rows])
         wrong = [row for row, one in zip(rows, states, strict=True) if one.ndim != 2 or one.shape[1] != self.dim]
         if wrong:
-            raise ValueError(f"text conditions: {_name(wrong[0], None)} was not encoded as tokens of dimension {self.dim}")
+            raise ValueError(
+                f"text conditions: {_name(wrong[0], None)} was not encoded as tokens of dimension {self.dim}"
+            )
         self._tokens, self._encoded = self._tokens + sum(map(len, states)), self._encoded + len(states)
         named = [f"text {row}" for row in rows]
         return TextConditions.from_list(states, named).batch(torch.arange(len(rows)), device, multiple)

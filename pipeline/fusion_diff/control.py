@@ -63,8 +63,14 @@ class ControlAdapter(nn.Module):
 
 
 def encode_controlled(
-    prior: Prior, adapter: ControlAdapter, noisy: Tensor, modulation: Modulation,
-    text: Texts, adapter_text: Texts, shift: Tensor, beside: torch.cuda.Stream | None = None,
+    prior: Prior,
+    adapter: ControlAdapter,
+    noisy: Tensor,
+    modulation: Modulation,
+    text: Texts,
+    adapter_text: Texts,
+    shift: Tensor,
+    beside: torch.cuda.Stream | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """h_L [B, M, D] and the residuals r_1 .. r_L, each [C, M, D].
 
@@ -87,8 +93,15 @@ def encode_controlled(
 
 
 def denoise_controlled(
-    prior: Prior, adapter: ControlAdapter, noisy: Tensor, modulation: Modulation, text: Texts,
-    adapter_text: Texts, shift: Tensor, control_scale: float, beside: torch.cuda.Stream | None = None,
+    prior: Prior,
+    adapter: ControlAdapter,
+    noisy: Tensor,
+    modulation: Modulation,
+    text: Texts,
+    adapter_text: Texts,
+    shift: Tensor,
+    control_scale: float,
+    beside: torch.cuda.Stream | None = None,
 ) -> Tensor:
     """Predict the noise [B, d] from precomputed parts; the last C = len(shift) rows are controlled.
 
@@ -100,8 +113,15 @@ def denoise_controlled(
 
 
 def controlled(
-    prior: Prior, adapter: ControlAdapter, noisy: Tensor, step: Tensor, text_states: Tensor | None, text_mask: Tensor | None,
-    control: Tensor, control_scale: float = 1.0, dropped: Tensor | None = None,
+    prior: Prior,
+    adapter: ControlAdapter,
+    noisy: Tensor,
+    step: Tensor,
+    text_states: Tensor | None,
+    text_mask: Tensor | None,
+    control: Tensor,
+    control_scale: float = 1.0,
+    dropped: Tensor | None = None,
 ) -> Tensor:
     """eps_theta(z_n, n, z_r,delta, c): the prior's prediction under control (section 3.3).
 
@@ -136,8 +156,16 @@ class ControlledPrior(nn.Module):
         return self
 
     def forward(
-        self, noisy: Tensor, step: Tensor, text_states: Tensor | None, text_mask: Tensor | None, control: Tensor,
-        control_scale: float = 1.0, dropped: Tensor | None = None,
+        self,
+        noisy: Tensor,
+        step: Tensor,
+        text_states: Tensor | None,
+        text_mask: Tensor | None,
+        control: Tensor,
+        control_scale: float = 1.0,
+        dropped: Tensor | None = None,
     ) -> Tensor:
         """See `controlled`."""
-        return controlled(self.prior, self.adapter, noisy, step, text_states, text_mask, control, control_scale, dropped)
+        return controlled(
+            self.prior, self.adapter, noisy, step, text_states, text_mask, control, control_scale, dropped
+        )

@@ -28,8 +28,11 @@ class Diffusion:
         self.params, self.dim = params, dim
         self.scale = math.sqrt(dim) if params.scale_by_sqrt_dim else 1.0
         self._schedule = {
-            "num_train_timesteps": params.train_steps, "beta_start": params.beta_start,
-            "beta_end": params.beta_end, "beta_schedule": params.beta_schedule, "prediction_type": params.prediction,
+            "num_train_timesteps": params.train_steps,
+            "beta_start": params.beta_start,
+            "beta_end": params.beta_end,
+            "beta_schedule": params.beta_schedule,
+            "prediction_type": params.prediction,
         }
         self._scheduler = DDPMScheduler(**self._schedule)
 
@@ -63,7 +66,9 @@ class Diffusion:
         if self.params.prediction == "epsilon":
             return noise
         scaled = clean.float() * self.scale
-        return scaled if self.params.prediction == "sample" else self._scheduler.get_velocity(scaled, noise.float(), step)
+        return (
+            scaled if self.params.prediction == "sample" else self._scheduler.get_velocity(scaled, noise.float(), step)
+        )
 
     def unscale(self, sample: Tensor) -> Tensor:
         """Undo the scaling of `noise`."""
@@ -79,7 +84,9 @@ class Diffusion:
         Raises ValueError when steps is not between 1 and the training steps.
         """
         if not 1 <= steps <= self.train_steps:
-            raise ValueError(f"sampler: {steps} solver steps are not between 1 and the {self.train_steps} training steps")
+            raise ValueError(
+                f"sampler: {steps} solver steps are not between 1 and the {self.train_steps} training steps"
+            )
         solver = DPMSolverMultistepScheduler(**self._schedule, algorithm_type="dpmsolver++", solver_order=2)
         solver.set_timesteps(steps)
         return solver

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pipeline.fusion_diff.texts import KeysValues, PackedText, TextContext
 
 if TYPE_CHECKING:
-    from pipeline.fusion_diff.fused import Stream
-    from pipeline.fusion_diff.products import Half, Scaling
+    from pipeline.gpu.blocks import Stream
+    from pipeline.gpu.products import Half, Scaling
 
 
 def sincos_positions(grid: int, width: int) -> Tensor:
@@ -32,7 +32,9 @@ def sincos_positions(grid: int, width: int) -> Tensor:
 def timestep_frequencies(step: Tensor, count: int) -> Tensor:
     """Sine and cosine features of timesteps [B], in float32: [B, count]."""
     half = count // 2
-    frequencies = torch.exp(-math.log(10_000.0) / half * torch.arange(half, dtype=torch.float32, device=step.device))  # [F/2]
+    frequencies = torch.exp(
+        -math.log(10_000.0) / half * torch.arange(half, dtype=torch.float32, device=step.device)
+    )  # [F/2]
     angles = step.float()[:, None] * frequencies  # [B, F/2]
     return torch.cat([angles.cos(), angles.sin()], dim=1)  # [B, F]
 
@@ -206,13 +208,15 @@ class BlockBody(nn.Module):
         """Eq. 13 to 15. hidden [B, M, D]; modulation [B or 1, 9, D]: shift, scale, gate of each sub-layer.
 
         added [C, M or 1, D]: to the last C rows first. It is here so that it needs no kernel of its own.
-        Packed texts are for the kernels of `pipeline.fusion_diff.fused`, which leave the last sum to who comes next.
+        Packed texts are for the kernels of `pipeline.gpu.blocks`, which leave the last sum to who comes next.
         """
         if isinstance(text, PackedText):
             return _fused().block(self, hidden, modulation, text, added)
         if added is not None:
             hidden = add_to_last_rows(hidden, added)
-        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = modulation.split(1, dim=1)  # each [B or 1, 1, D]
+        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = modulation.split(
+            1, dim=1
+        )  # each [B or 1, 1, D]
         hidden = hidden + gate1 * self.self_attention(modulate(hidden, shift1, scale1))
         hidden = hidden + gate2 * self.cross_attention(modulate(hidden, shift2, scale2), text)
         return hidden + gate3 * self.feed_forward(modulate(hidden, shift3, scale3))
@@ -252,6 +256,6 @@ def check_8_bits() -> None:
 
 def _fused() -> ModuleType:
     """Imported when first needed: it wants Triton, which only comes with a GPU's build of torch."""
-    from pipeline.fusion_diff import fused
+    from pipeline.gpu import blocks as fused
 
     return fused

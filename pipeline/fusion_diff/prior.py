@@ -42,9 +42,17 @@ class PriorSizes:
     def from_params(cls, params: PriorParams, dim: int, text_dim: int, text_tokens: int) -> PriorSizes:
         """The configured sizes with those that follow the encoders."""
         return cls(
-            dim=dim, channels=params.channels, grid=params.grid, patch_size=params.patch_size, width=params.width,
-            heads=params.heads, depth=params.depth, ffn_ratio=params.ffn_ratio, time_frequencies=params.time_frequencies,
-            text_dim=text_dim, text_tokens=text_tokens,
+            dim=dim,
+            channels=params.channels,
+            grid=params.grid,
+            patch_size=params.patch_size,
+            width=params.width,
+            heads=params.heads,
+            depth=params.depth,
+            ffn_ratio=params.ffn_ratio,
+            time_frequencies=params.time_frequencies,
+            text_dim=text_dim,
+            text_tokens=text_tokens,
         )
 
     def __post_init__(self) -> None:
@@ -56,7 +64,9 @@ class PriorSizes:
         if self.width % self.heads:
             raise ValueError(f"prior: width {self.width} is not a multiple of heads {self.heads}")
         if self.width % 4:
-            raise ValueError(f"prior: width {self.width} is not a multiple of 4, as sine-cosine positions of two axes need")
+            raise ValueError(
+                f"prior: width {self.width} is not a multiple of 4, as sine-cosine positions of two axes need"
+            )
         if self.time_frequencies % 2:
             raise ValueError(f"prior: time_frequencies {self.time_frequencies} is odd; sines and cosines come in pairs")
         if self.depth % 2:
@@ -106,7 +116,7 @@ class Prior(nn.Module):
     """
 
     fused = False
-    """Whether blocks are computed by `pipeline.fusion_diff.fused` wherever it computes in half precision."""
+    """Whether blocks are computed by `pipeline.gpu.blocks` wherever it computes in half precision."""
 
     def __init__(self, sizes: PriorSizes):
         super().__init__()
@@ -116,7 +126,9 @@ class Prior(nn.Module):
         self.patch = nn.Linear(sizes.patch_dim, width)
         self.register_buffer("positions", sincos_positions(sizes.patches, width), persistent=False)  # [M, D]
         self.time = nn.Sequential(nn.Linear(sizes.time_frequencies, width), nn.SiLU(), nn.Linear(width, width))
-        self.caption = nn.Sequential(nn.Linear(sizes.text_dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
+        self.caption = nn.Sequential(
+            nn.Linear(sizes.text_dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
+        )
         self.null_text = nn.Parameter(torch.empty(sizes.text_tokens, sizes.text_dim))
         self.blocks = nn.ModuleList(Block(width, sizes.heads, sizes.ffn_ratio) for _ in range(sizes.depth))
         self.final_ada_ln = nn.Linear(width, 2 * width)
@@ -125,7 +137,11 @@ class Prior(nn.Module):
         initialise(self)
 
     def forward(
-        self, noisy: Tensor, step: Tensor, text_states: Tensor | None = None, text_mask: Tensor | None = None,
+        self,
+        noisy: Tensor,
+        step: Tensor,
+        text_states: Tensor | None = None,
+        text_mask: Tensor | None = None,
         dropped: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise.
@@ -171,15 +187,21 @@ class Prior(nn.Module):
         if texts > rows:
             raise ValueError(f"prior: {texts} texts for {rows} rows")
         if dropped is not None and (texts != rows or not 1 <= len(dropped) <= rows):
-            raise ValueError(f"prior: {tuple(dropped.shape)} dropped of {rows} rows with {texts} texts; each row needs one")
+            raise ValueError(
+                f"prior: {tuple(dropped.shape)} dropped of {rows} rows with {texts} texts; each row needs one"
+            )
         null = self.caption(self.null_text)[None] if rows > texts or dropped is not None else None  # [1, N, D]
         if text_states is None or texts == 0:
             return self._packed(TextContext(null, None, None), rows)
         if text_states.ndim != 3 or text_states.shape[2] != self.sizes.text_dim:
-            raise ValueError(f"prior: text states are {tuple(text_states.shape)}, expected [B, T, {self.sizes.text_dim}]")
+            raise ValueError(
+                f"prior: text states are {tuple(text_states.shape)}, expected [B, T, {self.sizes.text_dim}]"
+            )
         if text_mask is not None and text_mask.shape != text_states.shape[:2]:
             raise ValueError(f"prior: text mask is {tuple(text_mask.shape)}, the states are {tuple(text_states.shape)}")
-        if not torch.is_autocast_enabled(text_states.device.type):  # autocast casts from half precision without a detour
+        if not torch.is_autocast_enabled(
+            text_states.device.type
+        ):  # autocast casts from half precision without a detour
             text_states = text_states.to(dtype)
         text = self.caption(text_states)  # [B', T, D]
         mask = None if text_mask is None else text_mask[:, None, None, :]
@@ -205,8 +227,13 @@ class Prior(nn.Module):
         sizes = self.sizes
         features = self.project(noisy.to(self.project.weight.dtype))  # [B, C*G*G]
         patches = rearrange(
-            features, "b (c h p w q) -> b (h w) (p q c)",
-            c=sizes.channels, h=sizes.patches, w=sizes.patches, p=sizes.patch_size, q=sizes.patch_size,
+            features,
+            "b (c h p w q) -> b (h w) (p q c)",
+            c=sizes.channels,
+            h=sizes.patches,
+            w=sizes.patches,
+            p=sizes.patch_size,
+            q=sizes.patch_size,
         )  # [B, M, p*p*C]
         tokens = self.patch(patches)
         return tokens + self.positions.to(tokens.dtype)  # under autocast the tokens, and so every h_l, are bfloat16
@@ -237,8 +264,13 @@ class Prior(nn.Module):
         shift, scale = modulation.final.split(1, dim=1)  # each [B or 1, 1, D]
         patches = self.final(modulate(hidden, shift, scale))  # [B, M, p*p*C]
         features = rearrange(
-            patches, "b (h w) (p q c) -> b (c h p w q)",
-            h=sizes.patches, w=sizes.patches, p=sizes.patch_size, q=sizes.patch_size, c=sizes.channels,
+            patches,
+            "b (h w) (p q c) -> b (c h p w q)",
+            h=sizes.patches,
+            w=sizes.patches,
+            p=sizes.patch_size,
+            q=sizes.patch_size,
+            c=sizes.channels,
         )  # [B, C*G*G]
         return self.out(features).float()
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from pipeline.fusion_diff.conditions import check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, controlled, denoise_controlled
 from pipeline.fusion_diff.diffusion import Diffusion
-from pipeline.fusion_diff.graphs import Denoise, FixedSizes, Inputs, solver_weights
 from pipeline.fusion_diff.layers import Attention, BlockBody, check_8_bits
 from pipeline.fusion_diff.prior import Prior
 from pipeline.fusion_diff.texts import Texts
+from pipeline.gpu.graphs import Denoise, FixedSizes, Inputs, solver_weights
 
 Denoiser = Callable[[Tensor, int, int], Tensor]
 """(z_n [B, d], index of the solver step, timestep n) -> eps [B, d]."""
@@ -63,7 +63,7 @@ class Sampler:
     The AdaLN outputs of the solver's timesteps are computed once, here; the texts' keys and values
     once a query. Both branches of the guidance share a batch. The modules are put in evaluation
     mode and used in the type and on the device they have (cast them to bfloat16 to sample in it).
-    `fast` runs all steps as one piece of work of a fixed size (`pipeline.fusion_diff.graphs`): on a GPU
+    `fast` runs all steps as one piece of work of a fixed size (`pipeline.gpu.graphs`): on a GPU
     with fused blocks (in bfloat16), stacked projections, the adapter beside the encoder, and recorded as a CUDA
     graph on first use of a size; weights that change afterwards go unnoticed. Without an adapter, or with a
     control_scale (delta) of zero, the prior samples alone. temperature scales the starting noise: 1 is
@@ -78,9 +78,17 @@ class Sampler:
     """
 
     def __init__(
-        self, prior: Prior, adapter: ControlAdapter | None, diffusion: Diffusion,
-        solver_steps: int = 14, guidance_scale: float = 2.5, control_scale: float = 1.0, temperature: float = 1.0, fast: bool = False,
-        guided_share: float = 1.0, fp8: bool = False,
+        self,
+        prior: Prior,
+        adapter: ControlAdapter | None,
+        diffusion: Diffusion,
+        solver_steps: int = 14,
+        guidance_scale: float = 2.5,
+        control_scale: float = 1.0,
+        temperature: float = 1.0,
+        fast: bool = False,
+        guided_share: float = 1.0,
+        fp8: bool = False,
     ):
         if diffusion.dim != prior.sizes.dim:
             raise ValueError(f"sampler: the diffusion has dimension {diffusion.dim}, the prior {prior.sizes.dim}")
@@ -135,14 +143,27 @@ class Sampler:
         if (guidance_scale, control_scale) == (self.guidance_scale, self.control_scale):
             return self
         return Sampler(
-            self.prior, self._given, self.diffusion, self.solver_steps, guidance_scale, control_scale, self.temperature,
+            self.prior,
+            self._given,
+            self.diffusion,
+            self.solver_steps,
+            guidance_scale,
+            control_scale,
+            self.temperature,
             guided_share=self.guided_share,
         )
 
     @torch.no_grad()
     def sample(
-        self, ids: Sequence[str], text_states: Tensor, text_mask: Tensor, control: Tensor | None = None,
-        hypotheses: int = 1, seed: int = 0, cached: bool = True, negative: tuple[Tensor, Tensor] | None = None,
+        self,
+        ids: Sequence[str],
+        text_states: Tensor,
+        text_mask: Tensor,
+        control: Tensor | None = None,
+        hypotheses: int = 1,
+        seed: int = 0,
+        cached: bool = True,
+        negative: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """K L2-normalised target embeddings for each of Q queries: [Q, K, d] float32, on the modules' device.
 
@@ -159,13 +180,19 @@ class Sampler:
             if self.guidance_scale == 0.0:
                 raise ValueError("sampler: a negative text needs a guidance_scale above 0")
             negative = self._check_text(ids, *negative, "negative ")
-        noise = self.temperature * query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1).to(self.device)  # [Q*K, d]
+        noise = self.temperature * query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1).to(
+            self.device
+        )  # [Q*K, d]
         if cached and self._fast is not None and negative is None:
-            given = (part if part is None else part.repeat_interleave(hypotheses, 0) for part in (states, mask, control))
+            given = (
+                part if part is None else part.repeat_interleave(hypotheses, 0) for part in (states, mask, control)
+            )
             clean = self._fast(Inputs(noise, *given))  # [Q*K, d]
         else:
             make = self._cached_denoiser if cached else self._plain_denoiser
-            clean = solve(make(states, mask, control, hypotheses, negative), noise, self.diffusion, self.solver_steps)  # [Q*K, d]
+            clean = solve(
+                make(states, mask, control, hypotheses, negative), noise, self.diffusion, self.solver_steps
+            )  # [Q*K, d]
         return F.normalize(self.diffusion.unscale(clean), dim=-1).unflatten(0, (len(ids), hypotheses))
 
     def _check(
@@ -201,15 +228,22 @@ class Sampler:
         return states, mask
 
     def _cached_denoiser(
-        self, states: Tensor, mask: Tensor | None, control: Tensor | None, hypotheses: int = 1,
-        negative: tuple[Tensor, Tensor] | None = None, beside: torch.cuda.Stream | None = None,
+        self,
+        states: Tensor,
+        mask: Tensor | None,
+        control: Tensor | None,
+        hypotheses: int = 1,
+        negative: tuple[Tensor, Tensor] | None = None,
+        beside: torch.cuda.Stream | None = None,
     ) -> Denoise:
         """The texts' keys and values and the control's shift, and then the denoiser."""
         queries = len(states)
         if negative is None:
             context = self.prior.text_context(states, mask, rows=2 * queries if self.guided_steps else queries)
         else:
-            context = self.prior.text_context(*_stack(negative, (states, mask)), rows=2 * queries)  # the unconditional rows first
+            context = self.prior.text_context(
+                *_stack(negative, (states, mask)), rows=2 * queries
+            )  # the unconditional rows first
         both = [part.repeat(hypotheses) for part in self.prior.text_keys_values(context)]
         text = Branches(both, [part.last(queries * hypotheses) for part in both])
         adapter_text, shift = None, None
@@ -219,7 +253,12 @@ class Sampler:
         return lambda noisy, index, step=None: self._guided(noisy, index, text, adapter_text, shift, beside)
 
     def _guided(
-        self, noisy: Tensor, index: int, text: Branches, adapter_text: Texts | None, shift: Tensor | None,
+        self,
+        noisy: Tensor,
+        index: int,
+        text: Branches,
+        adapter_text: Texts | None,
+        shift: Tensor | None,
         beside: torch.cuda.Stream | None = None,
     ) -> Tensor:
         """Eq. 4 for noisy [B, d] at a solver step: the unconditional rows, without control, come first."""
@@ -236,7 +275,12 @@ class Sampler:
         return guide(conditional, unconditional, self.guidance_scale)
 
     def _plain_denoiser(
-        self, states: Tensor, mask: Tensor, control: Tensor | None, hypotheses: int, negative: tuple[Tensor, Tensor] | None
+        self,
+        states: Tensor,
+        mask: Tensor,
+        control: Tensor | None,
+        hypotheses: int,
+        negative: tuple[Tensor, Tensor] | None,
     ) -> Denoiser:
         states, mask = states.repeat_interleave(hypotheses, 0), mask.repeat_interleave(hypotheses, 0)
         control = None if control is None else control.repeat_interleave(hypotheses, 0)
@@ -247,7 +291,9 @@ class Sampler:
             if self.adapter is None:
                 conditional = self.prior(noisy, steps, states, mask)
             else:
-                conditional = controlled(self.prior, self.adapter, noisy, steps, states, mask, control, self.control_scale)
+                conditional = controlled(
+                    self.prior, self.adapter, noisy, steps, states, mask, control, self.control_scale
+                )
             if index >= self.guided_steps:
                 return conditional
             return guide(conditional, self.prior(noisy, steps, *without), self.guidance_scale)

@@ -11,9 +11,9 @@ from pipeline.fusion_diff.conditions import Texts, Vectors, check_vectors, send
 from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.flops import control_training_flops, prior_training_flops
-from pipeline.fusion_diff.graphs import TEXT_MULTIPLE
 from pipeline.fusion_diff.layers import train_in_8_bits
 from pipeline.fusion_diff.prior import Prior
+from pipeline.gpu.graphs import TEXT_MULTIPLE
 
 ROWS_MULTIPLE = 8
 """Batches of constant shape make room for a multiple of so many dropped texts."""
@@ -28,8 +28,15 @@ class PriorTask:
     """
 
     def __init__(
-        self, prior: Prior, diffusion: Diffusion, z0: Vectors, text: Texts, p_cfg: float, fused: bool = False,
-        fp8: bool = False, cuda_graph: bool = False,
+        self,
+        prior: Prior,
+        diffusion: Diffusion,
+        z0: Vectors,
+        text: Texts,
+        p_cfg: float,
+        fused: bool = False,
+        fp8: bool = False,
+        cuda_graph: bool = False,
     ):
         _check(prior, diffusion, len(z0), text, p_cfg)
         self.model: nn.Module = prior
@@ -53,7 +60,9 @@ class PriorTask:
         """Eq. 3 over the examples at indices [B]; every random number comes from `generator`."""
         return self.loss_of(model, *self.inputs(indices, generator, device))
 
-    def inputs(self, indices: Tensor, generator: torch.Generator, device: torch.device | str) -> tuple[Tensor | None, ...]:
+    def inputs(
+        self, indices: Tensor, generator: torch.Generator, device: torch.device | str
+    ) -> tuple[Tensor | None, ...]:
         """Timesteps [B], noise [B, d], z_0 [B, d] and what `_text_batch` gives."""
         indices, texts = drop_texts(indices, self.p_cfg, generator)
         step, noise = self.diffusion.draw(len(indices), generator)
@@ -77,8 +86,17 @@ class ControlTask:
     """
 
     def __init__(
-        self, prior: Prior, adapter: ControlAdapter, diffusion: Diffusion, control: Vectors, z_t: Vectors, text: Texts,
-        p_cfg: float = 0.0, fused: bool = False, fp8: bool = False, cuda_graph: bool = False,
+        self,
+        prior: Prior,
+        adapter: ControlAdapter,
+        diffusion: Diffusion,
+        control: Vectors,
+        z_t: Vectors,
+        text: Texts,
+        p_cfg: float = 0.0,
+        fused: bool = False,
+        fp8: bool = False,
+        cuda_graph: bool = False,
     ):
         _check(prior, diffusion, len(z_t), text, p_cfg)
         if len(control) != len(z_t):
@@ -105,7 +123,9 @@ class ControlTask:
         """Eq. 5 over the examples at indices [B]; every random number comes from `generator`."""
         return self.loss_of(model, *self.inputs(indices, generator, device))
 
-    def inputs(self, indices: Tensor, generator: torch.Generator, device: torch.device | str) -> tuple[Tensor | None, ...]:
+    def inputs(
+        self, indices: Tensor, generator: torch.Generator, device: torch.device | str
+    ) -> tuple[Tensor | None, ...]:
         """Timesteps [B], noise, z_t and z_r,delta, each [B, d], and what `_text_batch` gives."""
         indices, texts = drop_texts(indices, self.p_cfg, generator)
         step, noise = self.diffusion.draw(len(indices), generator)
@@ -115,7 +135,14 @@ class ControlTask:
         return step, noise, clean, control, *_text_batch(self, texts, len(indices), device)
 
     def loss_of(
-        self, model: nn.Module, step: Tensor, noise: Tensor, clean: Tensor, control: Tensor, states: Tensor, mask: Tensor | None,
+        self,
+        model: nn.Module,
+        step: Tensor,
+        noise: Tensor,
+        clean: Tensor,
+        control: Tensor,
+        states: Tensor,
+        mask: Tensor | None,
         *dropped: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 5 of `inputs`."""
@@ -154,12 +181,15 @@ def fill_up(states: Tensor, mask: Tensor | None, rows: int, room: int) -> tuple[
     """
     missing = rows - len(states)
     states, mask = (
-        None if part is None else torch.cat([part[:1].expand(missing, *part.shape[1:]), part]) for part in (states, mask)
+        None if part is None else torch.cat([part[:1].expand(missing, *part.shape[1:]), part])
+        for part in (states, mask)
     )
     return states, mask, torch.arange(room, device=states.device) < missing
 
 
-def _text_batch(task: PriorTask | ControlTask, kept: Tensor, rows: int, device: torch.device | str) -> tuple[Tensor | None, ...]:
+def _text_batch(
+    task: PriorTask | ControlTask, kept: Tensor, rows: int, device: torch.device | str
+) -> tuple[Tensor | None, ...]:
     """What a model takes of the texts `kept` [B'] in a batch of `rows`: states, mask, and with constant shapes what is dropped."""
     if not task.graphed:
         return task.text.batch(kept, device)  # [B', T, text_dim], [B', T]

@@ -52,12 +52,16 @@ class KeysValues(NamedTuple):
 
     def last(self, rows: int) -> KeysValues:
         """Of the last `rows` texts alone."""
-        return KeysValues(None, tuple(states[-rows:] for states in self.text), None if self.mask is None else self.mask[-rows:])
+        return KeysValues(
+            None, tuple(states[-rows:] for states in self.text), None if self.mask is None else self.mask[-rows:]
+        )
 
     def repeat(self, times: int) -> KeysValues:
         """Every text `times` times in a row; the shared null condition needs no copies."""
-        repeated = (None if self.text is None else tuple(states.repeat_interleave(times, dim=0) for states in self.text))
-        return self._replace(text=repeated, mask=None if self.mask is None else self.mask.repeat_interleave(times, dim=0))
+        repeated = None if self.text is None else tuple(states.repeat_interleave(times, dim=0) for states in self.text)
+        return self._replace(
+            text=repeated, mask=None if self.mask is None else self.mask.repeat_interleave(times, dim=0)
+        )
 
 
 class PackedText(NamedTuple):
@@ -91,7 +95,9 @@ class PackedText(NamedTuple):
 
     def repeat(self, times: int) -> PackedText:
         """Every sample `times` times in a row."""
-        return self._replace(**{name: getattr(self, name).repeat_interleave(times) for name in ("start", "count", "own")})
+        return self._replace(
+            **{name: getattr(self, name).repeat_interleave(times) for name in ("start", "count", "own")}
+        )
 
 
 Texts = Sequence[KeysValues] | Sequence[PackedText]
@@ -112,7 +118,11 @@ def pack(context: TextContext, rows: int) -> PackedText:
     total, nulls = len(states), 0 if context.null is None else context.null.shape[1]
     number = torch.arange(rows, dtype=torch.int32, device=device)
     if context.dropped is not None:
-        without, copies, which = F.pad(context.dropped[:, 0, 0], (0, rows - len(context.dropped))), len(context.dropped), number
+        without, copies, which = (
+            F.pad(context.dropped[:, 0, 0], (0, rows - len(context.dropped))),
+            len(context.dropped),
+            number,
+        )
     else:
         without, copies = number < rows - texts, rows - texts
         which = (number - copies).clamp(min=0)
@@ -120,8 +130,13 @@ def pack(context: TextContext, rows: int) -> PackedText:
     start = which * tokens
     count = torch.zeros_like(start) if lengths is None else lengths
     return PackedText(
-        states, torch.where(without, texts * tokens, start), torch.where(without, nulls, count),
-        torch.where(without, total + number * nulls, start), copies, nulls, max(tokens, nulls),
+        states,
+        torch.where(without, texts * tokens, start),
+        torch.where(without, nulls, count),
+        torch.where(without, total + number * nulls, start),
+        copies,
+        nulls,
+        max(tokens, nulls),
     )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from pipeline.ablation.tables import TABLES, read_tables
-from pipeline.ablation.tables import Table as Definition
 from pipeline.artifacts import ArtifactError, read_json
+from pipeline.experiments.ablation.tables import TABLES, read_tables
+from pipeline.experiments.ablation.tables import Table as Definition
 from pipeline.report import plots
 from pipeline.report.names import benchmark_label
 from pipeline.report.tables import Cell, Row, Table, marks
@@ -22,7 +22,19 @@ from pipeline.retrieval.protocols import MEAN
 
 HELD_OUT = "emoji_cir"
 """Whose order the sentences speak of, where it was scored."""
-RECIPE = ("steps", "batch_size", "lr", "image_layers", "text_layers", "fill", "augment", "super_patch", "rho", "alpha_base", "lam")
+RECIPE = (
+    "steps",
+    "batch_size",
+    "lr",
+    "image_layers",
+    "text_layers",
+    "fill",
+    "augment",
+    "super_patch",
+    "rho",
+    "alpha_base",
+    "lam",
+)
 TRIALS = "trials.yaml"
 CLEAR = 2.0
 """Standard errors of a difference from which on it is called clear."""
@@ -118,13 +130,19 @@ def read_trials(folder: str | Path) -> list[dict[str, str]]:
 
 def ablation_table(ablation: Ablation) -> Table:
     """Rows of the definition: mean R@10 and its spread by setting and benchmark, then the paper's figures. The best are marked."""
-    rows = {name: row for name, row in ablation.definition.rows.items() if any(key[0] == name for key in ablation.points)}
+    rows = {
+        name: row for name, row in ablation.definition.rows.items() if any(key[0] == name for key in ablation.points)
+    }
     columns, cells = [], {name: [] for name in rows}
     for setting, benchmark in ablation.columns():
         points = {name: ablation.points.get((name, setting, benchmark)) for name in rows}
-        marked = dict(zip(
-            [name for name in rows if points[name]], marks([round(point.mean, 1) for point in points.values() if point]), strict=True,
-        ))
+        marked = dict(
+            zip(
+                [name for name in rows if points[name]],
+                marks([round(point.mean, 1) for point in points.values() if point]),
+                strict=True,
+            )
+        )
         columns.append(_column(setting, benchmark))
         for name, point in points.items():
             cells[name].append(Cell(point.text, marked[name]) if point else Cell("-"))
@@ -133,7 +151,12 @@ def ablation_table(ablation: Ablation) -> Table:
         for name, row in rows.items():
             cells[name].append(Cell(f"{row.paper[metric]:.1f}" if metric in row.paper else "-"))
     finished = [Row(name, row.label or name, "", "", tuple(cells[name])) for name, row in rows.items()]
-    return Table(f"{ablation.definition.title} ({ablation.definition.source})", _caption(ablation), tuple(columns), tuple(finished))
+    return Table(
+        f"{ablation.definition.title} ({ablation.definition.source})",
+        _caption(ablation),
+        tuple(columns),
+        tuple(finished),
+    )
 
 
 def ablation_chart(ablation: Ablation) -> Figure:
@@ -151,7 +174,9 @@ def sentences(ablation: Ablation) -> list[str]:
     benchmark = HELD_OUT if HELD_OUT in ablation.benchmarks else ablation.benchmarks[0]
     said = []
     for setting in ablation.definition.settings:
-        points = {row: point for (row, of, where), point in ablation.points.items() if (of, where) == (setting, benchmark)}
+        points = {
+            row: point for (row, of, where), point in ablation.points.items() if (of, where) == (setting, benchmark)
+        }
         if len(points) < 2:
             continue
         parts = _on_a_curve(ablation, points) if ablation.definition.parameter else _on_a_table(ablation, points)
@@ -176,14 +201,19 @@ def _on_a_table(ablation: Ablation, points: Mapping[str, Point]) -> Iterator[str
         yield f"of {len(pairs)} pairs of rows, {len(agreeing)} lie in the paper's order ({metric})."
         yield (
             f"{len(clear)} differ by more than {CLEAR:g} standard errors, {len(agreeing_clearly)} of them in that order."
-            if clear else f"None differs by more than {CLEAR:g} standard errors."
+            if clear
+            else f"None differs by more than {CLEAR:g} standard errors."
         )
         if paper:
             best, theirs = max(points, key=lambda row: points[row].mean), max(paper, key=lambda row: paper[row])
             yield f"Highest is {_label(definition, best)} ({points[best].text}), in the paper {_label(definition, theirs)}."
     if definition.full in points:
         full, others = points[definition.full], [row for row in points if row != definition.full]
-        not_below = [f"{_label(definition, row)} ({points[row].mean - full.mean:+.1f})" for row in others if points[row].mean >= full.mean]
+        not_below = [
+            f"{_label(definition, row)} ({points[row].mean - full.mean:+.1f})"
+            for row in others
+            if points[row].mean >= full.mean
+        ]
         name = _label(definition, definition.full)
         yield f"{name} lies above {len(others) - len(not_below)} of the {len(others)} others" + (
             f"; not above {', '.join(not_below)}." if not_below else "."
@@ -216,9 +246,13 @@ def _read(name: str, definition: Definition, stored: Mapping[str, Any]) -> Ablat
             cosines.setdefault((cell["row"], cell["setting"]), []).append((shown["cos_aligned"], shown["cos_masked"]))
     finished = {(row, setting) for row, setting, _ in values}
     return Ablation(
-        name, definition, {key: Point(tuple(found)) for key, found in values.items()},
-        {key: tuple(np.mean(pairs, axis=0).tolist()) for key, pairs in cosines.items()}, stored["diffcomp"],
-        tuple(sorted({cell["device"] for cell in stored["cells"]})), len(definition.rows) * len(definition.settings) - len(finished),
+        name,
+        definition,
+        {key: Point(tuple(found)) for key, found in values.items()},
+        {key: tuple(np.mean(pairs, axis=0).tolist()) for key, pairs in cosines.items()},
+        stored["diffcomp"],
+        tuple(sorted({cell["device"] for cell in stored["cells"]})),
+        len(definition.rows) * len(definition.settings) - len(finished),
     )
 
 

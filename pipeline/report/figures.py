@@ -1,4 +1,4 @@
-"""Strips of pictures: sample queries, which the README shows, and what DiffComp sees."""
+"""Strips of images: sample queries, which the README shows, and what DiffComp sees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.diffcomp.pictures import heat_map
+from pipeline.diffcomp.explain import heat_map
 from pipeline.report.look import Seen
 from pipeline.report.metrics import Answers
 from pipeline.report.names import describe
@@ -35,29 +35,31 @@ def query_strip(answers: Answers, rows: list[int], methods: list[str], pictures:
         _text(draw, (left + number * (block + GAP * 2), MARGIN), f"{describe(method).label}: first {SHOWN}", FAINT, 12)
     for line, row in enumerate(rows):
         query, top = answers.queries[row], MARGIN + 26 + line * (PICTURE + GAP * 2)
-        _picture(canvas, draw, pictures[query.reference_id], (MARGIN, top), False)
+        _image(canvas, draw, pictures[query.reference_id], (MARGIN, top), False)
         text = _wrapped(draw, query.text, TEXT_WIDTH - GAP * 2, 14, 3)
         _text(draw, (MARGIN + PICTURE + GAP * 2, top + PICTURE // 2 - 9 * len(text)), "\n".join(text), INK, 14)
         for number, method in enumerate(methods):
             for rank, name in enumerate(answers.ranked(method)[row][:SHOWN]):
                 corner = (left + number * (block + GAP * 2) + rank * (PICTURE + GAP), top)
-                _picture(canvas, draw, pictures[name], corner, name in query.target_ids)
+                _image(canvas, draw, pictures[name], corner, name in query.target_ids)
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def map_strip(seen: Sequence[Seen], limits: tuple[float, float] | None = None, columns: int = 3) -> bytes:
-    """Each picture beside its map, the text below and the range of the values, as PNG. limits: see `heat_map`."""
+    """Each image beside its map, the text below and the range of the values, as PNG. limits: see `heat_map`."""
     width, height = 2 * PICTURE + GAP + 30, PICTURE + 58
     lines = -(-len(seen) // columns)
-    canvas = Image.new("RGB", ((MARGIN * 2 + columns * width) * SCALE, (MARGIN * 2 + lines * height) * SCALE), BACKGROUND)
+    canvas = Image.new(
+        "RGB", ((MARGIN * 2 + columns * width) * SCALE, (MARGIN * 2 + lines * height) * SCALE), BACKGROUND
+    )
     draw = ImageDraw.Draw(canvas)
     for number, one in enumerate(seen):
         left, top = MARGIN + number % columns * width, MARGIN + number // columns * height
-        heat = heat_map(one.picture, one.values, (PICTURE - 12) * SCALE, limits)
-        for place, picture in ((left, one.picture.convert("RGBA")), (left + PICTURE + GAP, heat.convert("RGBA"))):
-            _picture(canvas, draw, picture, (place, top), False)
+        heat = heat_map(one.image, one.values, (PICTURE - 12) * SCALE, limits)
+        for place, picture in ((left, one.image.convert("RGBA")), (left + PICTURE + GAP, heat.convert("RGBA"))):
+            _image(canvas, draw, picture, (place, top), False)
         text = "\n".join(_wrapped(draw, one.text, width - 30, 11, 2))
         _text(draw, (left, top + PICTURE + 3), text, INK, 11)
         _text(draw, (left, top + PICTURE + 37), f"{one.values.min():.2f} to {one.values.max():.2f}", FAINT, 9)
@@ -66,13 +68,19 @@ def map_strip(seen: Sequence[Seen], limits: tuple[float, float] | None = None, c
     return buffer.getvalue()
 
 
-def _picture(canvas: Image.Image, draw: ImageDraw.ImageDraw, picture: Image.Image, corner: tuple[int, int], target: bool) -> None:
+def _image(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, picture: Image.Image, corner: tuple[int, int], target: bool
+) -> None:
     left, top = (value * SCALE for value in corner)
     side, inner = PICTURE * SCALE, (PICTURE - 12) * SCALE
     outline, stroke = (TARGET, 3 * SCALE) if target else ("#e2e4e8", SCALE)
-    draw.rounded_rectangle((left, top, left + side - 1, top + side - 1), radius=8 * SCALE, outline=outline, width=stroke)
+    draw.rounded_rectangle(
+        (left, top, left + side - 1, top + side - 1), radius=8 * SCALE, outline=outline, width=stroke
+    )
     factor = inner / max(picture.size)
-    small = picture.resize((max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.LANCZOS)
+    small = picture.resize(
+        (max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.LANCZOS
+    )
     canvas.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2), small)
 
 

@@ -1,4 +1,4 @@
-"""What the trained DiffComp sees: where it masks training pictures, where it keeps references, and how alike its pairs are."""
+"""What the trained DiffComp sees: where it masks training images, where it keeps references, and how alike its pairs are."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ from PIL import Image
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.config import Params
 from pipeline.diffcomp import DiffComp, load_diffcomp
-from pipeline.diffcomp.pictures import image_text_similarities, kept_of_reference, masking_probabilities, pair_similarities
-from pipeline.encoders.dual import load_dual_encoder
-from pipeline.encoders.pictures import Pictures, PictureSource
+from pipeline.diffcomp.explain import (
+    image_text_similarities,
+    kept_of_reference,
+    masking_probabilities,
+    pair_similarities,
+)
+from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.image_source import ImageSource, ImageTable
 from pipeline.retrieval import Query, read_queries
 from pipeline.runtime import device
 
 VARIANT, MODELS = "diffcomp", Path("models/diffcomp")
 IMAGES, TEXTS = Path("data/pairs/images"), Path("data/texts/pairs")
 PAIRS, SHOWN = 400, 9
-"""Pairs and queries whose similarities are counted, and pictures that are shown."""
+"""Pairs and queries whose similarities are counted, and images that are shown."""
 ALIGNED, MASKED, QUERIES = "aligned pairs", "masked pairs", "test queries"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture and values [h, w] in [0, 1] over its middle square."""
+    """An image and values [h, w] in [0, 1] over its middle square."""
 
-    picture: Image.Image
+    image: Image.Image
     values: np.ndarray
     text: str
 
@@ -40,7 +45,7 @@ class Look:
     """Figures 3, 4 and 5 of the supplement."""
 
     masks: Sequence[Seen]
-    """PSM's masking probabilities over training pictures."""
+    """PSM's masking probabilities over training images."""
     kept: Sequence[Seen]
     """1 - alpha_j over the references of queries, one of each kind first."""
     similarities: Mapping[str, np.ndarray]
@@ -54,30 +59,42 @@ class Look:
 def look_at(params: Params, queries: Path, images: Path) -> Look | None:
     """Look through the variant `diffcomp` at training pairs and at the queries of a benchmark; None where it is not trained.
 
-    Raises ArtifactError where the training pairs or the pictures are not there.
+    Raises ArtifactError where the training pairs or the images are not there.
     """
     if VARIANT not in params.variants():
         return None
     variant = params.variants()[VARIANT]
-    model = load_diffcomp(MODELS / VARIANT, load_dual_encoder(variant.backbone, variant.pretrained)).to(device(params.runtime))
+    model = load_diffcomp(MODELS / VARIANT, load_dual_encoder(variant.backbone, variant.pretrained)).to(
+        device(params.runtime)
+    )
     rows = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
-    return look_through(model, rows, Pictures(IMAGES), read_queries(queries), Pictures(images), params.seed)
+    return look_through(model, rows, ImageTable(IMAGES), read_queries(queries), ImageTable(images), params.seed)
 
 
 def look_through(
-    model: DiffComp, rows: Sequence[Mapping[str, Any]], pictures: PictureSource, queries: Sequence[Query], gallery: PictureSource,
+    model: DiffComp,
+    rows: Sequence[Mapping[str, Any]],
+    pictures: ImageSource,
+    queries: Sequence[Query],
+    gallery: ImageSource,
     seed: int,
 ) -> Look:
-    """rows: of `schemas.PAIRS`, over `pictures`; queries: over `gallery`. What is shown and counted is drawn from the seed."""
+    """rows: of `schemas.PAIRS`, over `images`; queries: over `gallery`. What is shown and counted is drawn from the seed."""
     if not rows or not queries:
         raise ArtifactError(f"{len(rows)} training pairs and {len(queries)} queries: nothing to look at")
     pairs, asked = _drawn(rows, PAIRS, seed), _drawn(queries, PAIRS, seed)
     images, captions = [pictures.image(row["image_id"]) for row in pairs], [row["caption"] for row in pairs]
     aligned, masked = pair_similarities(model, images, captions, [row["phrases"] for row in pairs], seed)
-    between = image_text_similarities(model, [gallery.image(query.reference_id) for query in asked], [query.text for query in asked])
+    between = image_text_similarities(
+        model, [gallery.image(query.reference_id) for query in asked], [query.text for query in asked]
+    )
     told = [number for number, row in enumerate(pairs) if row["phrases"]][:SHOWN]
     masks = [
-        Seen(images[number], masking_probabilities(model, images[number], captions[number], pairs[number]["phrases"]), captions[number])
+        Seen(
+            images[number],
+            masking_probabilities(model, images[number], captions[number], pairs[number]["phrases"]),
+            captions[number],
+        )
         for number in told
     ]
     kept = []

@@ -75,7 +75,9 @@ def benchmark_metrics(main: Answers, genecis: Answers | None = None) -> dict[str
     for method in main.by_method:
         ranked = main.ranked(method)
         result[method] = protocols.recall_by_category(ranked, main.targets, main.kinds)
-        result[method]["cirr"] = protocols.cirr(ranked, main.targets, references, main.subset_ranked(method) if subsets else None)
+        result[method]["cirr"] = protocols.cirr(
+            ranked, main.targets, references, main.subset_ranked(method) if subsets else None
+        )
         result[method]["circo"] = protocols.circo(ranked, main.targets)
         if genecis is not None and method in genecis.by_method:
             result[method]["genecis"] = protocols.genecis(genecis.subset_ranked(method), genecis.targets, genecis.kinds)
@@ -101,26 +103,33 @@ def kind_intervals(main: Answers, samples: int, seed: int) -> dict[str, dict[str
     kinds = np.array(main.kinds)
     found = {method: main.hits(method) for method in main.by_method}
     return {
-        kind: {method: mean_interval(hits[kinds == kind], kinds[kinds == kind], samples, seed) for method, hits in found.items()}
+        kind: {
+            method: mean_interval(hits[kinds == kind], kinds[kinds == kind], samples, seed)
+            for method, hits in found.items()
+        }
         for kind in sorted(set(main.kinds))
     }
 
 
 def read_similarities(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Method -> the best target's and the best other picture's cosine similarity [Q] (`schemas.SIMILARITIES`)."""
+    """Method -> the best target's and the best other image's cosine similarity [Q] (`schemas.SIMILARITIES`)."""
     table = ShardSet.open(folder).table().drop_null()
     methods = np.array(table["method"].to_pylist())
     target, other = (table[name].to_numpy() for name in ("target", "other"))
     return {method: (target[methods == method], other[methods == method]) for method in ordered(set(methods.tolist()))}
 
 
-def claimed_orders(main: Answers, orders: Iterable[tuple[str, str]], samples: int, seed: int) -> dict[str, dict[str, float]]:
+def claimed_orders(
+    main: Answers, orders: Iterable[tuple[str, str]], samples: int, seed: int
+) -> dict[str, dict[str, float]]:
     """`<upper>_above_<lower>` -> difference in mean R@10 and its 95% interval, for the orders whose methods are there."""
     result = {}
     for upper, lower in orders:
         if upper in main.by_method and lower in main.by_method:
             interval = paired_difference(main.hits(upper), main.hits(lower), main.kinds, samples, seed)
-            result[f"{upper}_above_{lower}"] = rounded({"difference": interval.estimate, "low": interval.low, "high": interval.high})
+            result[f"{upper}_above_{lower}"] = rounded(
+                {"difference": interval.estimate, "low": interval.low, "high": interval.high}
+            )
     return result
 
 

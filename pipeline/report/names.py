@@ -1,4 +1,4 @@
-"""How methods and picture sets are called, and in what order they appear."""
+"""How methods and image sets are called, and in what order they appear."""
 
 from __future__ import annotations
 
@@ -22,18 +22,28 @@ METHODS = (
     MethodName("slerp", "Slerp", "Training-free", "a point on the arc between them", "#6b8fb5"),
     MethodName("cirevl", "CIReVL", "Training-free", "text search with the described target", "#8f86a8"),
     MethodName("fused_only", "Fused only (A)", "Fusion-Diff", "the fused query embedding, no diffusion", "#f2b8a0"),
-    MethodName("stage1_only", "Stage 1 only (B)", "Fusion-Diff", "the prior alone, from the described target", "#e8875f"),
+    MethodName(
+        "stage1_only", "Stage 1 only (B)", "Fusion-Diff", "the prior alone, from the described target", "#e8875f"
+    ),
     MethodName("fusion_diff", "Fusion-Diff (C)", "Fusion-Diff", "the prior with the Control-Adapter", "#d9481f"),
-    MethodName("diffcomp_row1", "DiffComp, row 1", "DiffComp", "plain patches, random masking, linear composition", "#c4bbea"),
-    MethodName("diffcomp_caption", "DiffComp, captions", "DiffComp", "trained on whole captions, as in the paper", "#9d8be0"),
+    MethodName(
+        "diffcomp_row1", "DiffComp, row 1", "DiffComp", "plain patches, random masking, linear composition", "#c4bbea"
+    ),
+    MethodName(
+        "diffcomp_caption", "DiffComp, captions", "DiffComp", "trained on whole captions, as in the paper", "#9d8be0"
+    ),
     MethodName("diffcomp", "DiffComp", "DiffComp", "trained on what tells a picture from its relatives", "#6a4be0"),
 )
 """The known methods, in the order of every table."""
 
 CLAIMED_ORDERS = (
-    ("fusion_diff", "fused_only"), ("fusion_diff", "stage1_only"),
-    ("diffcomp", "diffcomp_row1"), ("diffcomp", "image_only"), ("diffcomp", "text_only"),
-    ("diffcomp", "image_text"), ("diffcomp", "slerp"),
+    ("fusion_diff", "fused_only"),
+    ("fusion_diff", "stage1_only"),
+    ("diffcomp", "diffcomp_row1"),
+    ("diffcomp", "image_only"),
+    ("diffcomp", "text_only"),
+    ("diffcomp", "image_text"),
+    ("diffcomp", "slerp"),
 )
 """What the papers claim: the first method above the second."""
 
@@ -55,7 +65,9 @@ ATTRIBUTIONS = (
     Attribution("Noto Emoji", "Google", "Apache-2.0", "https://github.com/googlefonts/noto-emoji"),
     Attribution("Twemoji", "Twitter and contributors", "CC BY 4.0", "https://github.com/twitter/twemoji"),
     Attribution("OpenMoji", "the OpenMoji project", "CC BY-SA 4.0", "https://openmoji.org"),
-    Attribution("CLDR names and keywords through emojibase", "Unicode and Miles Johnson", "MIT", "https://emojibase.dev"),
+    Attribution(
+        "CLDR names and keywords through emojibase", "Unicode and Miles Johnson", "MIT", "https://emojibase.dev"
+    ),
 )
 
 _ORDER = {name.key: number for number, name in enumerate(METHODS)}

@@ -15,15 +15,15 @@ from matplotlib.figure import Figure
 
 from pipeline.report import plots
 from pipeline.report.ablations import Ablation, ablation_chart, ablation_table, sentences
-from pipeline.report.gallery import TOP
+from pipeline.report.explorer import TOP
 from pipeline.report.look import ALIGNED, MASKED, QUERIES, Look
 from pipeline.report.metrics import Answers
 from pipeline.report.names import ATTRIBUTIONS, benchmark_label, describe
-from pipeline.report.pictures import png_uri
 from pipeline.report.public import Comparison
 from pipeline.report.samples import featured
 from pipeline.report.sweeps import Sweep
 from pipeline.report.tables import Table
+from pipeline.report.thumbnails import png_uri
 from pipeline.retrieval.protocols import MEAN
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -64,7 +64,11 @@ class Page:
 def render_page(page: Page) -> str:
     """The page as HTML: no outside resource, no date, no path; texts are escaped."""
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     return environment.get_template("page.html").render(
@@ -78,7 +82,9 @@ def render_page(page: Page) -> str:
         changed=[(name, *_before_and_now(value)) for name, value in sorted(page.changed.items())],
         orders=_orders(page.orders),
         recall_charts=_themed(plots.recall_chart(page.curves)),
-        loss_charts=[(describe(name).label.replace("_", " "), _themed(plots.loss_chart(log))) for name, log in page.logs.items()],
+        loss_charts=[
+            (describe(name).label.replace("_", " "), _themed(plots.loss_chart(log))) for name, log in page.logs.items()
+        ],
         sweeps=[_sweep(page, sweep) for sweep in page.sweeps],
         similarities=[_similarity(method, *values) for method, values in page.similarities.items()],
         ablations=[_ablation(ablation) for ablation in page.ablations],
@@ -102,8 +108,12 @@ def _sweep(page: Page, sweep: Sweep) -> dict[str, Any]:
     used = page.used.get(sweep.name)
     value, recall = sweep.best
     return {
-        "label": sweep.label, "benchmark": benchmark_label(sweep.benchmark), "best": f"{value:g}", "recall": f"{recall:.1f}",
-        "used": None if used is None else f"{used:g}", "stale": dict(sweep.weights) != dict(page.weights),
+        "label": sweep.label,
+        "benchmark": benchmark_label(sweep.benchmark),
+        "best": f"{value:g}",
+        "recall": f"{recall:.1f}",
+        "used": None if used is None else f"{used:g}",
+        "stale": dict(sweep.weights) != dict(page.weights),
         "charts": _themed(plots.sweep_chart(sweep.points, sweep.label, used)),
     }
 
@@ -111,7 +121,10 @@ def _sweep(page: Page, sweep: Sweep) -> dict[str, Any]:
 def _ablation(ablation: Ablation) -> dict[str, Any]:
     curve = ablation.definition.parameter
     return {
-        "name": ablation.name, "table": ablation_table(ablation), "sentences": sentences(ablation), "recipe": ablation.recipe,
+        "name": ablation.name,
+        "table": ablation_table(ablation),
+        "sentences": sentences(ablation),
+        "recipe": ablation.recipe,
         "charts": _themed(ablation_chart(ablation)) if curve else None,
     }
 
@@ -134,21 +147,34 @@ def _look(look: Look, maps: Mapping[str, bytes]) -> dict[str, Any]:
 
 def _similarity(method: str, target: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     return {
-        "label": describe(method).label, "target": f"{target.mean():.2f}", "other": f"{other.mean():.2f}",
-        "above": f"{100 * float((target > other).mean()):.0f}", "charts": _themed(plots.similarity_chart(target, other)),
+        "label": describe(method).label,
+        "target": f"{target.mean():.2f}",
+        "other": f"{other.mean():.2f}",
+        "above": f"{100 * float((target > other).mean()):.0f}",
+        "charts": _themed(plots.similarity_chart(target, other)),
     }
 
 
 def _tiles(page: Page) -> list[dict[str, str]]:
     """The headline: each featured method, and the best training-free row to compare with."""
+
     def score(method: str) -> float:
         return page.metrics[method][MEAN]["R@10"]
 
-    tiles = [{"label": describe(method).label, "value": f"{score(method):.1f}", "note": "mean R@10"} for method in featured(page.answers)]
+    tiles = [
+        {"label": describe(method).label, "value": f"{score(method):.1f}", "note": "mean R@10"}
+        for method in featured(page.answers)
+    ]
     free = [method for method in page.answers.by_method if describe(method).group == "Training-free"]
     if free:
         best = max(free, key=score)
-        tiles.append({"label": "Best training-free row", "value": f"{score(best):.1f}", "note": f"mean R@10, {describe(best).label}"})
+        tiles.append(
+            {
+                "label": "Best training-free row",
+                "value": f"{score(best):.1f}",
+                "note": f"mean R@10, {describe(best).label}",
+            }
+        )
     return tiles
 
 
@@ -167,12 +193,20 @@ def _orders(orders: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     for key, entry in orders.items():
         upper, lower = key.split("_above_")
         verdict = "holds" if entry["low"] > 0 else "reversed" if entry["high"] < 0 else "open"
-        rows.append({
-            "upper": describe(upper).label, "lower": describe(lower).label, "verdict": verdict, "words": _in_words(entry, verdict),
-            "difference": f"{entry['difference']:+.1f}", "interval": f"[{entry['low']:+.1f}, {entry['high']:+.1f}]",
-            "left": place(entry["low"]), "width": f"{100 * (entry['high'] - entry['low']) / span:.2f}",
-            "point": place(entry["difference"]), "zero": place(0.0),
-        })
+        rows.append(
+            {
+                "upper": describe(upper).label,
+                "lower": describe(lower).label,
+                "verdict": verdict,
+                "words": _in_words(entry, verdict),
+                "difference": f"{entry['difference']:+.1f}",
+                "interval": f"[{entry['low']:+.1f}, {entry['high']:+.1f}]",
+                "left": place(entry["low"]),
+                "width": f"{100 * (entry['high'] - entry['low']) / span:.2f}",
+                "point": place(entry["difference"]),
+                "zero": place(0.0),
+            }
+        )
     return rows
 
 

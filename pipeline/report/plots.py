@@ -16,7 +16,11 @@ from pipeline.artifacts import ArtifactError, write_atomically
 from pipeline.report.names import FEATURED, describe
 from pipeline.retrieval.protocols import MEAN
 
-THEMES = {"light": ("#1d1f23", "#d9dbe0", "none"), "dark": ("#e6e7ea", "#3a3e46", "none"), "print": ("#1d1f23", "#d9dbe0", "white")}
+THEMES = {
+    "light": ("#1d1f23", "#d9dbe0", "none"),
+    "dark": ("#e6e7ea", "#3a3e46", "none"),
+    "print": ("#1d1f23", "#d9dbe0", "white"),
+}
 """Ink, grid and background colour: two for the page, one for a README."""
 DPI = {"light": 130, "dark": 130, "print": 200}
 
@@ -27,7 +31,11 @@ LOSS_COLUMNS = ("step", "loss")
 
 def write_recall_csv(path: Path, curves: dict[str, dict[int, float]]) -> None:
     """`method,K,recall`, one row a point."""
-    _write_csv(path, ["method", "K", "recall"], [[method, k, value] for method, points in curves.items() for k, value in points.items()])
+    _write_csv(
+        path,
+        ["method", "K", "recall"],
+        [[method, k, value] for method, points in curves.items() for k, value in points.items()],
+    )
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
@@ -51,7 +59,9 @@ def read_log(path: Path) -> dict[str, list[float]]:
 def write_loss_csv(path: Path, log: dict[str, list[float]]) -> None:
     """The log as it is, steps as whole numbers first."""
     names = ["step"] + [name for name in log if name != "step"]
-    rows = [[int(log["step"][row])] + [f"{log[name][row]:.6g}" for name in names[1:]] for row in range(len(log["step"]))]
+    rows = [
+        [int(log["step"][row])] + [f"{log[name][row]:.6g}" for name in names[1:]] for row in range(len(log["step"]))
+    ]
     _write_csv(path, names, rows)
 
 
@@ -61,7 +71,15 @@ def recall_chart(curves: dict[str, dict[int, float]], legend: bool = False) -> F
     for method, points in curves.items():
         name = describe(method)
         weight = 2.4 if method in FEATURED else 1.4
-        axes.plot(list(points), list(points.values()), color=name.colour, linewidth=weight, marker="o", markersize=3, label=name.label)
+        axes.plot(
+            list(points),
+            list(points.values()),
+            color=name.colour,
+            linewidth=weight,
+            marker="o",
+            markersize=3,
+            label=name.label,
+        )
     axes.set_xscale("log")
     ticks = [k for k in (1, 2, 5, 10, 20, 50) if any(k in points for points in curves.values())]
     axes.set_xticks(ticks, [str(k) for k in ticks])
@@ -85,7 +103,9 @@ def loss_chart(log: dict[str, list[float]]) -> Figure:
     return figure
 
 
-def sweep_chart(points: Mapping[str, list[tuple[float, float, float, float]]], label: str, used: float | None) -> Figure:
+def sweep_chart(
+    points: Mapping[str, list[tuple[float, float, float, float]]], label: str, used: float | None
+) -> Figure:
     """R@10 over one parameter's values: the mean with its interval, the kinds faint; a dashed line at the value used."""
     figure, axes = _figure(width=4.4, height=3.0)
     for kind, rows in points.items():
@@ -96,7 +116,13 @@ def sweep_chart(points: Mapping[str, list[tuple[float, float, float, float]]], l
         else:
             axes.plot(values, recalls, color=FAINT, linewidth=0.8, alpha=0.6)
             axes.annotate(
-                kind.replace("_", " "), (values[-1], recalls[-1]), (4, 0), textcoords="offset points", fontsize=6, color=FAINT, va="center",
+                kind.replace("_", " "),
+                (values[-1], recalls[-1]),
+                (4, 0),
+                textcoords="offset points",
+                fontsize=6,
+                color=FAINT,
+                va="center",
             )
     if used is not None:
         axes.axvline(used, color=FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
@@ -136,12 +162,19 @@ def histogram_chart(groups: Mapping[str, np.ndarray], colours: Mapping[str, str]
 
 
 def similarity_chart(target: np.ndarray, other: np.ndarray) -> Figure:
-    """Two histograms over queries: the best target's cosine similarity and the best other picture's."""
+    """Two histograms over queries: the best target's cosine similarity and the best other image's."""
     figure, axes = _figure(width=3.6, height=2.1)
     low, high = min(target.min(), other.min()), max(target.max(), other.max())
     bins = np.linspace(low, high if high > low else low + 1e-3, 41)
     for values, colour in ((other, FAINT), (target, TARGET)):
-        axes.hist(values, bins, color=colour, alpha=0.45, histtype="stepfilled", weights=np.full(len(values), 100 / len(values)))
+        axes.hist(
+            values,
+            bins,
+            color=colour,
+            alpha=0.45,
+            histtype="stepfilled",
+            weights=np.full(len(values), 100 / len(values)),
+        )
         axes.axvline(float(np.mean(values)), color=colour, linewidth=1.2)
     axes.set_xlabel("cosine similarity")
     axes.set_ylabel("queries (%)")
@@ -156,7 +189,11 @@ def as_png(figure: Figure, theme: str) -> bytes:
         axes.set_facecolor(background)
         axes.tick_params(colors=ink)
         axes.grid(color=grid)
-        for label in (axes.xaxis.label, axes.yaxis.label, *(axes.get_legend().get_texts() if axes.get_legend() else ())):
+        for label in (
+            axes.xaxis.label,
+            axes.yaxis.label,
+            *(axes.get_legend().get_texts() if axes.get_legend() else ()),
+        ):
             label.set_color(ink)
         for spine in axes.spines.values():
             spine.set_color(grid)

@@ -80,7 +80,9 @@ def public_report(parts: Sequence[PublicAnswers], backbones: Mapping[str, str]) 
             continue
         scores = rounded(_scores(benchmark, group))
         metrics[f"{benchmark}_{split}"] = scores
-        comparisons.append(_comparison(benchmark, split, scores, {method: _backbone(group[0], method, backbones) for method in scores}))
+        comparisons.append(
+            _comparison(benchmark, split, scores, {method: _backbone(group[0], method, backbones) for method in scores})
+        )
     return PublicReport(metrics, comparisons, frozenset(part.name for part in parts))
 
 
@@ -145,14 +147,17 @@ def _backbone(part: PublicAnswers, method: str, backbones: Mapping[str, str]) ->
 def _comparison(benchmark: str, split: str, scores: Mapping[str, Any], backbones: Mapping[str, str]) -> Comparison:
     columns = tuple(dict.fromkeys(key for entry in scores.values() for key in _flat(entry)))
     rows = [
-        ComparisonRow(describe(method).label, backbones[method], HERE, _cells(_flat(entry), columns)) for method, entry in scores.items()
+        ComparisonRow(describe(method).label, backbones[method], HERE, _cells(_flat(entry), columns))
+        for method, entry in scores.items()
     ]
     notes = ["Official protocol, in percent; of the published rows, those on another split say so."]
     for table in read_json(PUBLISHED):
         if table["benchmark"] != benchmark:
             continue
         notes += [table["note"]] if "note" in table else []
-        source = f"{table['paper']}, {table['table']}" + ("" if table["split"] == split else f" ({table['split'] or 'split not named'})")
+        source = f"{table['paper']}, {table['table']}" + (
+            "" if table["split"] == split else f" ({table['split'] or 'split not named'})"
+        )
         for method, backbone, *values in table["rows"]:
             found = dict(zip(table["metrics"], values, strict=True))
             if set(found) & set(columns):
@@ -163,7 +168,9 @@ def _comparison(benchmark: str, split: str, scores: Mapping[str, Any], backbones
 
 def _private(benchmark: str, split: str, group: Sequence[PublicAnswers]) -> Comparison:
     where = ", ".join(f"data/retrieved/{part.name}/submissions" for part in group)
-    return Comparison(f"{TITLES[benchmark]}, {split}", f"Its targets are private. The files for its server are in {where}.", (), ())
+    return Comparison(
+        f"{TITLES[benchmark]}, {split}", f"Its targets are private. The files for its server are in {where}.", (), ()
+    )
 
 
 def _flat(entry: Mapping[str, Any]) -> dict[str, float]:

@@ -9,13 +9,15 @@ from pipeline.report.names import FEATURED
 
 
 def featured(answers: Answers) -> list[str]:
-    """The methods that the pictures are about: the papers' two, else the last row."""
+    """The methods that the images are about: the papers' two, else the last row."""
     return [method for method in FEATURED if method in answers.by_method] or list(answers.by_method)[-1:]
 
 
 def mixed_order(answers: Answers, seed: int) -> list[int]:
     """All rows, shuffled within their kind by the seed and dealt kind by kind, so that every beginning is a fair sample."""
-    shuffled = [random.Random(f"{seed}/{kind}").sample(members, len(members)) for kind, members in _by_kind(answers).items()]
+    shuffled = [
+        random.Random(f"{seed}/{kind}").sample(members, len(members)) for kind, members in _by_kind(answers).items()
+    ]
     longest = max(len(members) for members in shuffled)
     return [members[turn] for turn in range(longest) for members in shuffled if turn < len(members)]
 

@@ -39,7 +39,9 @@ def read_sweeps(folder: Path) -> list[Sweep]:
     """All sweeps in `folder`, by name; none where there is no folder. Raises ArtifactError naming a file that is wrong."""
     order = list(LABELS)
     sweeps = [_read(path) for path in sorted(Path(folder).glob("*.csv"))]
-    return sorted(sweeps, key=lambda sweep: (order.index(sweep.name) if sweep.name in order else len(order), sweep.name))
+    return sorted(
+        sweeps, key=lambda sweep: (order.index(sweep.name) if sweep.name in order else len(order), sweep.name)
+    )
 
 
 def _read(path: Path) -> Sweep:

@@ -47,21 +47,31 @@ def kinds_of(metrics: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def recall_table(
-    metrics: dict[str, dict[str, Any]], intervals: dict[str, Interval] | None = None, by_kind: dict[str, dict[str, Interval]] | None = None,
+    metrics: dict[str, dict[str, Any]],
+    intervals: dict[str, Interval] | None = None,
+    by_kind: dict[str, dict[str, Interval]] | None = None,
 ) -> Table:
     """The mean over kinds at every K, its R@10 with the 95% interval, then R@10 by kind (with its own where given)."""
     columns: list[tuple[str, Path]] = [(f"Mean {key}", (MEAN, key)) for key in metrics[next(iter(metrics))][MEAN]]
     columns += [(kind_label(kind), (kind, "R@10")) for kind in kinds_of(metrics)]
     known = {(MEAN, "R@10"): intervals or {}} | {(kind, "R@10"): entry for kind, entry in (by_kind or {}).items()}
-    return _table("Recall by query kind", "The mean over query kinds, then R@10 by kind; in percent.", columns, metrics, known)
+    return _table(
+        "Recall by query kind", "The mean over query kinds, then R@10 by kind; in percent.", columns, metrics, known
+    )
 
 
 def protocol_tables(metrics: dict[str, dict[str, Any]]) -> list[Table]:
     """One table a protocol that the metrics hold."""
     captions = {
-        "cirr": ("CIRR's protocol", "Recall of the first target with the reference removed, and within the six closest family members."),
+        "cirr": (
+            "CIRR's protocol",
+            "Recall of the first target with the reference removed, and within the six closest family members.",
+        ),
         "circo": ("CIRCO's protocol", "Mean average precision over all fitting targets."),
-        "genecis": ("GeneCIS' protocol", "Recall in each query's own small gallery: R@1 by task, and the average over tasks."),
+        "genecis": (
+            "GeneCIS' protocol",
+            "Recall in each query's own small gallery: R@1 by task, and the average over tasks.",
+        ),
     }
     tables = []
     for protocol in PROTOCOLS:
@@ -70,7 +80,9 @@ def protocol_tables(metrics: dict[str, dict[str, Any]]) -> list[Table]:
             continue
         first = next(iter(scored.values()))[protocol]
         if protocol == "genecis":
-            columns: list[tuple[str, Path]] = [(f"{kind_label(task)} R@1", (protocol, task, "R@1")) for task in first if task != MEAN]
+            columns: list[tuple[str, Path]] = [
+                (f"{kind_label(task)} R@1", (protocol, task, "R@1")) for task in first if task != MEAN
+            ]
             columns += [(f"Mean {key}", (protocol, MEAN, key)) for key in first[MEAN]]
         else:
             columns = [(key.replace("_subset", " subset "), (protocol, key)) for key in first]
@@ -81,7 +93,9 @@ def protocol_tables(metrics: dict[str, dict[str, Any]]) -> list[Table]:
 def marks(values: Sequence[float]) -> list[str]:
     """`best` for the highest values, `second` for the next lower ones; equal values share a mark."""
     levels = sorted(set(values), reverse=True)
-    return ["best" if value == levels[0] else "second" if len(levels) > 1 and value == levels[1] else "" for value in values]
+    return [
+        "best" if value == levels[0] else "second" if len(levels) > 1 and value == levels[1] else "" for value in values
+    ]
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -91,7 +105,10 @@ def markdown(tables: Sequence[Table]) -> str:
         lines = [f"### {table.title}", "", table.caption, "", "| method | " + " | ".join(table.columns) + " |"]
         lines.append("| --- |" + " ---: |" * len(table.columns))
         for row in table.rows:
-            shown = (_MARKDOWN[cell.mark].format(cell.text) + (f" {cell.interval}" if cell.interval else "") for cell in row.cells)
+            shown = (
+                _MARKDOWN[cell.mark].format(cell.text) + (f" {cell.interval}" if cell.interval else "")
+                for cell in row.cells
+            )
             cells = " | ".join(shown)
             lines.append(f"| {_plain(row.label)} | {cells} |")
         parts.append("\n".join(lines))
@@ -107,7 +124,10 @@ def _plain(text: str) -> str:
 
 
 def _table(
-    title: str, caption: str, columns: list[tuple[str, Path]], metrics: dict[str, dict[str, Any]],
+    title: str,
+    caption: str,
+    columns: list[tuple[str, Path]],
+    metrics: dict[str, dict[str, Any]],
     intervals: dict[Path, dict[str, Interval]],
 ) -> Table:
     values = {path: [_at(metrics[method], path) for method in metrics] for _, path in columns}

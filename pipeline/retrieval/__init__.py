@@ -8,16 +8,30 @@ from pipeline.retrieval.queries import Query, read_queries
 from pipeline.retrieval.rankings import Ranking, Rankings, read_rankings, write_rankings
 
 if TYPE_CHECKING:
-    from pipeline.retrieval.build import build_index
     from pipeline.retrieval.index import Index
+    from pipeline.retrieval.index_builder import build_index
     from pipeline.retrieval.search import rank_queries, target_similarities
 
-_WITH_FAISS = {"build_index": "build", "Index": "index", "rank_queries": "search", "target_similarities": "search"}
+_WITH_FAISS = {
+    "build_index": "index_builder",
+    "Index": "index",
+    "rank_queries": "search",
+    "target_similarities": "search",
+}
 """Loaded when asked for: metrics need no FAISS."""
 
 __all__ = [
-    "BASELINES", "Index", "Query", "Ranking", "Rankings", "build_index", "rank_queries", "read_queries", "read_rankings",
-    "target_similarities", "write_rankings",
+    "BASELINES",
+    "Index",
+    "Query",
+    "Ranking",
+    "Rankings",
+    "build_index",
+    "rank_queries",
+    "read_queries",
+    "read_rankings",
+    "target_similarities",
+    "write_rankings",
 ]
 
 

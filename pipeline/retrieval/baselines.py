@@ -50,6 +50,9 @@ def slerp(image: np.ndarray, text: np.ndarray, weight: float = 0.5) -> np.ndarra
 
 
 BASELINES: dict[str, Callable[..., np.ndarray]] = {
-    "image_only": image_only, "text_only": text_only, "image_text": image_text, "slerp": slerp,
+    "image_only": image_only,
+    "text_only": text_only,
+    "image_text": image_text,
+    "slerp": slerp,
 }
 """Method name -> composition, in the order of the tables."""

@@ -20,7 +20,9 @@ class Interval:
     high: float
 
 
-def mean_interval(values: Sequence[float], strata: Sequence[str], samples: int = 1000, seed: int = 0, level: float = 95.0) -> Interval:
+def mean_interval(
+    values: Sequence[float], strata: Sequence[str], samples: int = 1000, seed: int = 0, level: float = 95.0
+) -> Interval:
     """100 x the mean over strata of the strata's means, resampling queries within each stratum.
 
     `values` and `strata` [Q] give each query's outcome (0 or 1 for a hit) and its kind.
@@ -42,10 +44,17 @@ def mean_interval(values: Sequence[float], strata: Sequence[str], samples: int =
 
 
 def paired_difference(
-    first: Sequence[float], second: Sequence[float], strata: Sequence[str], samples: int = 1000, seed: int = 0, level: float = 95.0,
+    first: Sequence[float],
+    second: Sequence[float],
+    strata: Sequence[str],
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 95.0,
 ) -> Interval:
     """How far `first` lies above `second`: both are read on the same resampled queries."""
-    return mean_interval(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64), strata, samples, seed, level)
+    return mean_interval(
+        np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64), strata, samples, seed, level
+    )
 
 
 def _resampled_means(values: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:

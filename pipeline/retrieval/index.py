@@ -65,7 +65,9 @@ class Index:
         except RuntimeError as error:
             raise ArtifactError(f"{path}: not an index of FAISS ({str(error).rpartition(': ')[2]})") from None
         if not len(ids) == index.ntotal == manifest["rows"]:
-            raise ArtifactError(f"{folder}: {len(ids)} ids for {index.ntotal} vectors, the manifest says {manifest['rows']}")
+            raise ArtifactError(
+                f"{folder}: {len(ids)} ids for {index.ntotal} vectors, the manifest says {manifest['rows']}"
+            )
         faiss.omp_set_num_threads(threads)
         return cls(index, ids, manifest)
 
@@ -80,7 +82,11 @@ class Index:
         return name in self._positions
 
     def search(
-        self, vectors: np.ndarray, top_k: int, exclude: Sequence[str | None] | None = None, fuse: str = "mean",
+        self,
+        vectors: np.ndarray,
+        top_k: int,
+        exclude: Sequence[str | None] | None = None,
+        fuse: str = "mean",
     ) -> tuple[list[list[str]], list[list[float]]]:
         """The `top_k` best gallery ids and their scores for every query, best first.
 
@@ -93,7 +99,9 @@ class Index:
             raise ValueError(f"top_k is {top_k}; at least 1 is needed")
         if exclude is not None and len(exclude) != len(queries):
             raise ValueError(f"{len(exclude)} exclusions for {len(queries)} queries")
-        excluded = np.array([self._positions.get(name, -1) if name is not None else -1 for name in exclude or [None] * len(queries)])
+        excluded = np.array(
+            [self._positions.get(name, -1) if name is not None else -1 for name in exclude or [None] * len(queries)]
+        )
         found: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
         pending, asked = np.arange(len(queries)), top_k + 1 + SLACK
         while len(pending):

@@ -29,7 +29,9 @@ def new_index(params: IndexParams, dim: int, rows: int, sample: Callable[[int], 
     if params.kind == "ivfpq":
         index = _new_ivfpq(params, dim, rows)
         if params.pq_bits == 8:
-            inverted_lists(index).do_polysemous_training = False  # most of the training's time, for a kind of search that is not used
+            inverted_lists(
+                index
+            ).do_polysemous_training = False  # most of the training's time, for a kind of search that is not used
         index.train(sample(params.train_rows))
     elif params.kind == "hnsw":
         index = _made(dim, f"HNSW{params.hnsw_m}", "Flat" if params.storage == "float32" else "SQfp16")
@@ -40,7 +42,9 @@ def new_index(params: IndexParams, dim: int, rows: int, sample: Callable[[int], 
     return index
 
 
-def limit_search(index: faiss.Index, ef_search: int | None = None, nprobe: int | None = None, refine_factor: int | None = None) -> None:
+def limit_search(
+    index: faiss.Index, ef_search: int | None = None, nprobe: int | None = None, refine_factor: int | None = None
+) -> None:
     """Set how far a search looks: each is set where the index has it, and None leaves it."""
     if ef_search is not None and hasattr(index, "hnsw"):
         index.hnsw.efSearch = ef_search
@@ -78,11 +82,15 @@ def _new_ivfpq(params: IndexParams, dim: int, rows: int) -> faiss.Index:
     if rows < least:
         raise ArtifactError(f"an ivfpq index needs at least {least} vectors, not {rows}; use flat")
     if trained_on < max(least, params.nlist):
-        raise ParameterError(f"index.train_rows: {trained_on} vectors are too few, {max(least, params.nlist)} are needed")
+        raise ParameterError(
+            f"index.train_rows: {trained_on} vectors are too few, {max(least, params.nlist)} are needed"
+        )
     if params.pq_parts and dim % params.pq_parts:
         raise ParameterError(f"index.pq_parts: {params.pq_parts} does not divide the vectors' {dim} dimensions")
     lists = params.nlist or max(1, min(int(4 * rows**0.5), trained_on // TRAIN_PER_LIST))
-    parts = params.pq_parts or max(parts for parts in range(1, max(1, dim // DIMENSIONS_A_PART[params.pq_bits]) + 1) if dim % parts == 0)
+    parts = params.pq_parts or max(
+        parts for parts in range(1, max(1, dim // DIMENSIONS_A_PART[params.pq_bits]) + 1) if dim % parts == 0
+    )
     quantised = f"PQ{parts}x4fs" if params.pq_bits == 4 else f"PQ{parts}x8"
     return _made(dim, f"IVF{lists}", quantised, "RFlat" if params.storage == "float32" else "Refine(SQfp16)")
 

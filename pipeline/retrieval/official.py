@@ -26,8 +26,10 @@ FASHIONIQ_KS = (10, 50)
 ASPECT_K = 10
 ASPECTS = f"mAP@{ASPECT_K} by aspect"
 GROUPS = {
-    "focus": ("focus_attribute", "focus_object"), "change": ("change_attribute", "change_object"),
-    "attribute": ("focus_attribute", "change_attribute"), "object": ("focus_object", "change_object"),
+    "focus": ("focus_attribute", "focus_object"),
+    "change": ("change_attribute", "change_object"),
+    "attribute": ("focus_attribute", "change_attribute"),
+    "object": ("focus_object", "change_object"),
 }
 
 
@@ -37,7 +39,11 @@ def fashioniq(rankings: Ids, targets: Ids, categories: Sequence[str]) -> dict[st
 
 
 def cirr(
-    rankings: Ids | None, subset_rankings: Ids | None, targets: Ids, references: Sequence[str], groups: Ids,
+    rankings: Ids | None,
+    subset_rankings: Ids | None,
+    targets: Ids,
+    references: Sequence[str],
+    groups: Ids,
 ) -> Scores:
     """R@K where there are `rankings`, R_subset@K where there are `subset_rankings`; of these only the group's members count."""
     scores: Scores = {}
@@ -45,7 +51,9 @@ def cirr(
         scores |= protocols.cirr(rankings, targets, references)
     if subset_rankings is not None:
         members = [frozenset(group) for group in groups]
-        within = [[name for name in ranked if name in group] for ranked, group in zip(subset_rankings, members, strict=True)]
+        within = [
+            [name for name in ranked if name in group] for ranked, group in zip(subset_rankings, members, strict=True)
+        ]
         found = protocols.recall(within, targets, SUBSET_KS, any_target=False)
         scores |= {f"R_subset@{k}": found[f"R@{k}"] for k in SUBSET_KS}
     return scores
@@ -56,10 +64,13 @@ def circo(rankings: Ids, targets: Ids, aspects: Ids | None = None) -> dict[str, 
     scores: dict[str, Any] = protocols.circo(rankings, targets)
     scores |= protocols.recall(rankings, targets, MAP_KS, any_target=False)
     if aspects is not None and any(aspects):
-        precisions = [protocols.average_precision(ranked, ids, ASPECT_K) for ranked, ids in zip(rankings, targets, strict=True)]
+        precisions = [
+            protocols.average_precision(ranked, ids, ASPECT_K) for ranked, ids in zip(rankings, targets, strict=True)
+        ]
         names = sorted({name for of_query in aspects for name in of_query})
         scores[ASPECTS] = {
-            name: 100 * float(np.mean([value for value, own in zip(precisions, aspects, strict=True) if name in own])) for name in names
+            name: 100 * float(np.mean([value for value, own in zip(precisions, aspects, strict=True) if name in own]))
+            for name in names
         }
     return scores
 
@@ -70,6 +81,7 @@ def genecis(subset_rankings: Ids, targets: Ids, tasks: Sequence[str]) -> dict[st
     mean = by_task.pop(MEAN)
     averages = {
         group: {key: (by_task[one][key] + by_task[other][key]) / 2 for key in mean}
-        for group, (one, other) in GROUPS.items() if one in by_task and other in by_task
+        for group, (one, other) in GROUPS.items()
+        if one in by_task and other in by_task
     }
     return {**by_task, **averages, MEAN: mean}

@@ -23,7 +23,9 @@ def hits(rankings: Ids, targets: Ids, k: int, any_target: bool = True) -> np.nda
     """Bool [Q]: whether one of the query's targets (else: its first) is among the first k."""
     _check(rankings, targets)
     wanted = targets if any_target else [ids[:1] for ids in targets]
-    return np.array([not set(ids).isdisjoint(ranked[:k]) for ranked, ids in zip(rankings, wanted, strict=True)], dtype=bool)
+    return np.array(
+        [not set(ids).isdisjoint(ranked[:k]) for ranked, ids in zip(rankings, wanted, strict=True)], dtype=bool
+    )
 
 
 def recall(rankings: Ids, targets: Ids, ks: Sequence[int] = RECALL_KS, any_target: bool = True) -> Scores:
@@ -32,7 +34,11 @@ def recall(rankings: Ids, targets: Ids, ks: Sequence[int] = RECALL_KS, any_targe
 
 
 def recall_by_category(
-    rankings: Ids, targets: Ids, categories: Sequence[str], ks: Sequence[int] = RECALL_KS, any_target: bool = True,
+    rankings: Ids,
+    targets: Ids,
+    categories: Sequence[str],
+    ks: Sequence[int] = RECALL_KS,
+    any_target: bool = True,
 ) -> dict[str, Scores]:
     """FashionIQ's shape: R@K a category (sorted), and the plain mean over categories under `mean`."""
     result = {
@@ -43,8 +49,12 @@ def recall_by_category(
 
 
 def cirr(
-    rankings: Ids, targets: Ids, references: Sequence[str], subset_rankings: Ids | None = None,
-    ks: Sequence[int] = RECALL_KS, subset_ks: Sequence[int] = SUBSET_KS,
+    rankings: Ids,
+    targets: Ids,
+    references: Sequence[str],
+    subset_rankings: Ids | None = None,
+    ks: Sequence[int] = RECALL_KS,
+    subset_ks: Sequence[int] = SUBSET_KS,
 ) -> Scores:
     """CIRR's shape: R@K of the first target with the reference removed, and R_subset@K within the subset."""
     result = recall(_without(rankings, references), targets, ks, any_target=False)
@@ -68,12 +78,15 @@ def circo(rankings: Ids, targets: Ids, ks: Sequence[int] = MAP_KS) -> Scores:
     """CIRCO's shape: mAP@K over all targets."""
     _check(rankings, targets)
     return {
-        f"mAP@{k}": 100 * float(np.mean([average_precision(ranked, ids, k) for ranked, ids in zip(rankings, targets, strict=True)]))
+        f"mAP@{k}": 100
+        * float(np.mean([average_precision(ranked, ids, k) for ranked, ids in zip(rankings, targets, strict=True)]))
         for k in ks
     }
 
 
-def genecis(subset_rankings: Ids, targets: Ids, tasks: Sequence[str], ks: Sequence[int] = SUBSET_KS) -> dict[str, Scores]:
+def genecis(
+    subset_rankings: Ids, targets: Ids, tasks: Sequence[str], ks: Sequence[int] = SUBSET_KS
+) -> dict[str, Scores]:
     """GeneCIS' shape: R@K of the first target in each query's own small gallery, by task and averaged."""
     return recall_by_category(subset_rankings, targets, tasks, ks, any_target=False)
 
@@ -107,4 +120,6 @@ def _mean(scores: Sequence[Scores]) -> Scores:
 def _without(rankings: Ids, references: Sequence[str]) -> Ids:
     if len(references) != len(rankings):
         raise ValueError(f"{len(references)} references for {len(rankings)} ranked lists")
-    return [[name for name in ranked if name != reference] for ranked, reference in zip(rankings, references, strict=True)]
+    return [
+        [name for name in ranked if name != reference] for ranked, reference in zip(rankings, references, strict=True)
+    ]

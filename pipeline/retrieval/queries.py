@@ -46,8 +46,14 @@ def read_queries(folder: str | Path) -> list[Query]:
         texts = tuple(row["modifications"] or ())
         alternatives = texts[1:] if shards.identity.get("wordings") else ()
         query = Query(
-            row["query_id"], row["reference_id"], texts[: len(texts) - len(alternatives)], tuple(row["target_ids"] or ()),
-            tuple(row["subset_ids"] or ()), row["category"] or "", row["shared_concept"] or "", alternatives,
+            row["query_id"],
+            row["reference_id"],
+            texts[: len(texts) - len(alternatives)],
+            tuple(row["target_ids"] or ()),
+            tuple(row["subset_ids"] or ()),
+            row["category"] or "",
+            row["shared_concept"] or "",
+            alternatives,
         )
         if not query.target_ids and not shards.identity.get("private_targets"):
             raise ArtifactError(f"{folder}: query {query.query_id!r} has no target")

@@ -35,7 +35,9 @@ class Rankings:
         """The answers in the order of `queries`. Raises ArtifactError when one has none."""
         missing = [query.query_id for query in queries if query.query_id not in self.by_query]
         if missing:
-            raise ArtifactError(f"rankings of {self.method}: {len(missing)} queries have no ranked list, the first is {missing[0]!r}")
+            raise ArtifactError(
+                f"rankings of {self.method}: {len(missing)} queries have no ranked list, the first is {missing[0]!r}"
+            )
         return [self.by_query[query.query_id] for query in queries]
 
 
@@ -43,8 +45,11 @@ def write_rankings(folder: str | Path, method: str, rankings: Iterable[Ranking],
     """Write one method's ranked lists, atomically."""
     rows = [
         {
-            "query_id": ranking.query_id, "method": method, "ranked_ids": list(ranking.ranked_ids),
-            "scores": list(ranking.scores), "subset_ranked_ids": list(ranking.subset_ranked_ids),
+            "query_id": ranking.query_id,
+            "method": method,
+            "ranked_ids": list(ranking.ranked_ids),
+            "scores": list(ranking.scores),
+            "subset_ranked_ids": list(ranking.subset_ranked_ids),
         }
         for ranking in rankings
     ]
@@ -61,14 +66,20 @@ def read_rankings(folder: str | Path) -> Rankings:
     method, by_query = None, {}
     for row in shards.table().to_pylist():
         query_id = row["query_id"]
-        ranking = Ranking(query_id, tuple(row["ranked_ids"]), tuple(row["scores"]), tuple(row["subset_ranked_ids"] or ()))
+        ranking = Ranking(
+            query_id, tuple(row["ranked_ids"]), tuple(row["scores"]), tuple(row["subset_ranked_ids"] or ())
+        )
         method = method or row["method"]
         if row["method"] != method:
-            raise ArtifactError(f"{folder}: query {query_id!r} is of method {row['method']!r}, the others of {method!r}")
+            raise ArtifactError(
+                f"{folder}: query {query_id!r} is of method {row['method']!r}, the others of {method!r}"
+            )
         if query_id in by_query:
             raise ArtifactError(f"{folder}: query {query_id!r} occurs twice")
         if len(ranking.ranked_ids) != len(ranking.scores):
-            raise ArtifactError(f"{folder}: query {query_id!r} has {len(ranking.ranked_ids)} ids and {len(ranking.scores)} scores")
+            raise ArtifactError(
+                f"{folder}: query {query_id!r} has {len(ranking.ranked_ids)} ids and {len(ranking.scores)} scores"
+            )
         for ids in (ranking.ranked_ids, ranking.subset_ranked_ids):
             if len(set(ids)) != len(ids):
                 raise ArtifactError(f"{folder}: query {query_id!r} names an image twice")

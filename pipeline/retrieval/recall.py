@@ -6,12 +6,12 @@ import numpy as np
 
 from pipeline.artifacts import ShardSet
 from pipeline.retrieval.baselines import image_text
-from pipeline.retrieval.gallery import vectors, vectors_at
+from pipeline.retrieval.gallery_vectors import vectors, vectors_at
 from pipeline.retrieval.index import Index
 
 TOP_K = 10
 TIE = 1e-6
-"""Scores so near to the last of the top K count as equal to it: a gallery may hold a picture twice."""
+"""Scores so near to the last of the top K count as equal to it: a gallery may hold an image twice."""
 
 
 def recall_against_exact(index: Index, gallery: ShardSet, queries: int, seed: int) -> float | None:

@@ -13,7 +13,12 @@ from pipeline.retrieval.rankings import Ranking
 
 
 def rank_queries(
-    index: Index, queries: Sequence[Query], vectors: np.ndarray, top_k: int, fuse: str = "mean", exclude_reference: bool = True,
+    index: Index,
+    queries: Sequence[Query],
+    vectors: np.ndarray,
+    top_k: int,
+    fuse: str = "mean",
+    exclude_reference: bool = True,
 ) -> list[Ranking]:
     """Search the gallery and rank each query's subset; the reference is never in the subset, and in the gallery as asked.
 
@@ -32,11 +37,16 @@ def rank_queries(
 
 
 def target_similarities(
-    index: Index, method: str, queries: Sequence[Query], vectors: np.ndarray, rankings: Sequence[Ranking], fuse: str = "mean",
+    index: Index,
+    method: str,
+    queries: Sequence[Query],
+    vectors: np.ndarray,
+    rankings: Sequence[Ranking],
+    fuse: str = "mean",
 ) -> list[dict[str, Any]]:
-    """Rows of `schemas.SIMILARITIES`: each query's best score among its targets, and among the other pictures.
+    """Rows of `schemas.SIMILARITIES`: each query's best score among its targets, and among the other images.
 
-    The other pictures are those of its ranked list; where that holds targets alone, `other` is None.
+    The other images are those of its ranked list; where that holds targets alone, `other` is None.
     """
     rows = []
     for query, vector, ranking in zip(queries, vectors, rankings, strict=True):

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from pipeline.artifacts import schemas
 from pipeline.config import EncoderParams
-from pipeline.encoders.job import EncoderJob, EncoderRow, EncodingError, decoding
-from pipeline.encoders.mllm import Mllm, MllmInput
-from pipeline.encoders.readers import Captions, Choose
+from pipeline.encoders.embedding.job import EncoderJob, EncoderRow, EncodingError, decoding
+from pipeline.encoders.embedding.readers import Captions, Choose
+from pipeline.encoders.mllm.interface import Mllm, MllmInput
 from pipeline.text.phrases import PhraseParser
 
 
@@ -52,7 +52,9 @@ def caption_job(mllm: Mllm, params: EncoderParams) -> EncoderJob:
     return EncoderJob(schemas.PAIRS, encode, table, decoding(mllm, "generate"))
 
 
-def merged(images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str, Any]], parser: PhraseParser) -> pa.Table:
+def merged(
+    images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str, Any]], parser: PhraseParser
+) -> pa.Table:
     """The given short row of every image, after its generated long one where there is one, with their phrases.
 
     An empty short caption is left out where there is a long one. Raises EncodingError naming the
@@ -71,7 +73,9 @@ def merged(images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str,
         else:
             raise EncodingError(f"row {short['pair_id']!r}: the caption is empty")
     found = parser.phrases([row["caption"] for row in rows])
-    return pa.Table.from_pylist([{**row, "phrases": phrases} for row, phrases in zip(rows, found, strict=True)], schemas.PAIRS)
+    return pa.Table.from_pylist(
+        [{**row, "phrases": phrases} for row, phrases in zip(rows, found, strict=True)], schemas.PAIRS
+    )
 
 
 def training_caption(image_id: str, captions: Captions) -> EncoderRow:

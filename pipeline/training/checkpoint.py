@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.artifacts import ArtifactError, read_json, sha256_file, write_atomically, write_json
-from pipeline.artifacts.files import as_stored, settle
+from pipeline.artifacts.atomic import as_stored, settle
 from pipeline.artifacts.weights import save_tensors
 
 
@@ -28,7 +28,9 @@ class Ema:
     def update(self, parameters: dict[str, nn.Parameter]) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))  # a young average follows closely
-        torch._foreach_lerp_(list(self.average.values()), [p.detach().float() for p in parameters.values()], 1.0 - decay)
+        torch._foreach_lerp_(
+            list(self.average.values()), [p.detach().float() for p in parameters.values()], 1.0 - decay
+        )
 
     @torch.no_grad()
     def copy_to(self, parameters: dict[str, nn.Parameter]) -> None:
@@ -45,7 +47,13 @@ class Checkpoint:
         self.folder, self.identity, self.step = folder, as_stored(identity), 0
 
     def save(
-        self, step: int, log: list[dict[str, float]], model: nn.Module, parameters: dict[str, nn.Parameter], optimiser: Any, ema: Ema | None
+        self,
+        step: int,
+        log: list[dict[str, float]],
+        model: nn.Module,
+        parameters: dict[str, nn.Parameter],
+        optimiser: Any,
+        ema: Ema | None,
     ) -> None:
         tensors = {f"parameter/{name}": parameter.detach() for name, parameter in parameters.items()}
         tensors |= {f"buffer/{name}": buffer for name, buffer in _kept_buffers(model).items()}
@@ -78,22 +86,33 @@ class Checkpoint:
         path = self.folder / self.TENSORS
         try:
             if _own_hash(state) != state["own_sha256"]:
-                raise ArtifactError(f"{self.folder / self.STATE}: does not match its own SHA-256; remove {self.folder} to start anew")
+                raise ArtifactError(
+                    f"{self.folder / self.STATE}: does not match its own SHA-256; remove {self.folder} to start anew"
+                )
             if state["identity"] != self.identity:
                 return 0, []
             if not path.is_file() or sha256_file(path) != state["sha256"]:
-                raise ArtifactError(f"{path}: does not match the SHA-256 in {self.STATE}; remove {self.folder} to start anew")
+                raise ArtifactError(
+                    f"{path}: does not match the SHA-256 in {self.STATE}; remove {self.folder} to start anew"
+                )
             self._restore(load_file(path), model, parameters, optimiser, ema)
             if ema:
                 ema.updates = state["ema_updates"]
             self.step = state["step"]
             return state["step"], [dict(row) for row in state["log"]]
         except (AttributeError, KeyError, TypeError, RuntimeError) as error:
-            raise ArtifactError(f"{self.folder}: this checkpoint does not fit the model ({error}); remove it to start anew") from None
+            raise ArtifactError(
+                f"{self.folder}: this checkpoint does not fit the model ({error}); remove it to start anew"
+            ) from None
 
     @torch.no_grad()
     def _restore(
-        self, tensors: dict[str, Tensor], model: nn.Module, parameters: dict[str, nn.Parameter], optimiser: Any, ema: Ema | None
+        self,
+        tensors: dict[str, Tensor],
+        model: nn.Module,
+        parameters: dict[str, nn.Parameter],
+        optimiser: Any,
+        ema: Ema | None,
     ) -> None:
         for name, parameter in parameters.items():
             _copy(tensors, f"parameter/{name}", parameter)

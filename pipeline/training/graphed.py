@@ -37,9 +37,13 @@ class Recorded:
     that running these takes, and made again.
     """
 
-    def __init__(self, task: GraphedTask, model: nn.Module, share: float, autocast: Callable[[], AbstractContextManager[Any]]):
+    def __init__(
+        self, task: GraphedTask, model: nn.Module, share: float, autocast: Callable[[], AbstractContextManager[Any]]
+    ):
         self._task, self._model, self._share, self._autocast = task, model, share, autocast
-        self._graphs: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, dict[str, Tensor]]] | None] = {}
+        self._graphs: dict[
+            tuple[Any, ...], tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, dict[str, Tensor]]] | None
+        ] = {}
         self._pool: tuple[int, int] | None = None
 
     def __call__(self, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
@@ -56,7 +60,9 @@ class Recorded:
         graph.replay()
         return loss.clone(), {name: value.clone() for name, value in metrics.items()}  # the next replay overwrites them
 
-    def _record(self, shapes: tuple[Any, ...], inputs: Inputs) -> tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, dict[str, Tensor]]]:
+    def _record(
+        self, shapes: tuple[Any, ...], inputs: Inputs
+    ) -> tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, dict[str, Tensor]]]:
         own, graph = [None if value is None else value.clone() for value in inputs], torch.cuda.CUDAGraph()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         with torch.cuda.graph(graph, pool=self._pool):

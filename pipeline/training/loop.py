@@ -47,7 +47,9 @@ class Task(Protocol):
     def __len__(self) -> int:
         """Number of training examples."""
 
-    def loss(self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device) -> tuple[Tensor, dict[str, Any]]:
+    def loss(
+        self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Mean loss of the examples `indices` [B] and metrics to log.
 
         `model` is `self.model`, possibly wrapped; every random draw comes from `generator` (CPU).
@@ -95,7 +97,9 @@ def _micro_batches(indices: Tensor, params: OptimiserParams, accelerator: Accele
     share = indices[accelerator.process_index :: processes]
     micro = params.micro_batch_size or len(share)
     if len(share) % micro:
-        raise TrainingError(f"a process's share of the batch, {len(share)}, is not a multiple of micro_batch_size {micro}")
+        raise TrainingError(
+            f"a process's share of the batch, {len(share)}, is not a multiple of micro_batch_size {micro}"
+        )
     return list(share.split(micro))
 
 
@@ -103,14 +107,25 @@ def make_accelerator(params: OptimiserParams, device: str) -> Accelerator:
     """`device` is the runtime parameter: auto, cpu or cuda."""
     AcceleratorState._reset_state()  # one process may train several models, each in its own precision
     precision = {"fp32": "no", "bf16": "bf16"}[params.precision]
-    views = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # gradients live in the buckets that are sent: no second copy
-    return Accelerator(mixed_precision=precision, cpu=device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=[views])
+    views = DistributedDataParallelKwargs(
+        gradient_as_bucket_view=True
+    )  # gradients live in the buckets that are sent: no second copy
+    return Accelerator(
+        mixed_precision=precision, cpu=device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=[views]
+    )
 
 
 @heed_sigterm
 def train(
-    task: Task, params: OptimiserParams, *, seed: int, folder: str | Path, identity: dict[str, Any], device: str = "auto",
-    title: str = "train", meter: Meter | None = None,
+    task: Task,
+    params: OptimiserParams,
+    *,
+    seed: int,
+    folder: str | Path,
+    identity: dict[str, Any],
+    device: str = "auto",
+    title: str = "train",
+    meter: Meter | None = None,
 ) -> list[dict[str, float]]:
     """Train `task.model` in place for `params.steps` optimiser steps and return the log.
 
@@ -124,9 +139,14 @@ def train(
     accelerator = make_accelerator(params, device)
     trained = {name: parameter for name, parameter in task.model.named_parameters() if parameter.requires_grad}
     if not len(task) or not trained:
-        raise TrainingError(f"{title}: nothing to train, with {len(task)} examples and {len(trained)} trainable tensors")
+        raise TrainingError(
+            f"{title}: nothing to train, with {len(task)} examples and {len(trained)} trainable tensors"
+        )
     optimiser = torch.optim.AdamW(
-        _decay_groups(trained, params.weight_decay), lr=params.lr, betas=(0.9, params.beta2), eps=params.eps,
+        _decay_groups(trained, params.weight_decay),
+        lr=params.lr,
+        betas=(0.9, params.beta2),
+        eps=params.eps,
         fused=accelerator.device.type == "cuda",
     )
     graphed = getattr(task, "graphed", False) and accelerator.device.type == "cuda"
@@ -138,7 +158,11 @@ def train(
     checkpoint = Checkpoint(Path(folder) / "checkpoint", {"seed": seed, **identity})
     start, log = checkpoint.load(task.model, trained, optimiser, ema)
     progress = tqdm(
-        range(start, params.steps), initial=start, total=params.steps, desc=title, mininterval=5.0,
+        range(start, params.steps),
+        initial=start,
+        total=params.steps,
+        desc=title,
+        mininterval=5.0,
         disable=not accelerator.is_main_process,
     )
     meter = meter or Meter(getattr(task, "flops_per_sample", 0.0), accelerator.device, accelerator.num_processes)
@@ -165,7 +189,15 @@ def train(
         if step % params.log_every == 0 or step == params.steps - 1:
             watch.flush()
             values = {name: float(value) for name, value in metrics.items()}
-            log.append({"step": step, "loss": float(loss), "lr": learning_rate(params, step), "gradient_norm": float(norm), **values})
+            log.append(
+                {
+                    "step": step,
+                    "loss": float(loss),
+                    "lr": learning_rate(params, step),
+                    "gradient_norm": float(norm),
+                    **values,
+                }
+            )
             progress.set_postfix(loss=f"{float(loss):.4f}", **meter.summary())
         stopping, due = sigterm_came(), (step + 1) % params.checkpoint_every == 0 and step + 1 < params.steps
         if due or stopping:
@@ -190,7 +222,13 @@ def _recorded(task: Any, model: nn.Module, params: OptimiserParams, accelerator:
 
 
 def _step(
-    task: Task, model: nn.Module, indices: Tensor, params: OptimiserParams, accelerator: Accelerator, seed: int, step: int,
+    task: Task,
+    model: nn.Module,
+    indices: Tensor,
+    params: OptimiserParams,
+    accelerator: Accelerator,
+    seed: int,
+    step: int,
     recorded: Recorded | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Forward and backward of one global batch; gradients are left in the parameters. Nothing here waits for a GPU."""

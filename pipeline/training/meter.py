@@ -7,7 +7,14 @@ import time
 import torch
 
 PEAK_TFLOPS = {
-    "H100": 989.4, "H200": 989.4, "GH200": 989.4, "H800": 989.4, "B200": 2250.0, "A100": 312.0, "A800": 312.0, "L40S": 362.0,
+    "H100": 989.4,
+    "H200": 989.4,
+    "GH200": 989.4,
+    "H800": 989.4,
+    "B200": 2250.0,
+    "A100": 312.0,
+    "A800": 312.0,
+    "L40S": 362.0,
 }
 """Dense bfloat16 products without sparsity, by the makers' data sheets (SXM forms)."""
 
@@ -28,7 +35,9 @@ class Meter:
     into an artifact, which must not differ between two runs.
     """
 
-    def __init__(self, flops_per_sample: float = 0.0, device: torch.device | None = None, processes: int = 1, skip: int = 3):
+    def __init__(
+        self, flops_per_sample: float = 0.0, device: torch.device | None = None, processes: int = 1, skip: int = 3
+    ):
         self.flops_per_sample = flops_per_sample
         self._device = device or torch.device("cpu")
         self._peak = peak_flops(self._device) * processes

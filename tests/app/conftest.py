@@ -1,4 +1,4 @@
-"""A project as `dvc repro` leaves it, in small: shipped backbones, untrained heads, the fixture's pictures."""
+"""A project as `dvc repro` leaves it, in small: shipped backbones, untrained heads, the fixture's images."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import torch
 import yaml
 from PIL import Image
 
-from pipeline.app.folder import index_folder
-from pipeline.app.gallery import BenchmarkGallery, open_gallery
-from pipeline.app.searcher import Searcher
+from pipeline.app.search.galleries import BenchmarkGallery, open_gallery
+from pipeline.app.search.library import index_folder
+from pipeline.app.search.searcher import Searcher
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import DataParams, Params, as_dict, load_params, load_profile
 from pipeline.diffcomp import DiffComp, save_diffcomp
-from pipeline.encoders import mllm, text
-from pipeline.encoders.dual import load_dual_encoder
+from pipeline.encoders import text
+from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.mllm import interface as mllm
 from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes
-from pipeline.fusion_diff.files import save_control, save_prior
+from pipeline.fusion_diff.checkpoints import save_control, save_prior
 from pipeline.sources.emoji import build_tables
 
 ROOT = Path(__file__).parents[2]
@@ -31,26 +32,38 @@ FIXTURE = ROOT / "tests/fixtures/emoji"
 
 @pytest.fixture(scope="session")
 def tables() -> dict[str, pa.Table]:
-    sizes = {"triplets": 60, "triplets_all": 200, "queries_per_kind": 20, "val_queries_per_kind": 5, "val_distractors": 10}
+    sizes = {
+        "triplets": 60,
+        "triplets_all": 200,
+        "queries_per_kind": 20,
+        "val_queries_per_kind": 5,
+        "val_distractors": 10,
+    }
     return build_tables(DataParams(fixture=str(FIXTURE), **sizes), seed=0)
 
 
 @pytest.fixture(scope="session")
 def make_bomb():
     """Sizes -> a PNG whose header promises them, and which is a few bytes long."""
+
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     def make(width: int, height: int) -> bytes:
         header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+        return (
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", header)
+            + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+            + chunk(b"IEND", b"")
+        )
 
     return make
 
 
 @pytest.fixture(scope="session")
 def project(tables, tmp_path_factory) -> Path:
-    """A project folder; `photos` in it is an indexed folder of the benchmark's pictures."""
+    """A project folder; `photos` in it is an indexed folder of the benchmark's images."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "models").mkdir()
     (folder / "models/backbones").symlink_to(ROOT / "models/backbones")
@@ -81,7 +94,12 @@ def untrained_models(params: Params) -> None:
     prior = Prior(sizes)
     for parameter in prior.parameters():  # a new prior's gates are closed, and it would sample nothing
         torch.nn.init.normal_(parameter, std=0.1)
-    save_prior("models/prior", prior, params.prior.diffusion, {**mllm.identity(params.encoder), **text.identity(params.text_encoder)})
+    save_prior(
+        "models/prior",
+        prior,
+        params.prior.diffusion,
+        {**mllm.identity(params.encoder), **text.identity(params.text_encoder)},
+    )
     adapter = ControlAdapter(prior)
     for layer in (adapter.zero_in, *adapter.zero_out):
         torch.nn.init.normal_(layer.weight, std=0.1)
@@ -101,7 +119,13 @@ def training_captions(tables: dict[str, pa.Table]) -> None:
     rows = ShardSet.open("photos/.cir/vectors/fused").table().to_pylist()[:8]
     write_table("data/fused/pairs", pa.Table.from_pylist(rows, schema=schemas.embeddings(256)), {})
     pairs = [
-        {"pair_id": row["id"], "image_id": row["id"], "caption": f"<i>caption</i> {number}", "caption_kind": "short", "phrases": []}
+        {
+            "pair_id": row["id"],
+            "image_id": row["id"],
+            "caption": f"<i>caption</i> {number}",
+            "caption_kind": "short",
+            "phrases": [],
+        }
         for number, row in enumerate(rows)
     ]
     write_table("data/texts/pairs", pa.Table.from_pylist(pairs, schema=schemas.PAIRS), {})
@@ -135,4 +159,4 @@ def benchmark_gallery(in_project) -> BenchmarkGallery:
 
 @pytest.fixture
 def reference(searcher) -> Image.Image:
-    return searcher.gallery.picture(searcher.gallery.ids[0])
+    return searcher.gallery.image(searcher.gallery.ids[0])

@@ -9,34 +9,42 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline.app import show
-from pipeline.app.requests import MAX_TEXT, Request, RequestError, painted, read_region
-from pipeline.app.searcher import Searcher
+from pipeline.app.search import results as show
+from pipeline.app.search.requests import MAX_TEXT, Request, RequestError, painted, read_region
+from pipeline.app.search.searcher import Searcher
 from pipeline.artifacts import ArtifactError
 from pipeline.config import ParameterError, load_params
-from pipeline.methods import FUSION_DIFF_METHODS, ControlError, Controls, FusionDiffQueries
+from pipeline.query.methods import FUSION_DIFF_METHODS, ControlError, Controls, FusionDiffQueries
 from pipeline.retrieval import BASELINES
 
 SCRIPT = "<script>alert(1)</script>"
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({"image": None}, "no reference picture"),
-    ({"text": "  "}, "the modification is empty"),
-    ({"text": "x" * 5_000}, "the modification has 5,000 characters, at most 1,000"),
-    ({"concept": "x" * (MAX_TEXT + 1)}, "the shared concept has 1,001"),
-    ({"top": 0}, "top: 0 is not between 1 and 200"),
-])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"image": None}, "no reference image"),
+        ({"text": "  "}, "the modification is empty"),
+        ({"text": "x" * 5_000}, "the modification has 5,000 characters, at most 1,000"),
+        ({"concept": "x" * (MAX_TEXT + 1)}, "the shared concept has 1,001"),
+        ({"top": 0}, "top: 0 is not between 1 and 200"),
+    ],
+)
 def test_what_cannot_be_asked(changes, reason):
     given = {"image": Image.new("RGB", (4, 4)), "text": "red"} | changes
     with pytest.raises(RequestError, match=reason):
         Request(**given)
 
 
-@pytest.mark.parametrize(("controls", "reason"), [
-    ({"guidance_scale": float("nan")}, "guidance_scale: nan"), ({"control_scale": -1.0}, "control_scale: -1.0 is not between 0 and 20"),
-    ({"hypotheses": 0}, "hypotheses: 0"), ({"negative_weight": 2.0}, "negative_weight: 2.0"),
-])
+@pytest.mark.parametrize(
+    ("controls", "reason"),
+    [
+        ({"guidance_scale": float("nan")}, "guidance_scale: nan"),
+        ({"control_scale": -1.0}, "control_scale: -1.0 is not between 0 and 20"),
+        ({"hypotheses": 0}, "hypotheses: 0"),
+        ({"negative_weight": 2.0}, "negative_weight: 2.0"),
+    ],
+)
 def test_controls_out_of_range(controls, reason):
     with pytest.raises(ControlError, match=reason):
         Controls(**controls)
@@ -49,7 +57,11 @@ def test_a_region_as_shares_and_as_a_mask(tmp_path):
     twice = np.asarray(read_region(str(tmp_path / "mask.png"), (80, 40)))
     np.testing.assert_array_equal(twice, np.kron(region, np.ones((2, 2), np.uint8)))
     for wrong, reason in (
-        ("1,2,3", "neither"), ("0,0,2,1", "needs 0 <="), ("0.5,0,0.5,1", "needs 0 <="), ("no.png", "neither"), ("a,b,c,d", "neither"),
+        ("1,2,3", "neither"),
+        ("0,0,2,1", "needs 0 <="),
+        ("0.5,0,0.5,1", "needs 0 <="),
+        ("no.png", "neither"),
+        ("a,b,c,d", "neither"),
     ):
         with pytest.raises(RequestError, match=reason):
             read_region(wrong, (40, 20))
@@ -73,20 +85,22 @@ def test_every_method_answers_and_repeats_itself(searcher, reference, method):
 
 def test_the_reference_itself_is_the_best_answer_for_image_only(searcher):
     for name in searcher.gallery.ids[::20]:
-        best = searcher.search(Request(searcher.gallery.picture(name), "anything", "image_only", 1)).hits[0]
+        best = searcher.search(Request(searcher.gallery.image(name), "anything", "image_only", 1)).hits[0]
         assert best.score == pytest.approx(1, abs=1e-3)
 
 
 def test_answers_equal_those_of_the_retrieve_stage(searcher, reference):
     """The command's path and the pipeline's give one query the same vectors."""
-    from pipeline.encoders.pictures import LoosePictures
+    from pipeline.encoders.image_source import LooseImages
 
     request = Request(reference, "as a firefighter", "fusion_diff")
     for methods in (("fusion_diff", "stage1_only", "fused_only"), ("diffcomp", "slerp", "image_text")):
         family = searcher._family(methods[0])
-        found = family.vectors([request.query()], LoosePictures({"reference": reference}))
+        found = family.vectors([request.query()], LooseImages({"reference": reference}))
         for method in methods:
-            np.testing.assert_array_equal(searcher.search(replace(request, method=method)).vector, found[method].vectors[0])
+            np.testing.assert_array_equal(
+                searcher.search(replace(request, method=method)).vector, found[method].vectors[0]
+            )
 
 
 def test_hypotheses_and_scales_reach_the_sampler(searcher, reference):
@@ -111,7 +125,7 @@ def test_controls_that_a_method_does_not_have(searcher, reference):
 
 def test_a_region_over_everything_answers_alike_for_every_reference(searcher):
     plain, masked = [], []
-    for picture in (searcher.gallery.picture(name) for name in searcher.gallery.ids[:2]):
+    for picture in (searcher.gallery.image(name) for name in searcher.gallery.ids[:2]):
         whole = Controls(region=Image.new("L", picture.size, 255))
         plain.append(searcher.search(Request(picture, "a moon", "diffcomp")).vector)
         masked.append(searcher.search(Request(picture, "a moon", "diffcomp", controls=whole)).vector)
@@ -129,7 +143,7 @@ def test_why_views(searcher, reference):
 def test_an_index_made_by_another_model_is_refused(searcher, reference, tmp_path):
     import shutil
 
-    from pipeline.app.gallery import FolderGallery
+    from pipeline.app.search.galleries import FolderGallery
 
     shutil.copytree("photos/.cir", tmp_path / ".cir")
     shutil.rmtree(tmp_path / ".cir/index/diffcomp")
@@ -149,7 +163,14 @@ def test_threads_are_all_answered(searcher, reference):
 @pytest.mark.parametrize("method", ["stage1_only", "fusion_diff"])
 def test_threads_that_are_sampled_together_get_what_each_gets_alone(searcher, reference, method):
     """As on a GPU. Other scales and negative texts go by themselves."""
-    controls = [Controls(), Controls(), Controls(hypotheses=3), Controls(negative="a chef"), Controls(guidance_scale=2.0), Controls()]
+    controls = [
+        Controls(),
+        Controls(),
+        Controls(hypotheses=3),
+        Controls(negative="a chef"),
+        Controls(guidance_scale=2.0),
+        Controls(),
+    ]
     requests = [Request(reference, f"number {number}", method, controls=one) for number, one in enumerate(controls)]
     alone = [searcher.search(request) for request in requests]
     family = next(family for family in searcher._families if isinstance(family, FusionDiffQueries))

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.app.cli import app
-from pipeline.app.errors import clear_errors, run_stage
+from pipeline.app.cli.main import app
 from pipeline.artifacts import ArtifactError
 from pipeline.config import ParameterError
+from pipeline.errors import clear_errors, run_stage
 from pipeline.fusion_diff import PriorSizes
 from pipeline.sources.emoji import SourceError
 from pipeline.training import TrainingError

@@ -1,6 +1,6 @@
 """A negative text and a region move the ranking the right way on Emoji-CIR.
 
-With the shipped CLIP over the fixture's pictures, and, where `dvc repro` has been run, with the
+With the shipped CLIP over the fixture's images, and, where `dvc repro` has been run, with the
 trained models on the validation split.
 """
 
@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.app.gallery import BenchmarkGallery
-from pipeline.app.requests import Request
-from pipeline.app.searcher import Searcher
+from pipeline.app.search.galleries import BenchmarkGallery
+from pipeline.app.search.requests import Request
+from pipeline.app.search.searcher import Searcher
 from pipeline.config import load_params
-from pipeline.methods import Controls
+from pipeline.query.methods import Controls
 from pipeline.retrieval import Query, read_queries
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,11 @@ def pairs_of(queries: list[Query], count: int) -> list[tuple[Query, Query]]:
     found = []
     for query in queries[:: max(1, len(queries) // count)]:
         own = {*query.target_ids, query.reference_id}
-        others = (one for one in queries if one.category == query.category and one.text != query.text and not own & set(one.target_ids))
+        others = (
+            one
+            for one in queries
+            if one.category == query.category and one.text != query.text and not own & set(one.target_ids)
+        )
         other = next(others, None)
         found += [(query, other)] if other else []
     return found
@@ -43,11 +47,13 @@ def mean_rank(searcher: Searcher, request: Request, ids: tuple[str, ...]) -> flo
     return float(np.mean([ranked[name] for name in ids if name in ranked]))
 
 
-def ranks_of_the_negated(searcher: Searcher, queries: list[Query], method: str, count: int, weight: float = 0.2) -> np.ndarray:
+def ranks_of_the_negated(
+    searcher: Searcher, queries: list[Query], method: str, count: int, weight: float = 0.2
+) -> np.ndarray:
     """[pairs, 2]: the mean rank of what the negative text asks for, without and with it."""
     rows = []
     for query, other in pairs_of(queries, count):
-        request = Request(searcher.gallery.picture(query.reference_id), query.text, method, 1, query.shared_concept)
+        request = Request(searcher.gallery.image(query.reference_id), query.text, method, 1, query.shared_concept)
         negated = dataclasses.replace(request, controls=Controls(negative=other.text, negative_weight=weight))
         rows.append([mean_rank(searcher, one, other.target_ids) for one in (request, negated)])
     return np.array(rows)
@@ -59,7 +65,8 @@ def small(in_project, benchmark_gallery, shared_searcher) -> tuple[Searcher, lis
     names = {Path(name).stem: name for name in shared_searcher.gallery.ids}
     queries = [
         dataclasses.replace(
-            query, reference_id=names[query.reference_id.replace("/", "_")],
+            query,
+            reference_id=names[query.reference_id.replace("/", "_")],
             target_ids=tuple(names[name.replace("/", "_")] for name in query.target_ids),
         )
         for query in read_queries("data/benchmarks/emoji_cir/queries")
@@ -81,8 +88,10 @@ def test_the_negated_falls(small, method):
 def test_more_weight_turns_further_away(small):
     searcher, queries = small
     query, other = pairs_of(queries, 20)[0]
-    request = Request(searcher.gallery.picture(query.reference_id), query.text, "slerp", 1)
-    negative, wanted = (searcher.search(Request(request.image, text, "text_only", 1)).vector for text in (other.text, query.text))
+    request = Request(searcher.gallery.image(query.reference_id), query.text, "slerp", 1)
+    negative, wanted = (
+        searcher.search(Request(request.image, text, "text_only", 1)).vector for text in (other.text, query.text)
+    )
     beyond = (negative - wanted) / np.linalg.norm(negative - wanted)
     controls = [Controls(negative=other.text, negative_weight=weight) for weight in (0.0, 0.1, 0.3, 0.9)]
     cosines = [float(searcher.search(dataclasses.replace(request, controls=one)).vector @ beyond) for one in controls]
@@ -117,7 +126,7 @@ def test_a_masked_reference_weighs_less_in_the_trained_diffcomp(trained):
     searcher, queries = trained
     rows = []
     for query in queries[::20]:
-        image = searcher.gallery.picture(query.reference_id)
+        image = searcher.gallery.image(query.reference_id)
         request = Request(image, query.text, "diffcomp", 1)
         masked = dataclasses.replace(request, controls=Controls(region=Image.new("L", image.size, 255)))
         rows.append([mean_rank(searcher, one, (query.reference_id,)) for one in (request, masked)])

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.app.answers import NONE, Answers, friendly, region_of
-from pipeline.app.files import PictureFiles
+from pipeline.app.page.events import NONE, Answers, friendly, region_of
+from pipeline.app.page.image_files import ImageFiles
 
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `demo` is not installed")
 SCRIPT = "<script>document.title = 'taken over'</script><img src=x onerror=\"document.title = 'taken over'\">"
@@ -34,8 +34,18 @@ def photo(in_project) -> str:
 @pytest.fixture
 def form(photo) -> dict:
     return {
-        "reference": photo, "reference_id": "", "text": "as a chef", "negative": "", "concept": "", "method": "fusion_diff",
-        "other": "diffcomp", "guidance": 1.0, "control": 1.0, "hypotheses": 2, "top": 6, "region": None,
+        "reference": photo,
+        "reference_id": "",
+        "text": "as a chef",
+        "negative": "",
+        "concept": "",
+        "method": "fusion_diff",
+        "other": "diffcomp",
+        "guidance": 1.0,
+        "control": 1.0,
+        "hypotheses": 2,
+        "top": 6,
+        "region": None,
     }
 
 
@@ -80,12 +90,18 @@ def test_what_is_painted_becomes_a_region():
     assert region_of({"layers": [Image.new("RGBA", (9, 9))]}, (4, 4)) is None and region_of(None, (4, 4)) is None
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({"reference": None}, "no reference picture yet"), ({"reference": "/no/such.png"}, "no such file"),
-    ({"text": ""}, "the modification is empty"), ({"text": None}, "the modification is empty"),
-    ({"text": "x" * 5_000}, "5,000 characters"), ({"negative": "x" * 5_000}, "the negative text has 5,000"),
-    ({"method": SCRIPT}, "&lt;script&gt;"),
-])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"reference": None}, "no reference image yet"),
+        ({"reference": "/no/such.png"}, "no such file"),
+        ({"text": ""}, "the modification is empty"),
+        ({"text": None}, "the modification is empty"),
+        ({"text": "x" * 5_000}, "5,000 characters"),
+        ({"negative": "x" * 5_000}, "the negative text has 5,000"),
+        ({"method": SCRIPT}, "&lt;script&gt;"),
+    ],
+)
 def test_bad_input_is_a_friendly_sentence(answers, form, changes, reason):
     results = answers.search(form | changes)
     assert reason in results.message and 'role="alert"' in results.message and "<script" not in results.message
@@ -93,10 +109,10 @@ def test_bad_input_is_a_friendly_sentence(answers, form, changes, reason):
     assert answers.search(form).message == ""
 
 
-def test_pictures_that_are_none_and_pictures_too_large(answers, form, make_bomb):
+def test_images_that_are_none_and_images_too_large(answers, form, make_bomb):
     Path("bomb.png").write_bytes(make_bomb(10_000, 5_000))
     assert "50.0 megapixels" in answers.search(form | {"reference": "bomb.png"}).message
-    assert "no picture in a known format" in answers.search(form | {"reference": "photos/words.png"}).message
+    assert "no image in a known format" in answers.search(form | {"reference": "photos/words.png"}).message
 
 
 def test_our_own_mistakes_stay_in_the_log(caplog):
@@ -122,7 +138,7 @@ def url(project, shared_searcher, tmp_path_factory):
         patch.chdir(project)
         patch.setenv("GRADIO_TEMP_DIR", str(cache))
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        from pipeline.app.demo import launch
+        from pipeline.app.page.layout import launch
 
         page = on_a_free_port(lambda port: launch(shared_searcher, port=port, wait=False))
         yield page.local_url
@@ -143,18 +159,29 @@ def on_a_free_port(start):
 
 
 def visitor(url: str, folder: Path | bool = False):
-    """Downloads the answers' pictures into `folder`, if one is given."""
+    """Downloads the answers' images into `folder`, if one is given."""
     return gradio_client.Client(url, verbose=False, download_files=folder, httpx_kwargs={"timeout": 300})
 
 
 def ask(client, photo: str, text: str) -> tuple:
     return client.predict(
-        gradio_client.handle_file(photo), text, "", "", "fusion_diff", "diffcomp", 1.0, 1.0, 2, 6, None, api_name="/search",
+        gradio_client.handle_file(photo),
+        text,
+        "",
+        "",
+        "fusion_diff",
+        "diffcomp",
+        1.0,
+        1.0,
+        2,
+        6,
+        None,
+        api_name="/search",
     )
 
 
 def test_twenty_visitors_at_once_are_all_answered(url, photo, tmp_path):
-    """With whole pictures, though all of them are shown the same files."""
+    """With whole images, though all of them are shown the same files."""
     clients = [visitor(url, tmp_path / str(number)) for number in range(4)]
     with ThreadPoolExecutor(20) as pool:
         found = list(pool.map(lambda number: ask(clients[number % 4], photo, f"visitor {number}"), range(20)))
@@ -166,7 +193,13 @@ def test_twenty_visitors_at_once_are_all_answered(url, photo, tmp_path):
             picture.load()
 
 
-OUTSIDE = ["/etc/passwd", "{project}/params.yaml", "{project}/photos/words.png", "../../../../etc/passwd", "{repository}/README.md"]
+OUTSIDE = [
+    "/etc/passwd",
+    "{project}/params.yaml",
+    "{project}/photos/words.png",
+    "../../../../etc/passwd",
+    "{repository}/README.md",
+]
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
@@ -181,7 +214,10 @@ def test_no_file_outside_the_gallery_is_served(url, project, path):
 @pytest.mark.parametrize("path", [".cir/nothing.png", "../params.yaml", "{first}"])
 def test_a_path_that_was_not_uploaded_is_no_reference(url, project, photo, shared_searcher, path):
     """Sent over plain HTTP: the client of gradio would upload the file first."""
-    file = {"path": str(project / "photos" / path.format(first=shared_searcher.gallery.ids[0])), "meta": {"_type": "gradio.FileData"}}
+    file = {
+        "path": str(project / "photos" / path.format(first=shared_searcher.gallery.ids[0])),
+        "meta": {"_type": "gradio.FileData"},
+    }
     body = json.dumps({"data": [file, "x", "", "", "slerp", NONE, 1.0, 1.0, 2, 6, None]}).encode()
     call = urllib.request.Request(f"{url}gradio_api/call/search", body, {"Content-Type": "application/json"})
     try:
@@ -197,15 +233,17 @@ def test_it_listens_on_this_machine_alone(url):
     assert url.startswith("http://127.0.0.1:")
 
 
-def test_a_kept_picture_is_written_once(tmp_path):
-    files, picture = PictureFiles(tmp_path), Image.new("RGB", (64, 64), "red")
+def test_a_kept_image_is_written_once(tmp_path):
+    files, picture = ImageFiles(tmp_path), Image.new("RGB", (64, 64), "red")
     with ThreadPoolExecutor(8) as pool:
         kept = set(pool.map(lambda _: files.keep(picture), range(40)))
     [path] = map(Path, kept)
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path] and not path.stat().st_mode & 0o077
     inode, _ = path.stat().st_ino, os.utime(path, (0, 0))
     assert files.keep(picture) == str(path) and path.stat().st_ino == inode and path.stat().st_mtime > 0
-    assert np.array_equal(Image.open(path), picture) and files.keep(Image.new("RGB", (64, 64), "blue"), "webp").endswith(".webp")
+    assert np.array_equal(Image.open(path), picture) and files.keep(
+        Image.new("RGB", (64, 64), "blue"), "webp"
+    ).endswith(".webp")
 
 
 # In a browser -----------------------------------------------------------------------------------
@@ -215,7 +253,12 @@ def test_a_kept_picture_is_written_once(tmp_path):
 def browser():
     """Chromium: the one that PATH or CHROMIUM names, or playwright's own."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    program = (
+        os.environ.get("CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     with playwright.sync_playwright() as engine:
         try:
             started = engine.chromium.launch(executable_path=program, args=["--no-sandbox"])
@@ -234,7 +277,7 @@ LOADED = """selector => {
 
 
 def see(page, selector: str) -> None:
-    """Scroll to every such picture until all are there: Gradio's load lazily, and have no size while they are far out of sight."""
+    """Scroll to every such image until all are there: Gradio's load lazily, and have no size while they are far out of sight."""
     page.wait_for_function(LOADED, arg=selector, polling=200)
 
 
@@ -252,12 +295,15 @@ def paint(page) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "width", "height"), [("desktop", 1360, 900), ("phone", 390, 844)])
 def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width, height):
-    """Upload, search, go on from an answer, paint a region, and every kind of mistake. SCREENSHOTS names a folder for pictures of it."""
+    """Upload, search, go on from an answer, paint a region, and every kind of mistake. SCREENSHOTS names a folder for images of it."""
     shots = Path(os.environ.get("SCREENSHOTS", tmp_path))
     page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(90_000)
     outside = []
-    page.on("request", lambda request: outside.append(request.url) if not request.url.startswith((url, "data:", "blob:")) else None)
+    page.on(
+        "request",
+        lambda request: outside.append(request.url) if not request.url.startswith((url, "data:", "blob:")) else None,
+    )
     page.goto(url)
 
     def message() -> str:
@@ -266,9 +312,9 @@ def test_a_visit(url, browser, photo, searcher, make_bomb, tmp_path, name, width
     # Mistakes first: nothing given, then a text file called .png, then a bomb.
     page.locator("#go").click()
     page.locator("#message .cir-message").wait_for()
-    assert "no reference picture yet" in message()
+    assert "no reference image yet" in message()
     upload = page.locator("#reference input[type=file]")
-    mistakes = ((b"these are words", "no picture in a known format"), (make_bomb(10_000, 5_000), "50.0 megapixels"))
+    mistakes = ((b"these are words", "no image in a known format"), (make_bomb(10_000, 5_000), "50.0 megapixels"))
     for number, (content, reason) in enumerate(mistakes):
         wrong = tmp_path / f"wrong{number}.png"
         wrong.write_bytes(content)

@@ -9,17 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.app.folder import PictureEmbedder, find_pictures, index_folder
-from pipeline.app.gallery import FolderGallery, open_gallery
+from pipeline.app.search.galleries import FolderGallery, open_gallery
+from pipeline.app.search.library import ImageEmbedder, find_images, index_folder
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.config import ParameterError, load_params
-from pipeline.encoders.job import EncodingError
+from pipeline.encoders.embedding.job import EncodingError
 
 
 @pytest.fixture
 def folder(in_project, tmp_path) -> Path:
-    """Twelve pictures, copied out of the project's."""
-    photos = tmp_path / "pictures"
+    """Twelve images, copied out of the project's."""
+    photos = tmp_path / "images"
     for number, path in enumerate(sorted(Path("photos").rglob("t*.png"))[:12]):
         target = photos / ("deep/down" if number % 2 else "") / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,9 @@ def folder(in_project, tmp_path) -> Path:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def test_the_projects_folder_was_indexed_for_the_usual_methods(in_project):
@@ -37,20 +39,22 @@ def test_the_projects_folder_was_indexed_for_the_usual_methods(in_project):
     assert "words.png" not in gallery.ids and len(gallery.ids) == len(list(Path("photos").rglob("t*.png")))
     assert any(name.startswith("more/") for name in gallery.ids)
     rejected = pq.read_table("photos/.cir/vectors/fused/rejected.parquet").to_pylist()
-    assert [(row["id"], "no picture in a known format" in row["reason"]) for row in rejected] == [("words.png", True)]
+    assert [(row["id"], "no image in a known format" in row["reason"]) for row in rejected] == [("words.png", True)]
     assert str(in_project) not in "".join(path.read_text() for path in Path("photos/.cir").rglob("*.json"))
 
 
 def test_vectors_are_those_of_the_benchmarks_stage(in_project, tables):
-    """The same pictures, through the job of a folder and through the gallery stage's encoder."""
-    from pipeline.encoders.dual import load_dual_encoder
-    from pipeline.encoders.gallery import encode_in_batches, encode_pictures
-    from pipeline.encoders.pictures import Pictures
+    """The same images, through the job of a folder and through the gallery stage's encoder."""
+    from pipeline.encoders.dual.interface import load_dual_encoder
+    from pipeline.encoders.embedding.dual_gallery import encode_images, encode_in_batches
+    from pipeline.encoders.image_source import ImageTable
 
-    pictures = Pictures("data/benchmarks/emoji_cir/images")
+    pictures = ImageTable("data/benchmarks/emoji_cir/images")
     encoder = load_dual_encoder("models/backbones/clip").eval()
-    expected = encode_in_batches(lambda ids: encode_pictures(encoder, pictures, ids), pictures.ids[:5], 5, "")
-    rows = {Path(row["id"]).stem: row["vector"] for row in ShardSet.open("photos/.cir/vectors/clip").table().to_pylist()}
+    expected = encode_in_batches(lambda ids: encode_images(encoder, pictures, ids), pictures.ids[:5], 5, "")
+    rows = {
+        Path(row["id"]).stem: row["vector"] for row in ShardSet.open("photos/.cir/vectors/clip").table().to_pylist()
+    }
     found = np.array([rows[name.replace("/", "_")] for name in pictures.ids[:5]])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -63,7 +67,7 @@ def test_a_second_run_encodes_nothing_and_changes_no_byte(folder, monkeypatch):
     def refuse(self, inputs):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(PictureEmbedder, "embed", refuse)
+    monkeypatch.setattr(ImageEmbedder, "embed", refuse)
     index_folder(folder, params, methods=["slerp"])
     assert content(folder) == before
 
@@ -71,9 +75,9 @@ def test_a_second_run_encodes_nothing_and_changes_no_byte(folder, monkeypatch):
 def test_a_killed_run_goes_on_behind_its_last_shard(folder, monkeypatch):
     params = load_params()
     params.encoder.batch_size = 2
-    monkeypatch.setattr("pipeline.app.folder.ROWS_PER_SHARD", 4)
+    monkeypatch.setattr("pipeline.app.search.library.ROWS_PER_SHARD", 4)
     whole = index_folder(folder, params, folder.parent / "whole", ["slerp"])
-    embed, seen = PictureEmbedder.embed, []
+    embed, seen = ImageEmbedder.embed, []
 
     def killed(self, inputs):
         seen.append(len(inputs))
@@ -81,7 +85,7 @@ def test_a_killed_run_goes_on_behind_its_last_shard(folder, monkeypatch):
             raise KeyboardInterrupt
         return embed(self, inputs)
 
-    monkeypatch.setattr(PictureEmbedder, "embed", killed)
+    monkeypatch.setattr(ImageEmbedder, "embed", killed)
     with pytest.raises(KeyboardInterrupt):
         index_folder(folder, params, folder.parent / "killed", ["slerp"])
     with pytest.raises(ArtifactError, match="not indexed yet"):
@@ -111,7 +115,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_indexed(folder, make_bomb):
     Image.new("RGB", (500, 2)).save(folder / "strip.png")
     (folder / ".hidden").mkdir()
     (folder / ".hidden/x.png").touch()
-    (folder / "notes.txt").write_text("no picture, and not called one")
+    (folder / "notes.txt").write_text("no image, and not called one")
     done = index_folder(folder, load_params(), methods=["image_only"])
     reasons = {row["id"]: row["reason"] for row in pq.read_table(done.rejections).to_pylist()}
     assert (done.pictures, done.rejected) == (12, 4)
@@ -121,17 +125,17 @@ def test_what_cannot_be_read_is_listed_and_the_rest_indexed(folder, make_bomb):
 
 
 def test_names_come_sorted_whatever_the_file_system_says(folder, monkeypatch):
-    names = [path.relative_to(folder).as_posix() for path in find_pictures(folder)]
+    names = [path.relative_to(folder).as_posix() for path in find_images(folder)]
     assert names == sorted(names) and any("/" in name for name in names)
     walk = os.walk
     monkeypatch.setattr(os, "walk", lambda top: ((where, folders, files[::-1]) for where, folders, files in walk(top)))
-    assert [path.relative_to(folder).as_posix() for path in find_pictures(folder)] == names
+    assert [path.relative_to(folder).as_posix() for path in find_images(folder)] == names
 
 
 def test_an_untrained_variant_is_left_out_or_named(folder, monkeypatch):
     params = load_params()
-    monkeypatch.setattr("pipeline.app.folder.DIFFCOMP", Path("models/nowhere"))
-    monkeypatch.setattr("pipeline.app.folder.DEFAULT_METHODS", ("diffcomp", "slerp"))
+    monkeypatch.setattr("pipeline.app.search.library.DIFFCOMP", Path("models/nowhere"))
+    monkeypatch.setattr("pipeline.app.search.library.DEFAULT_METHODS", ("diffcomp", "slerp"))
     done = index_folder(folder, params)
     assert done.spaces == ["clip"] and "not trained yet" in done.left_out["diffcomp"]
     with pytest.raises(ArtifactError, match="models/nowhere"):
@@ -140,11 +144,11 @@ def test_an_untrained_variant_is_left_out_or_named(folder, monkeypatch):
         index_folder(folder, params, methods=["magic"])
 
 
-def test_folders_without_pictures(in_project, tmp_path):
+def test_folders_without_images(in_project, tmp_path):
     params = load_params()
     with pytest.raises(ArtifactError, match="no such folder"):
         index_folder(tmp_path / "no", params)
-    with pytest.raises(ArtifactError, match="there is no picture"):
+    with pytest.raises(ArtifactError, match="there is no image"):
         index_folder(tmp_path, params)
     (tmp_path / "a.png").write_text("words")
     with pytest.raises((ArtifactError, EncodingError), match="none of 1 files can be read"):
@@ -157,11 +161,11 @@ def test_nothing_outside_the_gallery_is_read(folder, tmp_path):
     Image.new("RGB", (8, 8)).save(secret)
     gallery = open_gallery(folder)
     for name in ("../secret.png", str(secret), "", "/etc/passwd", "deep"):
-        with pytest.raises(ArtifactError, match="no picture of this gallery"):
-            gallery.picture(name)
+        with pytest.raises(ArtifactError, match="no image of this gallery"):
+            gallery.image(name)
     first = gallery.ids[0]
     (folder / first).unlink()
     (folder / first).symlink_to(secret)
     with pytest.raises(ArtifactError, match="leads out of the gallery"):
-        gallery.picture(first)
+        gallery.image(first)
     assert gallery.id_of(secret) is None and gallery.id_of(folder / gallery.ids[1]) == gallery.ids[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.app.cli import app
+from pipeline.app.cli.main import app
 from pipeline.retrieval import Ranking, write_rankings
 from tests import miniature
 
@@ -38,13 +38,18 @@ def load(path):
 
 
 def circo_lists(folders, split="val", depth=50):
-    rng, numbers = random.Random(0), [int(path.stem) for path in sorted((folders["circo"] / "COCO2017_unlabeled/unlabeled2017").glob("*"))]
+    rng, numbers = (
+        random.Random(0),
+        [int(path.stem) for path in sorted((folders["circo"] / "COCO2017_unlabeled/unlabeled2017").glob("*"))],
+    )
     return {str(row["id"]): rng.sample(numbers, depth) for row in load(folders["circo"] / f"annotations/{split}.json")}
 
 
 def cirr_lists(folders, split="val", depth=miniature.IMAGES):
     rng, names = random.Random(0), list(load(folders["cirr"] / f"image_splits/split.rc2.{split}.json"))
-    return {str(row["pairid"]): rng.sample(names, depth) for row in load(folders["cirr"] / f"captions/cap.rc2.{split}.json")}
+    return {
+        str(row["pairid"]): rng.sample(names, depth) for row in load(folders["cirr"] / f"captions/cap.rc2.{split}.json")
+    }
 
 
 def write(path, content):
@@ -68,17 +73,29 @@ def test_fashioniq_and_genecis_may_come_in_several_files(folders, tmp_path):
     for category in ("dress", "shirt", "toptee"):
         gallery = load(folders["fashioniq"] / f"image_splits/split.{category}.val.json")
         rows = load(folders["fashioniq"] / f"captions/cap.{category}.val.json")
-        files.append(write(tmp_path / f"{category}.json", {f"{category}/{number}": gallery[:50] for number in range(len(rows))}))
+        files.append(
+            write(tmp_path / f"{category}.json", {f"{category}/{number}": gallery[:50] for number in range(len(rows))})
+        )
     found = json.loads(scored("fashioniq", folders, *files))
     assert list(found) == ["dress", "shirt", "toptee", "mean"] and set(found["mean"]) == {"R@10", "R@50"}
     assert "8 queries have no prediction, the first is 'shirt/0'" in scored("fashioniq", folders, files[0], fails=True)
-    assert "queries are answered by another file already" in scored("fashioniq", folders, files[0], files[0], fails=True)
+    assert "queries are answered by another file already" in scored(
+        "fashioniq", folders, files[0], files[0], fails=True
+    )
 
     rows = load(folders["genecis"] / "focus_object.json")
-    lists = {f"focus_object/{n}": [image["val_image_id"] for image in [row["target"], *row["gallery"]]] for n, row in enumerate(rows)}
+    lists = {
+        f"focus_object/{n}": [image["val_image_id"] for image in [row["target"], *row["gallery"]]]
+        for n, row in enumerate(rows)
+    }
     path, everything = write(tmp_path / "g.json", lists), dict.fromkeys(("R@1", "R@2", "R@3"), 100.0)
-    assert json.loads(scored("genecis", folders, path, split="focus_object")) == {"focus_object": everything, "mean": everything}
-    assert "queries have no prediction, the first is 'focus_attribute/0'" in scored("genecis", folders, path, fails=True)
+    assert json.loads(scored("genecis", folders, path, split="focus_object")) == {
+        "focus_object": everything,
+        "mean": everything,
+    }
+    assert "queries have no prediction, the first is 'focus_attribute/0'" in scored(
+        "genecis", folders, path, fails=True
+    )
 
 
 def test_cirr_takes_full_lists_or_both_files_of_its_server(folders, tmp_path):
@@ -107,14 +124,26 @@ def test_the_servers_files(folders, tmp_path):
         assert subset[str(row["pairid"])] == [name for name in without if name in row["img_set"]["members"]][:3]
 
     lists = circo_lists(folders, "test", 56)
-    cir("submit", "circo", "--annotations", folders["circo"], "--predictions", write(tmp_path / "p.json", lists), "--out", tmp_path)
+    cir(
+        "submit",
+        "circo",
+        "--annotations",
+        folders["circo"],
+        "--predictions",
+        write(tmp_path / "p.json", lists),
+        "--out",
+        tmp_path,
+    )
     assert load(tmp_path / "submission.json") == {name: ids[:50] for name, ids in lists.items()}
 
 
 def test_rankings_that_the_pipeline_wrote(folders, tmp_path):
     lists = cirr_lists(folders, depth=50)
     rows = {str(row["pairid"]): row for row in load(folders["cirr"] / "captions/cap.rc2.val.json")}
-    groups = {name: tuple(other for other in row["img_set"]["members"] if other != row["reference"]) for name, row in rows.items()}
+    groups = {
+        name: tuple(other for other in row["img_set"]["members"] if other != row["reference"])
+        for name, row in rows.items()
+    }
     rankings = [Ranking(name, tuple(ids), tuple(range(50)), groups[name]) for name, ids in lists.items()]
     write_rankings(tmp_path / "mine", "mine", rankings, {})
     assert len(json.loads(scored("cirr", folders, tmp_path / "mine"))) == 7
@@ -127,8 +156,14 @@ def changed(**changes):
 CIRCO_REFUSALS = [
     (changed(**{"99": [1], "98": [2]}), "2 predicted queries are not in the annotations, the first is '99'"),
     (lambda lists: lists.pop("2"), "1 queries have no prediction, the first is '2'"),
-    (lambda lists: lists["1"].__setitem__(1, lists["1"][0]), "1 queries have a list that names an image twice, the first is '1: "),
-    (lambda lists: lists["1"].__setitem__(4, -3), "1 queries have a list with an image that is not in the gallery, the first is '1: -3'"),
+    (
+        lambda lists: lists["1"].__setitem__(1, lists["1"][0]),
+        "1 queries have a list that names an image twice, the first is '1: ",
+    ),
+    (
+        lambda lists: lists["1"].__setitem__(4, -3),
+        "1 queries have a list with an image that is not in the gallery, the first is '1: -3'",
+    ),
     (lambda lists: lists["3"].pop(), "1 queries have too few images, the first is '3: 49 of 50'"),
     (lambda lists: lists["0"].__setitem__(0, "100000"), "1 lists hold something else than numbers, the first is '0'"),
     (lambda lists: lists["0"].__setitem__(0, True), "1 lists hold something else than numbers, the first is '0'"),
@@ -142,7 +177,9 @@ def test_lists_that_are_refused(folders, tmp_path, command, change, message):
     lists = circo_lists(folders, "val" if command == "score" else "test")
     change(lists)
     path = write(tmp_path / "p.json", lists)
-    options = ("--annotations", folders["circo"], "--predictions", path) + (() if command == "score" else ("--out", tmp_path / "out"))
+    options = ("--annotations", folders["circo"], "--predictions", path) + (
+        () if command == "score" else ("--out", tmp_path / "out")
+    )
     error = cir(command, "circo", *options, fails=True)
     assert message in error and error.startswith("error: ") and "\n" not in error
     assert not (tmp_path / "out").exists()
@@ -151,8 +188,12 @@ def test_lists_that_are_refused(folders, tmp_path, command, change, message):
 def test_more_that_is_refused(folders, tmp_path):
     lists = cirr_lists(folders)
     lists["101"][3] = "dev-999-0-img0"
-    assert "the first is '101: dev-999-0-img0'" in scored("cirr", folders, write(tmp_path / "p.json", lists), fails=True)
-    assert "not 'rc2' and recall" in scored("cirr", folders, write(tmp_path / "p.json", {"version": "rc1", "metric": "recall"}), fails=True)
+    assert "the first is '101: dev-999-0-img0'" in scored(
+        "cirr", folders, write(tmp_path / "p.json", lists), fails=True
+    )
+    assert "not 'rc2' and recall" in scored(
+        "cirr", folders, write(tmp_path / "p.json", {"version": "rc1", "metric": "recall"}), fails=True
+    )
     assert "4 queries have no prediction" in scored("cirr", folders, write(tmp_path / "p.json", {}), fails=True)
     assert "not a JSON object" in scored("cirr", folders, write(tmp_path / "p.json", []), fails=True)
     (tmp_path / "p.json").write_text('{"0": [1], "0": [2]}')
@@ -161,16 +202,33 @@ def test_more_that_is_refused(folders, tmp_path):
     assert "not JSON" in scored("circo", folders, tmp_path / "p.json", fails=True)
     assert "no such file" in scored("circo", folders, tmp_path / "none.json", fails=True)
     path = write(tmp_path / "p.json", circo_lists(folders, "test"))
-    assert "circo_test: the targets of this split are private" in scored("circo", folders, path, split="test", fails=True)
+    assert "circo_test: the targets of this split are private" in scored(
+        "circo", folders, path, split="test", fails=True
+    )
     few = write(tmp_path / "few.json", cirr_lists(folders, "test1", 51))
-    error = cir("submit", "cirr", "--annotations", folders["cirr"], "--predictions", few, "--out", tmp_path / "out", fails=True)
+    error = cir(
+        "submit", "cirr", "--annotations", folders["cirr"], "--predictions", few, "--out", tmp_path / "out", fails=True
+    )
     assert "do not hold all members of every group" in error
-    error = cir("submit", "genecis", "--annotations", folders["genecis"], "--predictions", few, "--out", tmp_path / "out", fails=True)
+    error = cir(
+        "submit",
+        "genecis",
+        "--annotations",
+        folders["genecis"],
+        "--predictions",
+        few,
+        "--out",
+        tmp_path / "out",
+        fails=True,
+    )
     assert "'genecis' has no evaluation server; cirr and circo have" in error and not (tmp_path / "out").exists()
 
 
 def test_cocos_own_list_settles_what_an_image_is(folders, tmp_path):
-    path, lists = folders["circo"] / "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", circo_lists(folders)
+    path, lists = (
+        folders["circo"] / "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json",
+        circo_lists(folders),
+    )
     numbers = sorted({image_id for ids in circo_lists(folders, depth=miniature.IMAGES).values() for image_id in ids})
     miniature.dump(path, {"images": [{"id": image_id} for image_id in numbers]})
     scored("circo", folders, write(tmp_path / "p.json", lists))
@@ -181,7 +239,7 @@ def test_cocos_own_list_settles_what_an_image_is(folders, tmp_path):
 def test_scoring_needs_no_torch(folders, tmp_path):
     write(tmp_path / "p.json", circo_lists(folders))
     command = (
-        "import sys; from pipeline.app.cli import app\n"
+        "import sys; from pipeline.app.cli.main import app\n"
         f"try: app(['score', 'circo', '--annotations', {str(folders['circo'])!r}, '--predictions', {str(tmp_path / 'p.json')!r}])\n"
         "except SystemExit as ended: assert not ended.code and not {'torch', 'transformers', 'spacy'} & set(sys.modules)"
     )

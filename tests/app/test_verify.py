@@ -15,13 +15,13 @@ import yaml
 from torch import nn
 from typer.testing import CliRunner
 
-from pipeline.app.cli import app
+from pipeline.app.cli.main import app
 from pipeline.artifacts import save_weights, schemas, sha256_file, write_json, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import IndexParams
 from pipeline.retrieval import build_index
 
-IDS = [f"picture {number}" for number in range(30)]
+IDS = [f"image {number}" for number in range(30)]
 
 
 def write_gallery(folder: Path, ids: list[str], identity: dict, seed: int = 0) -> None:
@@ -54,7 +54,10 @@ def recorded(tmp_path_factory) -> Path:
     write_everything(root / "made")
     outs = ["data", "models/prior", "models/control", "reports/metrics.json"]
     stages = {
-        "work": {"cmd": "cp -r made/data made/reports . && cp -r made/models/prior made/models/control models/", "outs": outs},
+        "work": {
+            "cmd": "cp -r made/data made/reports . && cp -r made/models/prior made/models/control models/",
+            "outs": outs,
+        },
         "after": {"cmd": "cat data/index/some/clip/manifest.json > last", "deps": ["data"], "outs": ["last"]},
     }
     (root / "models").mkdir()
@@ -93,9 +96,15 @@ def flip(path: Path, at: int = -1) -> None:
 
 
 FILES = [
-    "data/gallery/some/clip/part-00001.parquet", "data/index/some/clip/index.faiss", "data/index/some/clip/ids/part-00000.parquet",
-    "data/benchmarks/some/images/part-00000.parquet", "models/prior/model.safetensors", "models/prior/config.json",
-    "models/control/training.csv", "reports/metrics.json", "data/gallery/some/clip/manifest.json",
+    "data/gallery/some/clip/part-00001.parquet",
+    "data/index/some/clip/index.faiss",
+    "data/index/some/clip/ids/part-00000.parquet",
+    "data/benchmarks/some/images/part-00000.parquet",
+    "models/prior/model.safetensors",
+    "models/prior/config.json",
+    "models/control/training.csv",
+    "reports/metrics.json",
+    "data/gallery/some/clip/manifest.json",
 ]
 
 
@@ -131,14 +140,18 @@ def test_a_foreign_shard_is_found_by_its_hash(project):
     write_gallery(project.parent / "other", IDS, {}, seed=1)
     shutil.copy(project.parent / "other/part-00001.parquet", project / "data/gallery/some/clip")
     status, problems = verify(without_lock(project))
-    assert status == 1 and any("part-00001.parquet: content does not match the manifest's SHA-256" in problem for problem in problems)
+    assert status == 1 and any(
+        "part-00001.parquet: content does not match the manifest's SHA-256" in problem for problem in problems
+    )
 
 
 def test_a_foreign_shard_with_a_forged_manifest_does_not_fit_the_index(project):
     write_gallery(project.parent / "other", IDS, {}, seed=1)
     relabel(project / "data/gallery/some/clip", 1, project.parent / "other")
     status, problems = verify(without_lock(project))
-    assert status == 1 and ["data/index/some/clip: not built from the present" in problem for problem in problems] == [True]
+    assert status == 1 and ["data/index/some/clip: not built from the present" in problem for problem in problems] == [
+        True
+    ]
 
 
 def test_a_shard_of_other_columns_with_a_forged_manifest(project):
@@ -154,12 +167,15 @@ def test_an_index_of_another_gallery(project):
     assert status == 1 and len(problems) == 1 and "data/index/some/clip: not built from the present" in problems[0]
 
 
-def test_a_gallery_of_other_pictures(project):
+def test_a_gallery_of_other_images(project):
     images = project / "data/benchmarks/some/images"
     rows = [{"image_id": "one", "bytes": b"", "width": 1, "height": 1}]
     write_table(images, pa.Table.from_pylist(rows, schema=schemas.IMAGES), {})
     status, problems = verify(without_lock(project))
-    assert status == 1 and [problem.split(":")[0] for problem in problems] == ["data/fused/pairs", "data/gallery/some/clip"]
+    assert status == 1 and [problem.split(":")[0] for problem in problems] == [
+        "data/fused/pairs",
+        "data/gallery/some/clip",
+    ]
     assert all("not made from the present" in problem for problem in problems)
 
 
@@ -170,7 +186,9 @@ def test_an_adapter_beside_another_prior(project):
     assert status == 1 and problems == [f"{control}: was trained beside another prior than {prior}"]
 
 
-@pytest.mark.parametrize("name", ["models/prior/extra.pkl", "data/index/some/clip/vectors.npy", "models/control/pytorch_model.bin"])
+@pytest.mark.parametrize(
+    "name", ["models/prior/extra.pkl", "data/index/some/clip/vectors.npy", "models/control/pytorch_model.bin"]
+)
 def test_a_file_that_may_hold_code(project, name):
     (project / name).write_bytes(b"\x80\x04.")
     status, problems = verify(without_lock(project))
@@ -178,7 +196,11 @@ def test_a_file_that_may_hold_code(project, name):
 
 
 def test_what_a_killed_run_left(project):
-    for name in ("data/gallery/some/clip/.journal.json", "models/.prior.partial/model", "models/prior/checkpoint/state.json"):
+    for name in (
+        "data/gallery/some/clip/.journal.json",
+        "models/.prior.partial/model",
+        "models/prior/checkpoint/state.json",
+    ):
         (project / name).parent.mkdir(exist_ok=True)
         (project / name).write_text("{}")
     status, problems = verify(without_lock(project))
@@ -195,6 +217,9 @@ def test_a_stage_that_ran_on_something_else(project):
 @pytest.mark.parametrize("content", ["[", "{}", "stages: 3"])
 def test_no_project_and_no_lock_file_are_one_line(project, content):
     (project / "dvc.lock").write_text(content)
-    for root, expected in ((project / "models/prior", "has none of the folders data"), (project, "not a lock file of DVC")):
+    for root, expected in (
+        (project / "models/prior", "has none of the folders data"),
+        (project, "not a lock file of DVC"),
+    ):
         result = CliRunner().invoke(app, ["verify", "--root", str(root)])
         assert result.exit_code == 1 and result.stderr.startswith("error: ") and expected in result.stderr

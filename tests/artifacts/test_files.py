@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.artifacts import ArtifactError, StorageError, read_json, sha256_file, write_atomically, write_json
-from pipeline.artifacts.files import settle, settle_only
+from pipeline.artifacts.atomic import settle, settle_only
 
 KEYS = st.text(max_size=6)
 JSON = st.recursive(
@@ -71,7 +71,9 @@ def test_a_replacement_cut_off_at_any_step_is_settled(tmp_path, state):
     assert names(tmp_path) == ["folder"] and (folder / "file").read_text() == ("old" if state < 2 else "new")
 
 
-@pytest.mark.parametrize("number, named", [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EFBIG, True), (errno.ENOENT, False)])
+@pytest.mark.parametrize(
+    "number, named", [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EFBIG, True), (errno.ENOENT, False)]
+)
 def test_a_full_disk_is_named_with_the_file_it_was_for(tmp_path, number, named):
     with pytest.raises(OSError) as raised, write_atomically(tmp_path / "file") as aside:
         aside.write_text("half")

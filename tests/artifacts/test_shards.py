@@ -21,7 +21,10 @@ IDENTITY = {"model": "m", "dim": 3, "sizes": [1, 2], "nested": {"a": None}}
 def vectors(rows, start=0, dim=3, dtype=pa.float32()):
     numbers = np.arange(start * dim, (start + rows) * dim, dtype=dtype.to_pandas_dtype())
     ids = [f"id{number}" for number in range(start, start + rows)]
-    return pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(pa.array(numbers), dim)}, schema=schemas.embeddings(dim, dtype))
+    return pa.table(
+        {"id": ids, "vector": pa.FixedSizeListArray.from_arrays(pa.array(numbers), dim)},
+        schema=schemas.embeddings(dim, dtype),
+    )
 
 
 def hashes(folder: Path) -> dict[str, bytes]:
@@ -47,14 +50,24 @@ def test_round_trip(shard_set):
     assert opened.table().equals(vectors(25)) and opened.rows == 25 and opened.identity == IDENTITY
     assert [table.num_rows for table in opened.shards()] == [10, 10, 5]
     assert opened.table(["id"]).column_names == ["id"]
-    assert sorted(hashes(shard_set)) == ["manifest.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert sorted(hashes(shard_set)) == [
+        "manifest.json",
+        "part-00000.parquet",
+        "part-00001.parquet",
+        "part-00002.parquet",
+    ]
 
 
 STRINGS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-PAIR = st.fixed_dictionaries({
-    "pair_id": STRINGS, "image_id": STRINGS, "caption": STRINGS | st.none(), "caption_kind": st.sampled_from(["short", "long"]),
-    "phrases": st.lists(STRINGS, max_size=3) | st.none(),
-})
+PAIR = st.fixed_dictionaries(
+    {
+        "pair_id": STRINGS,
+        "image_id": STRINGS,
+        "caption": STRINGS | st.none(),
+        "caption_kind": st.sampled_from(["short", "long"]),
+        "phrases": st.lists(STRINGS, max_size=3) | st.none(),
+    }
+)
 
 
 @given(rows=st.lists(PAIR, max_size=20), per_shard=st.integers(1, 7), cuts=st.lists(st.integers(0, 20), max_size=4))
@@ -100,7 +113,9 @@ def test_only_numbers_of_vectors_have_no_dictionary(tmp_path):
         return {column.path_in_schema.split(".")[0] for column in columns if column.has_dictionary_page}
 
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(8, np.float32)), 4)
-    write_table(tmp_path / "vectors", pa.Table.from_arrays([pa.array(["a", "b"]), vectors], schema=schemas.embeddings(4)), {})
+    write_table(
+        tmp_path / "vectors", pa.Table.from_arrays([pa.array(["a", "b"]), vectors], schema=schemas.embeddings(4)), {}
+    )
     write_table(tmp_path / "words", pa.table({"id": ["a", "b"], "words": [["x", "y"], ["x"]]}), {})
     assert with_dictionary(tmp_path / "vectors") == {"id"} and with_dictionary(tmp_path / "words") == {"id", "words"}
 
@@ -162,11 +177,17 @@ def test_a_manifest_cannot_name_a_file_elsewhere(shard_set, name):
         ShardSet.open(shard_set, verify=False)
 
 
-@pytest.mark.parametrize("edit", [
-    lambda content: content.pop("shards"), lambda content: content.update(shards=[1]), lambda content: content.update(identity=3),
-    lambda content: content["shards"][0].update(name=5), lambda content: content["shards"][0].update(rows="many"),
-    lambda content: content["shards"][0].update(extra=1),
-])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda content: content.pop("shards"),
+        lambda content: content.update(shards=[1]),
+        lambda content: content.update(identity=3),
+        lambda content: content["shards"][0].update(name=5),
+        lambda content: content["shards"][0].update(rows="many"),
+        lambda content: content["shards"][0].update(extra=1),
+    ],
+)
 def test_a_manifest_of_another_shape_is_refused(shard_set, edit):
     edit_manifest(shard_set, edit)
     with pytest.raises(ArtifactError, match="manifest.json: not a shard-set manifest"):

@@ -5,9 +5,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.encoders.clip import ClipEncoder, new_clip
+from pipeline.encoders.dual.clip import ClipEncoder, new_clip
 
-WORDS = "[PAD] [EOS] [UNK] a red blue ball cat dog with hat".split()
+WORDS = ["[PAD]", "[EOS]", "[UNK]", "a", "red", "blue", "ball", "cat", "dog", "with", "hat"]
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +24,18 @@ def make_encoder():
     words.post_processor = processors.TemplateProcessing(single="$A [EOS]", special_tokens=[("[EOS]", 1)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", eos_token="[EOS]", unk_token="[UNK]")
     defaults = {
-        "vocab_size": len(WORDS), "eos_id": 1, "image_size": 32, "patch_size": 8, "vision_width": 64, "vision_layers": 3,
-        "head_width": 32, "text_width": 64, "text_layers": 2, "text_heads": 2, "embed_dim": 48, "context": 12,
+        "vocab_size": len(WORDS),
+        "eos_id": 1,
+        "image_size": 32,
+        "patch_size": 8,
+        "vision_width": 64,
+        "vision_layers": 3,
+        "head_width": 32,
+        "text_width": 64,
+        "text_layers": 2,
+        "text_heads": 2,
+        "embed_dim": 48,
+        "context": 12,
     }
 
     def make(**sizes):

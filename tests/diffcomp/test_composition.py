@@ -57,7 +57,9 @@ def test_slerp_of_exactly_parallel_and_exactly_antipodal_vectors(t):
     a = units(6, 16)
     torch.testing.assert_close(slerp(a, a, t), a, atol=1e-6, rtol=0)
     reached = (slerp(a, -a, t) * a).sum(-1).clamp(-1, 1).acos()
-    torch.testing.assert_close(reached, torch.full((6,), float(t * np.pi)), atol=3 * float(np.sqrt(2 * ANTIPODAL)), rtol=0)
+    torch.testing.assert_close(
+        reached, torch.full((6,), float(t * np.pi)), atol=3 * float(np.sqrt(2 * ANTIPODAL)), rtol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -78,7 +80,9 @@ def test_slerp_gradcheck(angle):
     a = torch.eye(5, dtype=torch.float64)[:1]
     b = np.cos(angle) * a + np.sin(angle) * torch.eye(5, dtype=torch.float64)[1:2]
     t = torch.tensor([0.3], dtype=torch.float64)
-    assert torch.autograd.gradcheck(slerp, (a.requires_grad_(), b.requires_grad_(), t.requires_grad_()), eps=1e-7, atol=1e-4)
+    assert torch.autograd.gradcheck(
+        slerp, (a.requires_grad_(), b.requires_grad_(), t.requires_grad_()), eps=1e-7, atol=1e-4
+    )
 
 
 @given(st.floats(0, 1), st.floats(0, np.pi))

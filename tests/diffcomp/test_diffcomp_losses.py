@@ -75,8 +75,12 @@ def test_two_processes_make_one_batch(tmp_path):
     a, b, labels = units(6, 8), units(6, 8, seed=1), torch.tensor([0, 1, 2, 0, 3, 4])
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "store")], cwd=Path(__file__).parents[2], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "store")],
+            cwd=Path(__file__).parents[2],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for rank in range(2)
     ]

@@ -1,4 +1,4 @@
-"""The whole model: every ablation trains, inference agrees with training's parts, pictures, storing."""
+"""The whole model: every ablation trains, inference agrees with training's parts, images, storing."""
 
 import dataclasses
 
@@ -12,11 +12,24 @@ from pipeline.diffcomp import DiffComp, load_diffcomp, save_diffcomp, slerp
 CAPTIONS = ["a red ball", "a cat with a hat", "a dog", "a dog", "a blue hat", "a red dog with a ball"]
 PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["a red dog", "a ball"]]
 SMALL = {"image_layers": 2, "text_layers": 1, "alpha_base": 0.4}
-TABLE_8 = [{"css": css, "psm": psm, "dac": dac} for css in (False, True) for psm in (False, True) for dac in (False, True)]
+TABLE_8 = [
+    {"css": css, "psm": psm, "dac": dac} for css in (False, True) for psm in (False, True) for dac in (False, True)
+]
 TABLES_9_AND_10 = [
-    {"super_patch": 1}, {"super_patch": 4}, {"grouping": "kmeans"}, {"masking": "random"}, {"masking": "crop"}, {"masking": "cam"},
-    {"mask_model": "hard"}, {"mask_model": "sigmoid"}, {"mask_model": "gumbel"}, {"local_blocks": 0}, {"local_blocks": 3},
-    {"lam": 0.0}, {"lam": 1.0}, {"gradient_checkpointing": True},
+    {"super_patch": 1},
+    {"super_patch": 4},
+    {"grouping": "kmeans"},
+    {"masking": "random"},
+    {"masking": "crop"},
+    {"masking": "cam"},
+    {"mask_model": "hard"},
+    {"mask_model": "sigmoid"},
+    {"mask_model": "gumbel"},
+    {"local_blocks": 0},
+    {"local_blocks": 3},
+    {"lam": 0.0},
+    {"lam": 1.0},
+    {"gradient_checkpointing": True},
 ]
 
 
@@ -31,8 +44,11 @@ def batch(model, pictures):
     flat = [phrase for phrases, caption in zip(PHRASES, CAPTIONS, strict=True) for phrase in phrases or [caption]]
     captions = encoder.tokenize(CAPTIONS)
     return {
-        "images": encoder.normalise(pictures), "text_ids": captions, "composition_ids": captions.flip(0),
-        "phrase_ids": encoder.tokenize(flat), "phrase_offsets": counts.cumsum(0),
+        "images": encoder.normalise(pictures),
+        "text_ids": captions,
+        "composition_ids": captions.flip(0),
+        "phrase_ids": encoder.tokenize(flat),
+        "phrase_offsets": counts.cumsum(0),
         "labels": torch.tensor([CAPTIONS.index(caption) for caption in CAPTIONS]),
     }
 
@@ -93,7 +109,9 @@ def test_the_phrases_steer_the_masks_by_gradient(make_model, pictures):
     model = make_model(w_align=0.0, w_ratio=0.0, dac=False)
     inputs = batch(model, pictures)
     phrases = model.encode_text(inputs["phrase_ids"]).detach().requires_grad_()
-    model.views(inputs["images"], phrases, inputs["phrase_offsets"], seeded()).masked_image.square()[:, :7].sum().backward()
+    model.views(inputs["images"], phrases, inputs["phrase_offsets"], seeded()).masked_image.square()[
+        :, :7
+    ].sum().backward()
     assert phrases.grad.abs().sum() > 0
 
 
@@ -117,7 +135,7 @@ def test_compose_is_the_composition_of_the_unmasked_reference(make_model, pictur
 
 
 @pytest.mark.parametrize("values", [{}, {"css": False}, {"grouping": "kmeans"}], ids=str)
-def test_maps_for_pictures(make_model, pictures, values):
+def test_maps_for_images(make_model, pictures, values):
     model = make_model(**values).eval()
     inputs = batch(model, pictures)
     kept = model.alpha_map(inputs["images"], inputs["text_ids"])
@@ -127,7 +145,9 @@ def test_maps_for_pictures(make_model, pictures, values):
     if not values:
         torch.testing.assert_close(masked.mean((1, 2)), torch.full((6,), 0.7), atol=1e-3, rtol=0)
         assert torch.equal(kept[:, 0, 0], kept[:, 1, 1])
-    aligned, perturbed = model.similarities(inputs["images"], inputs["text_ids"], inputs["phrase_ids"], inputs["phrase_offsets"], seeded())
+    aligned, perturbed = model.similarities(
+        inputs["images"], inputs["text_ids"], inputs["phrase_ids"], inputs["phrase_offsets"], seeded()
+    )
     assert aligned.shape == perturbed.shape == (6,)
 
 
@@ -139,7 +159,9 @@ def test_store_and_load(make_model, make_encoder, pictures, tmp_path):
     again = load_diffcomp(tmp_path / "full", make_encoder())
     assert dataclasses.asdict(again.params) == dataclasses.asdict(model.params)
     inputs = batch(model, pictures)
-    assert torch.equal(again.compose(inputs["images"], inputs["text_ids"]), model.eval().compose(inputs["images"], inputs["text_ids"]))
+    assert torch.equal(
+        again.compose(inputs["images"], inputs["text_ids"]), model.eval().compose(inputs["images"], inputs["text_ids"])
+    )
     with pytest.raises(ArtifactError, match="tensor"):
         load_diffcomp(tmp_path / "full", make_encoder(vision_layers=4))
 

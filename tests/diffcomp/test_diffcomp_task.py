@@ -16,7 +16,9 @@ PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["
 @pytest.fixture
 def make_task(make_encoder, pictures):
     def make(phrases=PHRASES, mask_phrases=None, words=(), **values):
-        model = DiffComp(make_encoder(), DiffCompParams(**{"image_layers": 3, "text_layers": 2, "alpha_base": 0.4, **values}))
+        model = DiffComp(
+            make_encoder(), DiffCompParams(**{"image_layers": 3, "text_layers": 2, "alpha_base": 0.4, **values})
+        )
         return DiffCompTask(model, pictures, CAPTIONS, phrases, mask_phrases, words)
 
     return make
@@ -96,8 +98,12 @@ def test_relatives_have_other_captions_and_choose_the_text(make_task):
 
 def test_carrier_words_stand_around_a_share_of_the_texts(make_task):
     task, everyone = make_task(text="caption", carriers=0.5, words=["zig", "zag"]), torch.arange(6)
-    carried = [text for n in range(60) for text in zip(task._composition_texts(everyone, seeded(n)), CAPTIONS, strict=True)]
-    assert all(" ".join(word for word in text.split() if word not in ("zig", "zag")) == caption for text, caption in carried)
+    carried = [
+        text for n in range(60) for text in zip(task._composition_texts(everyone, seeded(n)), CAPTIONS, strict=True)
+    ]
+    assert all(
+        " ".join(word for word in text.split() if word not in ("zig", "zag")) == caption for text, caption in carried
+    )
     # half are carried, and one in 25 of those gets no word on either side
     assert 0.4 < sum(text != caption for text, caption in carried) / len(carried) < 0.56
     assert max(len(text.split()) - len(caption.split()) for text, caption in carried) == 8
@@ -111,7 +117,9 @@ def test_relatives_are_negatives_and_fill_the_masks(make_task):
     loss.backward()
     assert logs["masked_share"] == 1.0 and task.model.mask_token.grad is None
     # all masked and filled: the model sees the relative and nothing of the image
-    images, others = (task.model.encoder.normalise(task.images[rows]) for rows in (torch.arange(6), torch.arange(5, -1, -1)))
+    images, others = (
+        task.model.encoder.normalise(task.images[rows]) for rows in (torch.arange(6), torch.arange(5, -1, -1))
+    )
     views = task.model.views(images, None, None, seeded(), others)
     torch.testing.assert_close(views.masked_image, task.model.encoder.encode_image(others), atol=1e-5, rtol=0)
 

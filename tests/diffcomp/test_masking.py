@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.diffcomp.losses import ratio_loss
-from pipeline.diffcomp.masking import alignment, apply_mask, crop_mask, draw_mask, mask_logits, pad_phrases, random_mask, saliency
+from pipeline.diffcomp.masking import (
+    alignment,
+    apply_mask,
+    crop_mask,
+    draw_mask,
+    mask_logits,
+    pad_phrases,
+    random_mask,
+    saliency,
+)
 
 
 def seeded(seed=0):
@@ -96,7 +105,9 @@ def test_random_masks_hold_exactly_the_rounded_share(count, rho, seed):
     assert torch.equal(mask, random_mask(5, count, rho, seeded(seed)))
 
 
-@pytest.mark.parametrize("shape, rho", [((4, 4), 0.7), ((8, 8), 0.7), ((8, 8), 0.3), ((2, 2), 0.5), ((3, 5), 1.0), ((4, 4), 0.0)])
+@pytest.mark.parametrize(
+    "shape, rho", [((4, 4), 0.7), ((8, 8), 0.7), ((8, 8), 0.3), ((2, 2), 0.5), ((3, 5), 1.0), ((4, 4), 0.0)]
+)
 def test_crop_keeps_one_rectangle(shape, rho):
     count = shape[0] * shape[1]
     mask = crop_mask(6, shape, rho, seeded()).view(6, *shape)

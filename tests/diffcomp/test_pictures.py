@@ -1,4 +1,4 @@
-"""The pictures as functions of an image and a text: the model's own maps and similarities."""
+"""The images as functions of an image and a text: the model's own maps and similarities."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from PIL import Image
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp
 from pipeline.diffcomp.composition import discrepancy
-from pipeline.diffcomp.pictures import (
+from pipeline.diffcomp.explain import (
     heat_map,
     image_text_similarities,
     kept_of_reference,
     masking_probabilities,
     pair_similarities,
 )
-from pipeline.encoders.pictures import pixels_of
+from pipeline.encoders.image_source import pixels_of
 
 TEXTS = ["a red ball", "a cat with a hat", "a dog"]
 
@@ -35,10 +35,14 @@ def test_masking_follows_the_text_and_its_phrases(model, images):
     assert values.shape == (4, 4) and values.mean() == pytest.approx(0.6, abs=2e-3)
     encoder = model.encoder
     _, local, _ = model.reference_features(encoder.normalise(pixels_of(images[0], 32)[None]))
-    scores = (encoder.encode_text(encoder.tokenize(["a cat", "a hat"])) @ local[0].T).amax(0).detach().numpy()  # z_j [4]
+    scores = (
+        (encoder.encode_text(encoder.tokenize(["a cat", "a hat"])) @ local[0].T).amax(0).detach().numpy()
+    )  # z_j [4]
     assert np.array_equal(np.argsort(values[::2, ::2].flatten()), np.argsort(scores))
     whole = masking_probabilities(model, images[0], "a cat with a hat")
-    assert np.array_equal(whole, masking_probabilities(model, images[0], "", ["a cat with a hat"])) and not np.allclose(whole, values)
+    assert np.array_equal(whole, masking_probabilities(model, images[0], "", ["a cat with a hat"])) and not np.allclose(
+        whole, values
+    )
 
 
 def test_less_is_kept_where_the_reference_disagrees(model, images):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, subtract
 from pipeline.diffcomp.masking import apply_mask
-from pipeline.encoders.dual import unit
+from pipeline.encoders.dual.interface import unit
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def asked(make_encoder, pictures):
 
 @torch.no_grad()
 def test_super_patches_under_the_region_are_masked_and_the_others_kept(make_model, asked):
-    """By hand: the mask token in the patches of the picture's left upper quarter."""
+    """By hand: the mask token in the patches of the image's left upper quarter."""
     model, (images, texts) = make_model(), asked
     region = torch.zeros(6, 32, 32)
     region[:, :16, :16] = 1
@@ -47,7 +47,7 @@ def test_super_patches_under_the_region_are_masked_and_the_others_kept(make_mode
 
 @torch.no_grad()
 @pytest.mark.parametrize("changes", [{}, {"dac": False}, {"lam": 0.0}, {"css": False}])
-def test_a_region_over_everything_leaves_nothing_of_the_picture(make_model, asked, changes):
+def test_a_region_over_everything_leaves_nothing_of_the_image(make_model, asked, changes):
     model, (images, texts) = make_model(**changes), asked
     everything = torch.ones(6, 32, 32)
     composed = model.compose(images, texts, everything)
@@ -90,7 +90,9 @@ def test_subtraction_turns_away_along_the_great_circle(angle, weight):
     query = torch.tensor([math.cos(angle), math.sin(angle), 0.0], dtype=torch.float64)
     turned = subtract(query, negative, weight)
     after = angle + weight * (math.pi - angle)
-    torch.testing.assert_close(turned, torch.tensor([math.cos(after), math.sin(after), 0.0], dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        turned, torch.tensor([math.cos(after), math.sin(after), 0.0], dtype=torch.float64), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -29,11 +29,15 @@ def test_too_few_other_captions_are_refused():
         nearest_relatives(units(5, 4), torch.tensor([0, 0, 0, 1, 2]), 3)
 
 
-@pytest.mark.parametrize(("caption", "other", "expected"), [
-    ("woman firefighter with dark skin tone", "woman teacher with dark skin tone", "firefighter"),
-    ("kiss, woman", "kiss, man", "woman"),
-    ("red heart", "red heart on fire", "red heart"),
-], ids=["a word", "a comma is no word", "nothing left"])
+@pytest.mark.parametrize(
+    ("caption", "other", "expected"),
+    [
+        ("woman firefighter with dark skin tone", "woman teacher with dark skin tone", "firefighter"),
+        ("kiss, woman", "kiss, man", "woman"),
+        ("red heart", "red heart on fire", "red heart"),
+    ],
+    ids=["a word", "a comma is no word", "nothing left"],
+)
 def test_difference(caption, other, expected):
     assert difference(caption, other) == expected
 

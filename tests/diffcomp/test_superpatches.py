@@ -16,7 +16,7 @@ from pipeline.diffcomp.superpatches import (
     kmeans_assignment,
     ungroup_grid,
 )
-from pipeline.encoders.clip import ClipEncoder, build_clip
+from pipeline.encoders.dual.clip import ClipEncoder, build_clip
 
 
 def branches(encoder, css, images):
@@ -85,7 +85,10 @@ def test_clusters_that_are_a_grid_encode_like_the_grid(make_encoder):
     before, after = branches(encoder, grid, images)
     rows = grid.assign(before)
     torch.testing.assert_close(
-        clusters.encode(encoder, before, after, rows), grid.encode(encoder, before, after, rows), atol=1e-5, rtol=0,
+        clusters.encode(encoder, before, after, rows),
+        grid.encode(encoder, before, after, rows),
+        atol=1e-5,
+        rtol=0,
     )
 
 

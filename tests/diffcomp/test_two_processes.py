@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, DiffCompTask
-from pipeline.encoders.clip import ClipEncoder, new_clip
+from pipeline.encoders.dual.clip import ClipEncoder, new_clip
 from pipeline.training import train
 
 torch.set_num_threads(1)
@@ -45,7 +45,13 @@ print(json.dumps({"losses": [row["comp"] for row in log], "weights": weights[::7
 
 
 def start(folder: Path, rank: int = 0, world: int = 1, port: int = 0) -> subprocess.Popen:
-    several = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    several = {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), **(several if world > 1 else {})}
     command = [sys.executable, "-c", PROCESS, str(folder)]
     return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE)
@@ -59,6 +65,8 @@ def test_two_processes_train_what_one_does(tmp_path):
     first, second, alone = (json.loads(process.communicate()[0].splitlines()[-1]) for process in processes)
     assert first["weights"] == second["weights"]
     assert first["weights"] == pytest.approx(alone["weights"], abs=1e-4)
-    assert first["losses"][0] == pytest.approx(alone["losses"][0], abs=1e-5)  # over six pairs, not over the process's three
+    assert first["losses"][0] == pytest.approx(
+        alone["losses"][0], abs=1e-5
+    )  # over six pairs, not over the process's three
     moved = max(abs(one - other) for one, other in zip(first["losses"], first["losses"][1:], strict=False))
     assert moved > 1e-3

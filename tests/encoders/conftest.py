@@ -1,4 +1,4 @@
-"""A tiny random f_M on disk, and pictures to feed it."""
+"""A tiny random f_M on disk, and images to feed it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.bare_vllm import Rows
+from bench.bare_vllm import Rows
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import EncoderParams, SmallMllmParams
-from pipeline.encoders.job import EncoderRow
-from pipeline.encoders.qwen import build_model, make_processor, save_model, train_tokenizer
-from pipeline.encoders.transformers_mllm import TransformersMllm
+from pipeline.encoders.embedding.job import EncoderRow
+from pipeline.encoders.mllm.qwen import build_model, make_processor, save_model, train_tokenizer
+from pipeline.encoders.mllm.transformers_backend import TransformersMllm
 
 IMAGE_SIZE = 32
 TEXTS = ["a red ball", "a blue ball on the grass", "An emoji of a green apple, under food fruit.", "make it black"]
@@ -25,7 +25,15 @@ TEXTS = ["a red ball", "a blue ball on the grass", "An emoji of a green apple, u
 @pytest.fixture(scope="session")
 def tiny_sizes() -> SmallMllmParams:
     return SmallMllmParams(
-        vocabulary=400, width=64, layers=2, heads=2, ffn=96, vision_width=32, vision_layers=2, vision_heads=2, vision_ffn=48
+        vocabulary=400,
+        width=64,
+        layers=2,
+        heads=2,
+        ffn=96,
+        vision_width=32,
+        vision_layers=2,
+        vision_heads=2,
+        vision_ffn=48,
     )
 
 
@@ -54,7 +62,7 @@ class Make:
 
     @staticmethod
     def png(seed: int, size: int = IMAGE_SIZE, mode: str = "RGB") -> bytes:
-        """A picture of noise, encoded."""
+        """An image of noise, encoded."""
         pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(pixels).convert(mode).save(buffer, "PNG")
@@ -66,7 +74,10 @@ class Make:
 
     @staticmethod
     def images(folder: Path, ids: list[str], rows_per_shard: int = 10_000) -> ShardSet:
-        rows = [{"image_id": image_id, "bytes": Make.png(n), "width": IMAGE_SIZE, "height": IMAGE_SIZE} for n, image_id in enumerate(ids)]
+        rows = [
+            {"image_id": image_id, "bytes": Make.png(n), "width": IMAGE_SIZE, "height": IMAGE_SIZE}
+            for n, image_id in enumerate(ids)
+        ]
         write_table(folder, pa.Table.from_pylist(rows, schemas.IMAGES), {}, rows_per_shard)
         return ShardSet.open(folder)
 
@@ -74,10 +85,14 @@ class Make:
     def pairs(folder: Path, ids: list[str], kinds: tuple[str, ...] = ("long", "short")) -> ShardSet:
         rows = [
             {
-                "pair_id": f"{image_id}/{kind}", "image_id": image_id, "caption": f"the {kind} caption of {image_id}",
-                "caption_kind": kind, "phrases": [],
+                "pair_id": f"{image_id}/{kind}",
+                "image_id": image_id,
+                "caption": f"the {kind} caption of {image_id}",
+                "caption_kind": kind,
+                "phrases": [],
             }
-            for image_id in ids for kind in kinds
+            for image_id in ids
+            for kind in kinds
         ]
         write_table(folder, pa.Table.from_pylist(rows, schemas.PAIRS), {})
         return ShardSet.open(folder)

@@ -1,4 +1,4 @@
-"""Pictures as the web has them: each kind of damage or oddity has one outcome."""
+"""Images as the web has them: each kind of damage or oddity has one outcome."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import ArtifactError, ShardSet
-from pipeline.encoders.readers import ImageReader
-from pipeline.encoders.rows import MAX_PIXELS, EncoderRow, UnreadableRow, decode
+from pipeline.encoders.embedding.readers import ImageReader
+from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRow, decode
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -84,7 +84,10 @@ def test_a_hundred_megapixels_are_never_decoded_whole(gradient):
     image = seen(large)
     assert image.width * image.height <= MAX_PIXELS and image.width == image.height >= 2_000
     small = Image.fromarray(gradient).resize(image.size)
-    assert np.abs(np.asarray(image.resize((64, 48))).astype(int) - np.asarray(small.resize((64, 48))).astype(int)).mean() < 3
+    assert (
+        np.abs(np.asarray(image.resize((64, 48))).astype(int) - np.asarray(small.resize((64, 48))).astype(int)).mean()
+        < 3
+    )
     assert seen(large, max_side=448).size == (448, 448)
 
 
@@ -104,7 +107,7 @@ def test_a_strip_is_refused(gradient):
 
 @pytest.mark.parametrize(("size", "expected"), [((900, 450), (448, 224)), ((300, 200), (300, 200))])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_larger_pictures_are_reduced_to_max_side(gradient, kind, size, expected):
+def test_larger_images_are_reduced_to_max_side(gradient, kind, size, expected):
     image = Image.fromarray(gradient).resize(size, Image.Resampling.BICUBIC)
     found = seen(encoded(image, kind), max_side=448)
     assert found.size == expected
@@ -124,7 +127,7 @@ def test_a_flipped_byte_in_a_shard_is_an_error_naming_the_shard(make, tmp_path):
 
 
 def test_max_side_is_part_of_the_identity_only_where_it_does_something(tiny_params):
-    from pipeline.encoders.mllm import identity
+    from pipeline.encoders.mllm.interface import identity
 
     plain, reduced = (identity(dataclasses.replace(tiny_params, max_side=side)) for side in (0, 448))
     assert "max_side" not in plain["encoder"] and reduced["encoder"]["max_side"] == 448

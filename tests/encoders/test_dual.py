@@ -12,10 +12,10 @@ from transformers import BlipConfig, BlipForImageTextRetrieval, PreTrainedTokeni
 from pipeline.artifacts import ArtifactError
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp
-from pipeline.encoders import clip
-from pipeline.encoders.blip import BlipEncoder, blip_large_config
-from pipeline.encoders.clip import ClipEncoder, ClipSizes, build_clip, new_clip
-from pipeline.encoders.dual import DualEncoder, load_dual_encoder
+from pipeline.encoders.dual import clip
+from pipeline.encoders.dual.blip import BlipEncoder, blip_large_config
+from pipeline.encoders.dual.clip import ClipEncoder, ClipSizes, build_clip, new_clip
+from pipeline.encoders.dual.interface import DualEncoder, load_dual_encoder
 
 # open_clip/BLIP sizes of Table 1: image, layers, width, text layers, text width, joint, trained layers, patches a side
 TABLE_1 = {
@@ -23,10 +23,19 @@ TABLE_1 = {
     "ViT-bigG-14": (224, 48, 1664, 32, 1280, 1280, (24, 24), 16),
     "blip": (224, 24, 1024, 12, 768, 256, (12, 12), 14),
 }
-WORDS = "[PAD] [EOS] [UNK] a red blue ball cat dog with hat".split()
+WORDS = ["[PAD]", "[EOS]", "[UNK]", "a", "red", "blue", "ball", "cat", "dog", "with", "hat"]
 SIZES = {
-    "vocab_size": len(WORDS), "eos_id": 1, "image_size": 32, "vision_width": 64, "vision_layers": 3, "head_width": 32,
-    "text_width": 64, "text_layers": 3, "text_heads": 2, "embed_dim": 48, "context": 12,
+    "vocab_size": len(WORDS),
+    "eos_id": 1,
+    "image_size": 32,
+    "vision_width": 64,
+    "vision_layers": 3,
+    "head_width": 32,
+    "text_width": 64,
+    "text_layers": 3,
+    "text_heads": 2,
+    "embed_dim": 48,
+    "context": 12,
 }
 
 
@@ -48,14 +57,28 @@ def small_clip() -> ClipEncoder:
 
 
 def small_blip() -> BlipEncoder:
-    model = BlipForImageTextRetrieval(BlipConfig(
-        vision_config={"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 64},
-        text_config={
-            "vocab_size": 40, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "max_position_embeddings": 16, "bos_token_id": 3, "sep_token_id": 4,
-        },
-        image_text_hidden_size=32,
-    ))
+    model = BlipForImageTextRetrieval(
+        BlipConfig(
+            vision_config={
+                "hidden_size": 64,
+                "intermediate_size": 128,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 2,
+                "image_size": 64,
+            },
+            text_config={
+                "vocab_size": 40,
+                "hidden_size": 48,
+                "intermediate_size": 96,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "max_position_embeddings": 16,
+                "bos_token_id": 3,
+                "sep_token_id": 4,
+            },
+            image_text_hidden_size=32,
+        )
+    )
     for parameter in model.parameters():  # BLIP's own initial visual weights are nearly zero
         torch.nn.init.normal_(parameter, std=0.1)
     return BlipEncoder(model, None, context=16).eval()
@@ -82,7 +105,9 @@ def test_table_1(name):
     for blocks, count in ((encoder.image_blocks, trained[0]), (encoder.text_blocks, trained[1])):
         training = [any(p.requires_grad for p in block.parameters()) for block in blocks]
         assert training == [False] * (len(blocks) - count) + [True] * count
-    assert all(parameter.requires_grad for parameter in (*encoder.image_head(), *encoder.text_head(), encoder.logit_scale))
+    assert all(
+        parameter.requires_grad for parameter in (*encoder.image_head(), *encoder.text_head(), encoder.logit_scale)
+    )
 
 
 @pytest.mark.parametrize("encoder", [small_clip, small_blip])
@@ -114,7 +139,9 @@ def test_clip_text_is_cut_to_the_batch_without_changing_it():
     encoder = small_clip()
     ids = encoder.tokenize(["a red ball", "dog"])
     assert ids.shape == (2, 12) and ids[1].tolist()[:3] == [8, 1, 0]
-    torch.testing.assert_close(encoder.encode_text(ids), encoder.model.encode_text(ids, normalize=True), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        encoder.encode_text(ids), encoder.model.encode_text(ids, normalize=True), atol=1e-5, rtol=0
+    )
 
 
 def test_many_short_texts_are_encoded_apart_and_alike(monkeypatch):
@@ -152,7 +179,9 @@ def test_named_model_runs_open_clips_own_tokenizer():
     encoder = ClipEncoder(build_clip(config), open_clip.get_tokenizer("ViT-L-14")).eval()
     ids = encoder.tokenize(["a red ball", "a photograph of a small dog"])
     assert ids.shape == (2, 77)
-    torch.testing.assert_close(encoder.encode_text(ids), encoder.model.encode_text(ids, normalize=True), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        encoder.encode_text(ids), encoder.model.encode_text(ids, normalize=True), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("encoder", [small_clip, small_blip])
@@ -182,12 +211,17 @@ def test_text_blocks_are_checkpointed_too(encoder):
     assert len(runs) == 1 + 2  # once more, to have the activations again
 
 
-@pytest.mark.parametrize("values", [{}, {"grouping": "kmeans"}, {"css": False}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize(
+    "values", [{}, {"grouping": "kmeans"}, {"css": False}, {"gradient_checkpointing": True}], ids=str
+)
 @pytest.mark.parametrize("encoder", [small_clip, small_blip])
 def test_diffcomp_trains_over_either_backbone(encoder, values):
     encoder = encoder()
     model = DiffComp(encoder, DiffCompParams(image_layers=1, text_layers=1, **values)).train()
-    images, ids = torch.randn(3, 3, encoder.image_size, encoder.image_size), torch.tensor([[5, 6, 1], [7, 8, 1], [5, 8, 1]])
+    images, ids = (
+        torch.randn(3, 3, encoder.image_size, encoder.image_size),
+        torch.tensor([[5, 6, 1], [7, 8, 1], [5, 8, 1]]),
+    )
     model(images, ids, None, ids, torch.arange(4), torch.Generator().manual_seed(0))["loss"].backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -218,7 +252,9 @@ def test_folder_round_trip_is_also_open_clips(tmp_path):
     assert torch.equal(again.encode_image(images), encoder.encode_image(images))
     assert torch.equal(again.encode_text(ids), encoder.encode_text(ids))
     theirs = open_clip.create_model(f"local-dir:{folder}").eval()
-    torch.testing.assert_close(theirs.encode_image(images, normalize=True), encoder.encode_image(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        theirs.encode_image(images, normalize=True), encoder.encode_image(images), atol=1e-5, rtol=0
+    )
     assert torch.equal(open_clip.get_tokenizer(f"local-dir:{folder}")(["a blue hat"]), ids)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ArtifactError, match="tokenizer.json"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.encoders.gallery import embed_gallery
+from pipeline.encoders.embedding.dual_gallery import embed_gallery
 
 
 class CutOff(BaseException):

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import load_profile
-from pipeline.encoders.dual import load_dual_encoder
+from pipeline.encoders.dual.interface import load_dual_encoder
 from pipeline.encoders.hub import not_loaded
-from pipeline.encoders.mllm import open_mllm
+from pipeline.encoders.mllm.interface import open_mllm
 from pipeline.encoders.text import TextEncoder
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -31,7 +31,12 @@ def paper(monkeypatch, tmp_path):
 
 def test_f_m_and_e_text_name_revision_place_and_size(paper):
     for section, parameter, size, load in (
-        (paper.encoder, "encoder.path", "146.8 GB", lambda: open_mllm(dataclasses.replace(paper.encoder, backend="transformers"))),
+        (
+            paper.encoder,
+            "encoder.path",
+            "146.8 GB",
+            lambda: open_mllm(dataclasses.replace(paper.encoder, backend="transformers")),
+        ),
         (paper.text_encoder, "text_encoder.path", "44.5 GB", lambda: TextEncoder(paper.text_encoder)),
     ):
         with pytest.raises(ArtifactError) as caught:
@@ -44,7 +49,9 @@ def test_f_m_and_e_text_name_revision_place_and_size(paper):
 
 
 def test_clip_names_its_tag_and_size(paper):
-    with pytest.raises(ArtifactError, match=r"diffcomp.backbone 'ViT-L-14': the weights 'openai' .* elsewhere/hub, about 1.7 GB"):
+    with pytest.raises(
+        ArtifactError, match=r"diffcomp.backbone 'ViT-L-14': the weights 'openai' .* elsewhere/hub, about 1.7 GB"
+    ):
         load_dual_encoder(paper.diffcomp.backbone, paper.diffcomp.pretrained)
 
 

@@ -11,10 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.artifacts import ArtifactError, ShardSet
-from pipeline.encoders import rows as rows_module
-from pipeline.encoders.job import EncoderRow, EncodingError, UnreadableRow, decode, embedding_job, run_embedding_job, run_job
-from pipeline.encoders.rejected import REJECTED, rejected_images
-from pipeline.fusion_diff.files import read_vectors
+from pipeline.encoders.embedding import rows as rows_module
+from pipeline.encoders.embedding.job import (
+    EncoderRow,
+    EncodingError,
+    UnreadableRow,
+    decode,
+    embedding_job,
+    run_embedding_job,
+    run_job,
+)
+from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
+from pipeline.fusion_diff.checkpoints import read_vectors
 
 
 class Killed(Exception):
@@ -81,7 +89,9 @@ def test_resuming_finds_its_place_among_slices_that_were_rejected_whole(make, ti
     for number in bad:
         rows[number] = dataclasses.replace(rows[number], image=b"no image")
     run(rows, tiny_mllm, tmp_path / "whole", max_rejected_share=0.9)
-    assert ShardSet.open(tmp_path / "whole").table()["id"].to_pylist() == [f"row-{n}" for n in range(17) if n not in bad]
+    assert ShardSet.open(tmp_path / "whole").table()["id"].to_pylist() == [
+        f"row-{n}" for n in range(17) if n not in bad
+    ]
     with contextlib.suppress(Killed):
         run(rows, Counting(tiny_mllm, calls), tmp_path / "killed", max_rejected_share=0.9)
     run(rows, tiny_mllm, tmp_path / "killed", max_rejected_share=0.9)
@@ -113,7 +123,15 @@ def test_rows_are_decoded_while_a_batch_is_encoded_but_never_more_than_a_batch_a
         return decode(row)
 
     seen = []
-    run_job(make.reader(make.rows(30)), embedding_job(Slow(), note), tmp_path, {}, batch_size=5, rows_per_shard=10, workers=1)
+    run_job(
+        make.reader(make.rows(30)),
+        embedding_job(Slow(), note),
+        tmp_path,
+        {},
+        batch_size=5,
+        rows_per_shard=10,
+        workers=1,
+    )
     assert sorted(decoded) == sorted(row.id for row in make.rows(30))
     assert all(count <= 5 * (number + 2) + 1 for number, count in enumerate(seen))
 
@@ -159,7 +177,9 @@ def test_a_damaged_shard_of_a_finished_set_is_encoded_again(make, run, tiny_mllm
 def test_another_identity_starts_anew(make, tiny_mllm, tmp_path, run):
     run(make.rows(7), tiny_mllm, tmp_path)
     counting = Counting(tiny_mllm)
-    run_embedding_job(make.reader(make.rows(7)), counting, tmp_path, {"of": "something else"}, batch_size=3, rows_per_shard=7)
+    run_embedding_job(
+        make.reader(make.rows(7)), counting, tmp_path, {"of": "something else"}, batch_size=3, rows_per_shard=7
+    )
     assert sum(counting.seen) == 7
 
 
@@ -192,7 +212,9 @@ def test_equal_inputs_of_a_shard_are_encoded_once(make, tiny_mllm, tmp_path, run
     run(rows, counting, tmp_path)
     assert counting.seen == [2]
     _, vectors, _ = read_vectors(tmp_path)
-    assert (vectors[::2] == vectors[0]).all() and (vectors[1::2] == vectors[1]).all() and (vectors[0] != vectors[1]).any()
+    assert (
+        (vectors[::2] == vectors[0]).all() and (vectors[1::2] == vectors[1]).all() and (vectors[0] != vectors[1]).any()
+    )
 
 
 def test_nothing_to_encode_is_an_error(tiny_mllm, tmp_path, run):
@@ -217,7 +239,7 @@ def test_every_mode_becomes_rgb(make, mode):
     assert decode(EncoderRow("one", "", make.png(0, mode=mode))).image.mode == "RGB"
 
 
-def test_a_picture_too_large_is_refused_from_its_header(make, monkeypatch):
+def test_an_image_too_large_is_refused_from_its_header(make, monkeypatch):
     monkeypatch.setattr(rows_module, "MAX_PIXELS", 100)
     with pytest.raises(UnreadableRow, match="32 x 32 pixels, at most 100"):
         decode(EncoderRow("one", "", make.png(0)))

@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import EncoderParams
-from pipeline.encoders.mllm import MllmInput, fingerprint, identity, open_mllm
-from pipeline.encoders.qwen import IMAGE_SLOT, SPECIAL_TOKENS, language_states, train_tokenizer, visual_tokens
+from pipeline.encoders.mllm.interface import MllmInput, fingerprint, identity, open_mllm
+from pipeline.encoders.mllm.qwen import IMAGE_SLOT, SPECIAL_TOKENS, language_states, train_tokenizer, visual_tokens
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def images(make):
 @pytest.mark.parametrize("with_image", [True, False])
 def test_batched_passes_equal_the_forward_of_transformers(make, tiny_mllm, with_image, images):
     model, processor = tiny_mllm.model, tiny_mllm.processor
-    texts = [tiny_mllm.params.embed_template.format(image=IMAGE_SLOT if with_image else "", text=text) for text in make.texts]
+    texts = [
+        tiny_mllm.params.embed_template.format(image=IMAGE_SLOT if with_image else "", text=text) for text in make.texts
+    ]
     pictures = images(len(texts)) if with_image else None
     batch = processor(text=texts, images=pictures, padding=True, padding_side="right", return_tensors="pt")
     expected = model.model(**batch, use_cache=False).last_hidden_state

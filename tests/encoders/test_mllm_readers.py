@@ -1,4 +1,4 @@
-"""Readers: pictures joined with captions and triplets, in order and shard by shard."""
+"""Readers: images joined with captions and triplets, in order and shard by shard."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.artifacts import ArtifactError, ShardSet, schemas, write_table
-from pipeline.encoders.job import EncoderRow
-from pipeline.encoders.readers import ImageReader, ImageStore, PairReader, TripletReader, triplet_images
+from pipeline.encoders.embedding.job import EncoderRow
+from pipeline.encoders.embedding.readers import ImageReader, ImageStore, PairReader, TripletReader, triplet_images
 
 IDS = ["a", "b", "c", "d", "e"]
 
@@ -24,15 +24,21 @@ def images(make, tmp_path) -> ShardSet:
 @pytest.fixture
 def triplets(tmp_path) -> ShardSet:
     rows = [
-        {"triplet_id": f"{reference}{target}", "reference_id": reference, "target_id": target, "instruction": f"to {target}",
-         "target_description": f"this is {target}", "shared_concept": "x"}
+        {
+            "triplet_id": f"{reference}{target}",
+            "reference_id": reference,
+            "target_id": target,
+            "instruction": f"to {target}",
+            "target_description": f"this is {target}",
+            "shared_concept": "x",
+        }
         for reference, target in ("ae", "ea", "bc", "cb")
     ]
     write_table(tmp_path / "triplets", pa.Table.from_pylist(rows, schemas.TRIPLETS), {})
     return ShardSet.open(tmp_path / "triplets")
 
 
-def test_pairs_meet_their_pictures_from_any_row_on(make, images, tmp_path):
+def test_pairs_meet_their_images_from_any_row_on(make, images, tmp_path):
     reader = PairReader(images, make.pairs(tmp_path / "pairs", ["a", "c", "d", "e"]), long_caption)
     rows = list(reader.rows(0))
     assert len(reader) == 4
@@ -53,7 +59,10 @@ def test_a_start_in_any_shard_finds_the_rows_that_reading_from_the_front_finds(m
         reader = PairReader(pictures, ShardSet.open(tmp_path / "cut"), long_caption, skip)
         for start in (4, 0, 3, 5, 1, 2):
             found = [(row.image_id, row.text, row.image) for row in reader.rows(start)]
-            expected = [(one, f"the long caption of {one}", make.png("abcdefgh".index(one)) if pictures else None) for one in kept[start:]]
+            expected = [
+                (one, f"the long caption of {one}", make.png("abcdefgh".index(one)) if pictures else None)
+                for one in kept[start:]
+            ]
             assert found == expected
 
 
@@ -63,7 +72,7 @@ def test_a_gallery_starts_in_any_shard(make, tmp_path):
         assert [row.image_id for row in reader.rows(start)] == [*"abcdefgh"][start:]
 
 
-def test_skipped_images_have_no_row_with_or_without_pictures(make, images, tmp_path):
+def test_skipped_images_have_no_row_with_or_without_images(make, images, tmp_path):
     pairs = make.pairs(tmp_path / "pairs", IDS)
     for stream in (images, None):
         reader = PairReader(stream, pairs, long_caption, skip={"b"})
@@ -71,7 +80,7 @@ def test_skipped_images_have_no_row_with_or_without_pictures(make, images, tmp_p
 
 
 @pytest.mark.parametrize("order", [["b", "a"], ["a", "z"]])
-def test_pairs_out_of_order_or_without_a_picture_are_an_error(make, images, tmp_path, order):
+def test_pairs_out_of_order_or_without_an_image_are_an_error(make, images, tmp_path, order):
     with pytest.raises(ArtifactError, match=f"'{order[1]}/long' is of image '{order[1]}'"):
         list(PairReader(images, make.pairs(tmp_path / "pairs", order), long_caption).rows(0))
 
@@ -82,7 +91,7 @@ def test_a_second_caption_of_one_kind_is_an_error(make, images, tmp_path):
         list(PairReader(images, pairs, long_caption).rows(0))
 
 
-def test_triplets_take_either_picture_and_text(make, images, triplets):
+def test_triplets_take_either_image_and_text(make, images, triplets):
     assert triplet_images(triplets) == set("abce")
     store = ImageStore(images, triplet_images(triplets), kept_shards=1)
     queries = list(TripletReader(triplets, "instruction", "reference_id", store).rows(0))
@@ -97,11 +106,14 @@ def test_triplets_of_a_skipped_image_are_left_out(triplets):
     assert len(reader) == 2 and [row.id for row in reader.rows(0)] == ["bc", "cb"]
 
 
-def test_a_triplet_without_its_picture_is_an_error(make, triplets, tmp_path):
+def test_a_triplet_without_its_image_is_an_error(make, triplets, tmp_path):
     store = ImageStore(make.images(tmp_path / "few", ["a"]), triplet_images(triplets))
     with pytest.raises(ArtifactError, match="triplet 'ea' has reference_id 'e'"):
         list(TripletReader(triplets, "instruction", "reference_id", store).rows(0))
 
 
-def test_a_gallery_is_every_picture(make, images):
-    assert [(row.id, row.text, row.image) for row in ImageReader(images).rows(3)] == [("d", "", make.png(3)), ("e", "", make.png(4))]
+def test_a_gallery_is_every_image(make, images):
+    assert [(row.id, row.text, row.image) for row in ImageReader(images).rows(3)] == [
+        ("d", "", make.png(3)),
+        ("e", "", make.png(4)),
+    ]

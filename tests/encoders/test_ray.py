@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.artifacts import ShardSet
 from pipeline.config import ParameterError
-from pipeline.encoders.job import EncoderRow, EncodingError, decode, embedding_job, job_options, run_job
-from pipeline.encoders.mllm import open_mllm
-from pipeline.encoders.readers import PairReader
+from pipeline.encoders.embedding.job import EncoderRow, EncodingError, decode, embedding_job, job_options, run_job
+from pipeline.encoders.embedding.readers import PairReader
+from pipeline.encoders.mllm.interface import open_mllm
 from pipeline.text.captions import training_caption
 
 IDS = [f"i{n:02d}" for n in range(26)]
@@ -21,21 +21,25 @@ IDS = [f"i{n:02d}" for n in range(26)]
 @pytest.fixture(scope="module")
 def ray():
     """Ray on this machine, ended afterwards."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed here; `make test-vllm` makes an environment with it and runs these tests")
+    ray = pytest.importorskip(
+        "ray", reason="Ray is not installed here; `make test-vllm` makes an environment with it and runs these tests"
+    )
     yield ray
     ray.shutdown()
 
 
 @pytest.fixture
 def run(make, tmp_path, tiny_params):
-    """run(folder, engine, decode): the job over 26 pictures, two of which cannot be read, in slices of six."""
+    """run(folder, engine, decode): the job over 26 images, two of which cannot be read, in slices of six."""
     images = make.images(tmp_path / "images", IDS, rows_per_shard=4)
     reader = PairReader(images, make.pairs(tmp_path / "pairs", IDS), training_caption)
 
     def call(folder, engine, look=None, share=0.1):
         params = dataclasses.replace(tiny_params, engine=engine, replicas=2, max_rejected_share=share)
         job = embedding_job(open_mllm(params, "cpu"), look or damaged)
-        return run_job(reader, job, tmp_path / folder, {"of": "test"}, batch_size=4, rows_per_shard=6, **job_options(params))
+        return run_job(
+            reader, job, tmp_path / folder, {"of": "test"}, batch_size=4, rows_per_shard=6, **job_options(params)
+        )
 
     return call
 
@@ -65,14 +69,16 @@ def test_workers_make_the_same_shards_even_when_one_is_killed(ray, run, tmp_path
     def look(row):
         import dataclasses
 
-        from pipeline.encoders.rows import decode
+        from pipeline.encoders.embedding.rows import decode
 
         return decode(dataclasses.replace(row, image=row.image[:50]) if row.image_id in ("i03", "i20") else row)
 
     marker, log = str(tmp_path / "killed"), str(tmp_path / "processes")
     run("there", "ray", once)
     processes = set(open(log).read().split())
-    assert os.path.exists(marker) and len(processes) >= 3 and str(os.getpid()) not in processes, "two workers and a killed one's successor"
+    assert os.path.exists(marker) and len(processes) >= 3 and str(os.getpid()) not in processes, (
+        "two workers and a killed one's successor"
+    )
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
     whole = contents(tmp_path / "there")

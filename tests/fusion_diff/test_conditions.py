@@ -12,7 +12,11 @@ def table(rows, dim=3, tokens=None):
     """A conditions table of [T_i][dim] nested lists."""
     flat = [[number for token in row for number in token] for row in rows]
     lengths = tokens or [len(row) for row in rows]
-    columns = [pa.array([f"t{i}" for i in range(len(rows))]), pa.array(lengths, pa.int32()), pa.array(flat, pa.list_(pa.float16()))]
+    columns = [
+        pa.array([f"t{i}" for i in range(len(rows))]),
+        pa.array(lengths, pa.int32()),
+        pa.array(flat, pa.list_(pa.float16())),
+    ]
     return pa.table(columns, schema=schemas.conditions(dim))
 
 
@@ -53,7 +57,11 @@ def test_a_table_in_chunks_is_read_whole():
         ([[[1, 2, 3]], [[1, 2]]], None, r"row 1 \(t1\) has 2 numbers, expected 1 tokens of dimension 3"),
         ([[[1, 2, 3]], [[1, 2, 3]]], [1, 2], r"row 1 \(t1\) has 3 numbers, expected 2 tokens"),
         ([[[1, 2, 3]], []], None, r"row 1 \(t1\) has no tokens"),
-        ([[[1, 2, 3]], [[1, 2, 3], [1, float("nan"), 3]], [[1, 1, 1]]], None, r"row 1 \(t1\) has a number that is not finite"),
+        (
+            [[[1, 2, 3]], [[1, 2, 3], [1, float("nan"), 3]], [[1, 1, 1]]],
+            None,
+            r"row 1 \(t1\) has a number that is not finite",
+        ),
         ([[[float("inf"), 2, 3]]], None, r"row 0 \(t0\) has a number that is not finite"),
     ],
 )

@@ -21,13 +21,19 @@ def test_a_fresh_adapter_changes_nothing_bit_for_bit(prior, inputs):
     noisy, step, states, mask, control = inputs
     adapter = ControlAdapter(prior)
     for scale in (1.0, 0.3, 7.0):
-        assert torch.equal(controlled(prior, adapter, noisy, step, states, mask, control, scale), prior(noisy, step, states, mask))
+        assert torch.equal(
+            controlled(prior, adapter, noisy, step, states, mask, control, scale), prior(noisy, step, states, mask)
+        )
 
 
 def test_zero_scale_changes_nothing_bit_for_bit(prior, adapter, inputs):
     noisy, step, states, mask, control = inputs
-    assert torch.equal(controlled(prior, adapter, noisy, step, states, mask, control, 0.0), prior(noisy, step, states, mask))
-    assert not torch.allclose(controlled(prior, adapter, noisy, step, states, mask, control, 0.1), prior(noisy, step, states, mask))
+    assert torch.equal(
+        controlled(prior, adapter, noisy, step, states, mask, control, 0.0), prior(noisy, step, states, mask)
+    )
+    assert not torch.allclose(
+        controlled(prior, adapter, noisy, step, states, mask, control, 0.1), prior(noisy, step, states, mask)
+    )
 
 
 def test_copies_start_from_the_prior(prior):

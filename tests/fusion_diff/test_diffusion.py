@@ -28,7 +28,9 @@ def test_scaled_unit_vectors_have_unit_variance():
 
 def test_loss_is_the_mean_squared_error(diffusion):
     predicted, noise = torch.randn(3, 24), torch.randn(3, 24)
-    assert diffusion.loss(predicted, noise).item() == pytest.approx(((predicted - noise) ** 2).sum(1).mean().item() / 24, rel=1e-5)
+    assert diffusion.loss(predicted, noise).item() == pytest.approx(
+        ((predicted - noise) ** 2).sum(1).mean().item() / 24, rel=1e-5
+    )
 
 
 def test_draws_depend_on_the_generator_alone(diffusion):
@@ -63,10 +65,14 @@ def test_the_targets_by_hand_and_their_solver(prediction):
     scaled = 4.0 * clean  # sqrt(16)
 
     def by_hand(kept, noise):
-        return {"epsilon": noise, "sample": scaled, "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * scaled}[prediction]
+        return {"epsilon": noise, "sample": scaled, "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * scaled}[
+            prediction
+        ]
 
     step, noise = diffusion.draw(4, generator)
-    torch.testing.assert_close(diffusion.target(clean, step, noise), by_hand(diffusion.alphas_cumprod[step].unsqueeze(1), noise))
+    torch.testing.assert_close(
+        diffusion.target(clean, step, noise), by_hand(diffusion.alphas_cumprod[step].unsqueeze(1), noise)
+    )
     solver, sample = diffusion.solver(14), torch.randn(4, 16, generator=generator)
     for step in solver.timesteps:
         kept = diffusion.alphas_cumprod[step]

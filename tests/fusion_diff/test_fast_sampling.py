@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from pipeline.config import DiffusionParams
 from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, PriorSizes, Sampler
-from pipeline.fusion_diff.graphs import SIZES, solver_weights
 from pipeline.fusion_diff.sampler import solve
+from pipeline.gpu.graphs import SIZES, solver_weights
 
 IDS = [str(number) for number in range(70)]
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -18,7 +18,11 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU
 def make_queries(sizes, rows, longest=6):
     """text states [rows, T, text_dim], mask, control [rows, d], of lengths 1 to T."""
     lengths = torch.arange(rows) % longest + 1
-    return torch.randn(rows, longest, sizes.text_dim), torch.arange(longest) < lengths[:, None], torch.randn(rows, sizes.dim)
+    return (
+        torch.randn(rows, longest, sizes.text_dim),
+        torch.arange(longest) < lengths[:, None],
+        torch.randn(rows, sizes.dim),
+    )
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -45,9 +49,13 @@ def test_the_weights_are_the_solver(prediction, steps):
 @pytest.mark.parametrize("guidance_scale", [2.5, 0.0])
 @pytest.mark.parametrize(("rows", "hypotheses"), [(1, 1), (5, 1), (3, 2), (33, 2)])
 def test_fast_equals_plain(prior, adapter, diffusion, sizes, with_adapter, guidance_scale, rows, hypotheses):
-    sampler = Sampler(prior, adapter if with_adapter else None, diffusion, 6, guidance_scale, control_scale=0.7, fast=True)
+    sampler = Sampler(
+        prior, adapter if with_adapter else None, diffusion, 6, guidance_scale, control_scale=0.7, fast=True
+    )
     queries = make_queries(sizes, rows)
-    fast, plain = (sampler.sample(IDS[:rows], *queries, hypotheses=hypotheses, seed=1, cached=cached) for cached in (True, False))
+    fast, plain = (
+        sampler.sample(IDS[:rows], *queries, hypotheses=hypotheses, seed=1, cached=cached) for cached in (True, False)
+    )
     assert fast.shape == (rows, hypotheses, sizes.dim)
     assert (fast - plain).norm() / plain.norm() < 1e-5
 
@@ -58,10 +66,14 @@ def test_guidance_on_the_first_steps_alone(prior, adapter, diffusion, sizes, sha
     """Fast, cached and plain agree; as many steps as said take two rows a sample, the first ones."""
     queries = make_queries(sizes, 3)
     negative = make_queries(sizes, 3)[:2] if with_negative else None
-    samplers = [Sampler(prior, adapter, diffusion, 6, 2.5, 0.7, fast=fast, guided_share=share) for fast in (True, False)]
+    samplers = [
+        Sampler(prior, adapter, diffusion, 6, 2.5, 0.7, fast=fast, guided_share=share) for fast in (True, False)
+    ]
     plain = samplers[1].sample(IDS[:3], *queries, hypotheses=2, cached=False, negative=negative)
     rows, denoise = [], prior.output
-    monkeypatch.setattr(prior, "output", lambda hidden, modulation: rows.append(len(hidden)) or denoise(hidden, modulation))
+    monkeypatch.setattr(
+        prior, "output", lambda hidden, modulation: rows.append(len(hidden)) or denoise(hidden, modulation)
+    )
     for sampler in samplers:
         rows.clear()
         drawn = sampler.sample(IDS[:3], *queries, hypotheses=2, negative=negative)
@@ -89,7 +101,9 @@ def test_other_scales_and_negative_texts_work_beside_it(prior, adapter, diffusio
     fast, plain = (Sampler(prior, adapter, diffusion, 4, fast=fast) for fast in (True, False))
     assert fast.scaled() is fast
     for scales in ({"guidance_scale": 1.0}, {"control_scale": 0.3}):
-        torch.testing.assert_close(fast.scaled(**scales).sample(IDS[:3], *queries), plain.scaled(**scales).sample(IDS[:3], *queries))
+        torch.testing.assert_close(
+            fast.scaled(**scales).sample(IDS[:3], *queries), plain.scaled(**scales).sample(IDS[:3], *queries)
+        )
     negative = make_queries(sizes, 3)[:2]
     torch.testing.assert_close(
         fast.sample(IDS[:3], *queries, negative=negative), plain.sample(IDS[:3], *queries, negative=negative)
@@ -103,7 +117,9 @@ def test_stacked_projections_are_the_layers(prior, sizes):
     attention.stack()
     for one, other in zip(attention.project(tokens), apart, strict=True):
         torch.testing.assert_close(one, other)
-    assert attention.state_dict().keys() == {f"{name}.{kind}" for name in ("query", "key", "value", "out") for kind in ("weight", "bias")}
+    assert attention.state_dict().keys() == {
+        f"{name}.{kind}" for name in ("query", "key", "value", "out") for kind in ("weight", "bias")
+    }
     torch.nn.init.zeros_(attention.train().query.weight)  # training again forgets the stack
     assert torch.equal(attention.project(tokens)[0], attention.query.bias.expand(2, 5, -1))
 
@@ -114,7 +130,16 @@ def test_on_a_gpu_graphs_give_what_the_plain_path_gives(randomise, rows):
     """fp32 within 1e-5; bfloat16 at a cosine of 0.999 with fp32; a replay repeats itself."""
     torch.backends.cuda.matmul.allow_tf32 = False
     sizes = PriorSizes(
-        dim=256, channels=4, grid=16, patch_size=2, width=288, heads=4, depth=6, ffn_ratio=4, time_frequencies=64, text_dim=128,
+        dim=256,
+        channels=4,
+        grid=16,
+        patch_size=2,
+        width=288,
+        heads=4,
+        depth=6,
+        ffn_ratio=4,
+        time_frequencies=64,
+        text_dim=128,
         text_tokens=60,
     )
     prior = randomise(Prior(sizes), 0.03).eval().cuda()

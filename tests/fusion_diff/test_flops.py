@@ -39,7 +39,16 @@ def test_a_control_step(prior, adapter, sizes):
 
 def test_the_papers_prior_needs_0_9_tera_operations_a_sample():
     paper = PriorSizes(
-        dim=1536, channels=4, grid=32, patch_size=2, width=1152, heads=16, depth=28, ffn_ratio=4, time_frequencies=256, text_dim=4096,
+        dim=1536,
+        channels=4,
+        grid=32,
+        patch_size=2,
+        width=1152,
+        heads=16,
+        depth=28,
+        ffn_ratio=4,
+        time_frequencies=256,
+        text_dim=4096,
         text_tokens=300,
     )
     assert prior_training_flops(paper, 120) == pytest.approx(0.89e12, rel=0.02)  # 387 TFLOP/s at 435 samples/s

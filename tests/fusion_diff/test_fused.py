@@ -6,15 +6,25 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton")
 
-from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes, controlled  # noqa: E402
-from pipeline.fusion_diff import fused as fused_blocks  # noqa: E402
-from pipeline.fusion_diff.kernels import attention, norm  # noqa: E402
-from pipeline.fusion_diff.layers import modulate  # noqa: E402
-from pipeline.fusion_diff.texts import TextContext, pack  # noqa: E402
+from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes, controlled
+from pipeline.fusion_diff.layers import modulate
+from pipeline.fusion_diff.texts import TextContext, pack
+from pipeline.gpu import blocks as fused_blocks
+from pipeline.gpu.kernels import attention, norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = PriorSizes(
-    dim=24, channels=4, grid=8, patch_size=2, width=80, heads=2, depth=2, ffn_ratio=2, time_frequencies=8, text_dim=12, text_tokens=35
+    dim=24,
+    channels=4,
+    grid=8,
+    patch_size=2,
+    width=80,
+    heads=2,
+    depth=2,
+    ffn_ratio=2,
+    time_frequencies=8,
+    text_dim=12,
+    text_tokens=35,
 )
 """Heads of 40 numbers, of two tiles as the paper's 72; the null condition fills more than one tile of keys below."""
 
@@ -75,7 +85,9 @@ def test_attention_to_texts_of_any_length(heads, queries):
     for row in range(4):
         seen = slice(int(start[row]), int(start[row] + count[row]))
         parts = (leaves[0][row : row + 1], leaves[1][None, seen], leaves[2][None, seen])
-        expected.append(F.scaled_dot_product_attention(*(split(part, heads) for part in parts)).transpose(1, 2).flatten(2))
+        expected.append(
+            F.scaled_dot_product_attention(*(split(part, heads) for part in parts)).transpose(1, 2).flatten(2)
+        )
     expected = torch.cat(expected)
     out, lse = attention.attend(query, keys, values, start, count, heads)
     close(out, expected)
@@ -95,7 +107,10 @@ def test_a_stream_is_its_sum_or_normalised(modulated):
     """Where a block's output ends: the last layer, the Control-Adapter's."""
     hidden, branch, grad = torch.randn(3, 3, 11, 80, device=DEVICE)
     gate, shift, scale = torch.randn(3, 9, 80, device=DEVICE).split(1, dim=1)[2:5]
-    leaves = [part.detach().clone().requires_grad_() for part in (hidden, branch, torch.randn(80, device=DEVICE), gate, shift, scale)]
+    leaves = [
+        part.detach().clone().requires_grad_()
+        for part in (hidden, branch, torch.randn(80, device=DEVICE), gate, shift, scale)
+    ]
     expected = leaves[0] + leaves[3] * (leaves[1] + leaves[2])
     stream = fused_blocks.Stream(*leaves[:4])
     if modulated:
@@ -104,14 +119,24 @@ def test_a_stream_is_its_sum_or_normalised(modulated):
         found, leaves = stream.summed(), leaves[:4]
     close(found, expected)
     close(stream[1:].summed(), stream.summed()[1:])
-    for one, other in zip(torch.autograd.grad(found, leaves, grad), torch.autograd.grad(expected, leaves, grad), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(found, leaves, grad), torch.autograd.grad(expected, leaves, grad), strict=True
+    ):
         close(one, other)
 
 
-@pytest.mark.parametrize(("texts", "without", "added"), [
-    ("whole", "none", None), ("ragged", "none", "shift"), ("whole", "first", "tokens"), ("ragged", "first", None),
-    ("whole", "dropped", None), ("ragged", "dropped", "tokens"), ("whole", "all", None),
-])
+@pytest.mark.parametrize(
+    ("texts", "without", "added"),
+    [
+        ("whole", "none", None),
+        ("ragged", "none", "shift"),
+        ("whole", "first", "tokens"),
+        ("ragged", "first", None),
+        ("whole", "dropped", None),
+        ("ragged", "dropped", "tokens"),
+        ("whole", "all", None),
+    ],
+)
 def test_two_blocks_are_the_plain_ones(prior, texts, without, added):
     """Output and every gradient, those of the texts and of the null condition too."""
     rows = 4
@@ -119,27 +144,50 @@ def test_two_blocks_are_the_plain_ones(prior, texts, without, added):
     mask[:, 2] = True
     states, mask = torch.randn(rows, 6, SIZES.width, device=DEVICE), mask[:, None, None] if texts == "ragged" else None
     null = torch.randn(1, SIZES.text_tokens, SIZES.width, device=DEVICE)
-    hidden, modulations = torch.randn(rows, 16, SIZES.width, device=DEVICE), torch.randn(2, rows, 9, SIZES.width, device=DEVICE)
+    hidden, modulations = (
+        torch.randn(rows, 16, SIZES.width, device=DEVICE),
+        torch.randn(2, rows, 9, SIZES.width, device=DEVICE),
+    )
     more = torch.randn(3, 1 if added == "shift" else 16, SIZES.width, device=DEVICE)
     leaves = [part.requires_grad_() for part in (states, null, hidden, modulations, more)]
     some = None if mask is None else mask[1:]
     dropped = torch.tensor([True, False], device=DEVICE)[:, None, None]
     context = {
-        "none": TextContext(None, states, mask), "first": TextContext(null, states[1:], some),
-        "dropped": TextContext(null, states, mask, dropped), "all": TextContext(null, None, None),
+        "none": TextContext(None, states, mask),
+        "first": TextContext(null, states[1:], some),
+        "dropped": TextContext(null, states, mask, dropped),
+        "all": TextContext(null, None, None),
     }[without]
     grad, results = torch.randn(rows, 16, SIZES.width, device=DEVICE), []
     for given in (context, pack(context, rows)):
         out = hidden
-        for block, modulation, extra in zip(prior.blocks, modulations, (None, None if added is None else more), strict=True):
+        for block, modulation, extra in zip(
+            prior.blocks, modulations, (None, None if added is None else more), strict=True
+        ):
             out = block(out, modulation, block.body.cross_attention.keys_values(given), extra)
         out = out if isinstance(out, torch.Tensor) else out.summed()
         parameters = [parameter for block in prior.blocks for parameter in block.body.parameters()]
-        results.append([out, *torch.autograd.grad(out, [*leaves, *parameters], grad, allow_unused=True, retain_graph=True)])
-    close(without_gradients(prior, hidden, modulations, pack(context, rows), None if added is None else more), results[0][0], 2e-5)
-    names = ["out", "texts", "null", "hidden", "modulation", "added", *2 * [name for name, _ in prior.blocks[0].body.named_parameters()]]
+        results.append(
+            [out, *torch.autograd.grad(out, [*leaves, *parameters], grad, allow_unused=True, retain_graph=True)]
+        )
+    close(
+        without_gradients(prior, hidden, modulations, pack(context, rows), None if added is None else more),
+        results[0][0],
+        2e-5,
+    )
+    names = [
+        "out",
+        "texts",
+        "null",
+        "hidden",
+        "modulation",
+        "added",
+        *2 * [name for name, _ in prior.blocks[0].body.named_parameters()],
+    ]
     for name, plain, fused in zip(names, *results, strict=True):
-        if name.endswith("attention.key.bias"):  # it moves all logits of a query alike: nothing but rounding is left there
+        if name.endswith(
+            "attention.key.bias"
+        ):  # it moves all logits of a query alike: nothing but rounding is left there
             assert plain.norm() < 1e-4 * results[0][0].norm() and not fused.any()
         elif plain is None:
             assert fused is None or not fused.any()
@@ -162,7 +210,9 @@ def test_the_prior_is_fused_in_half_precision_alone(prior, randomise):
             close(controlled(prior, adapter, noisy, step, states, None, control, 0.5, dropped), plain.detach(), 0.01)
     close(found, plain, 0.01)
     parameters = [*prior.parameters(), *adapter.parameters()]
-    for one, other in zip(torch.autograd.grad(found.sum(), parameters), torch.autograd.grad(plain.sum(), parameters), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(found.sum(), parameters), torch.autograd.grad(plain.sum(), parameters), strict=True
+    ):
         assert one.dtype == torch.float32
         if other.norm() > 1e-3:
             close(one, other, 0.03)

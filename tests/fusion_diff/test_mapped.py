@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from benchmarks.embedding import write_texts, write_vectors
-from pipeline.artifacts import ArtifactError, ShardSet, ShardWriter, read_json, schemas, write_json
-from pipeline.fusion_diff import ControlAdapter, ControlTask, Prior, PriorTask, mapped
-from pipeline.fusion_diff.files import check_same_ids, open_conditions, open_vectors
+from bench.embedding import write_texts, write_vectors
+from pipeline.artifacts import ArtifactError, ShardSet, ShardWriter, mapped, read_json, schemas, write_json
+from pipeline.fusion_diff import ControlAdapter, ControlTask, Prior, PriorTask
+from pipeline.fusion_diff.checkpoints import check_same_ids, open_conditions, open_vectors
 from pipeline.training.loop import batch_indices
 
 N = 23
@@ -66,7 +66,9 @@ def test_batches_are_the_same_bit_for_bit(folders):
             indices = batch_indices(N, 7, step, seed=3)
             assert torch.equal(vectors[indices], memory[1][indices])
             for multiple in (1, 4):
-                for one, other in zip(text.batch(indices, multiple=multiple), memory[2].batch(indices, multiple=multiple), strict=True):
+                for one, other in zip(
+                    text.batch(indices, multiple=multiple), memory[2].batch(indices, multiple=multiple), strict=True
+                ):
                     assert one.dtype == other.dtype and torch.equal(one, other)
         empty = torch.empty(0, dtype=torch.int64)
         assert vectors[empty].shape == (0, vectors.shape[1]) and text.batch(empty)[0].shape[0] == 0
@@ -95,7 +97,11 @@ def test_a_set_laid_out_is_only_mapped(folders, monkeypatch, caplog):
         opened(folders, 0)
     assert not caplog.records
     assert sorted(path.name for path in mapped.scratch(folders[1]).iterdir()) == [
-        "layout.json", "lengths.npy", "lock", "offsets.npy", "states.npy",
+        "layout.json",
+        "lengths.npy",
+        "lock",
+        "offsets.npy",
+        "states.npy",
     ]
     assert torch.equal(torch.from_numpy(np.load(mapped.scratch(folders[0]) / "vectors.npy")), opened(folders, 2**20)[1])
 
@@ -157,7 +163,10 @@ def test_a_killed_run_goes_on_behind_its_last_whole_shard(folders, monkeypatch):
         file.write("part-00")  # torn
     monkeypatch.setattr(mapped, "_tables", lambda path: (seen.append(path.name), tables(path))[1])
     vectors = mapped.map_vectors(ShardSet.open(folders[0]))
-    assert "part-00003.parquet" in seen and set(seen) <= {"part-00003.parquet", "part-00004.parquet"}  # the last may have been under way
+    assert "part-00003.parquet" in seen and set(seen) <= {
+        "part-00003.parquet",
+        "part-00004.parquet",
+    }  # the last may have been under way
     assert torch.equal(vectors[torch.arange(N)], opened(folders, 2**20)[1])
 
 
@@ -174,7 +183,9 @@ def test_progress_in_a_file_that_is_not_whole_counts_for_nothing(folders):
 def test_several_at_once_lay_out_once(folders, monkeypatch):
     lay_out, calls, found = mapped._lay_out, [], []
     monkeypatch.setattr(mapped, "_lay_out", lambda *args: (calls.append(1), lay_out(*args))[1])
-    threads = [threading.Thread(target=lambda: found.append(mapped.map_vectors(ShardSet.open(folders[0])))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: found.append(mapped.map_vectors(ShardSet.open(folders[0])))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -239,9 +250,9 @@ MEASURED = """
 import sys
 import numpy as np, torch
 from pathlib import Path
-from benchmarks.machine import AnonymousPeak
-from pipeline.fusion_diff import mapped
-from pipeline.fusion_diff.files import open_conditions, open_vectors
+from bench.machine import AnonymousPeak
+from pipeline.artifacts import mapped
+from pipeline.fusion_diff.checkpoints import open_conditions, open_vectors
 from pipeline.training.loop import batch_indices
 
 mapped.THREADS, mapped.ROWS = 2, 32  # what is held at once is the same, however large the set

@@ -8,14 +8,33 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.config import DiffusionParams, OptimiserParams
-from pipeline.fusion_diff import ControlAdapter, ControlTask, Diffusion, Prior, PriorSizes, PriorTask, Sampler, TextConditions
-from pipeline.fusion_diff.batcher import SamplingBatcher
+from pipeline.fusion_diff import (
+    ControlAdapter,
+    ControlTask,
+    Diffusion,
+    Prior,
+    PriorSizes,
+    PriorTask,
+    Sampler,
+    TextConditions,
+)
+from pipeline.gpu.batcher import SamplingBatcher
 from pipeline.runtime import make_deterministic
 from pipeline.training import train
 
 DEVICE = "cuda"
 SIZES = PriorSizes(
-    dim=128, channels=4, grid=8, patch_size=2, width=144, heads=2, depth=4, ffn_ratio=4, time_frequencies=64, text_dim=64, text_tokens=60
+    dim=128,
+    channels=4,
+    grid=8,
+    patch_size=2,
+    width=144,
+    heads=2,
+    depth=4,
+    ffn_ratio=4,
+    time_frequencies=64,
+    text_dim=64,
+    text_tokens=60,
 )
 """Heads of 72 numbers, as the paper's."""
 IDS = [str(number) for number in range(32)]
@@ -48,7 +67,11 @@ def diffusion():
 def queries():
     """Of 32: token states of 1 to 40 tokens, their mask, control vectors."""
     lengths = 1 + torch.arange(32) * 39 // 31
-    return torch.randn(32, 40, SIZES.text_dim), torch.arange(40) < lengths[:, None], F.normalize(torch.randn(32, SIZES.dim), dim=1)
+    return (
+        torch.randn(32, 40, SIZES.text_dim),
+        torch.arange(40) < lengths[:, None],
+        F.normalize(torch.randn(32, SIZES.dim), dim=1),
+    )
 
 
 @pytest.fixture(params=["whole", "ragged"])
@@ -78,7 +101,9 @@ def gradients(task, seed, half=False):
     with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
         loss, _ = task.loss(task.model.train(), torch.arange(16), torch.Generator().manual_seed(seed), DEVICE)
     loss.backward()
-    return loss.detach(), torch.cat([parameter.grad.flatten() for parameter in task.model.parameters() if parameter.grad is not None])
+    return loss.detach(), torch.cat(
+        [parameter.grad.flatten() for parameter in task.model.parameters() if parameter.grad is not None]
+    )
 
 
 @pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
@@ -121,10 +146,15 @@ needs_8_bits = pytest.mark.skipif(
 def test_a_training_step_in_8_bits_is_near_the_plain_one(stage, prior, adapter, diffusion, texts):
     """Whatever the gradients' size: the loss by 2%, all gradients together by a tenth in angle; other than bfloat16's."""
     plain, half, small = (
-        make_task(stage, prior, adapter, diffusion, texts, **given) for given in ({}, {"fused": True}, {"fused": True, "fp8": True})
+        make_task(stage, prior, adapter, diffusion, texts, **given)
+        for given in ({}, {"fused": True}, {"fused": True, "fp8": True})
     )
     for seed in range(2):
-        expected, rounded, found = gradients(plain, seed), gradients(half, seed, half=True), gradients(small, seed, half=True)
+        expected, rounded, found = (
+            gradients(plain, seed),
+            gradients(half, seed, half=True),
+            gradients(small, seed, half=True),
+        )
         close(found[0], expected[0], 0.02)
         close(found[1], expected[1], 0.1)
         assert not torch.equal(found[1], rounded[1])
@@ -151,7 +181,9 @@ def test_a_deterministic_training_repeats_itself(prior, adapter, diffusion, text
 def test_training_recorded_as_graphs_is_training(stage, prior, adapter, diffusion, texts, tmp_path):
     """Eight micro-batches: the first runs, the second is recorded, the others are replayed; several sizes of text with ragged ones."""
     make_deterministic(DEVICE, True)
-    params = OptimiserParams(steps=4, batch_size=16, micro_batch_size=8, precision="bf16", checkpoint_every=100, lr=1e-3, log_every=1)
+    params = OptimiserParams(
+        steps=4, batch_size=16, micro_batch_size=8, precision="bf16", checkpoint_every=100, lr=1e-3, log_every=1
+    )
     logs, weights = [], []
     for graphed in (False, True):
         task = make_task(stage, prior, adapter, diffusion, texts, fused=True, cuda_graph=graphed)
@@ -172,7 +204,9 @@ def test_fast_sampling_is_the_plain_one_and_no_query_sees_its_company(prior, ada
     close(fast.sample(IDS, *queries), plain, 1e-5)
     half = Sampler(prior.bfloat16(), adapter.bfloat16(), diffusion, fast=True, **options)
     among = half.sample(IDS, *queries)
-    alone = torch.cat([half.sample(IDS[row : row + 1], *(part[row : row + 1] for part in queries)) for row in (0, 15, 31)])
+    alone = torch.cat(
+        [half.sample(IDS[row : row + 1], *(part[row : row + 1] for part in queries)) for row in (0, 15, 31)]
+    )
     assert F.cosine_similarity(alone, among[[0, 15, 31]], dim=-1).min() > 0.9999
     assert F.cosine_similarity(among, plain, dim=-1).min() > 0.999
 
@@ -182,7 +216,9 @@ def test_sampling_with_products_of_8_bits(prior, adapter, diffusion, queries):
     """Nearer to fp32 than a tenth in angle's cosine, other than bfloat16's samples, and refused for sizes that it cannot take."""
     plain = Sampler(prior, adapter, diffusion, 6).sample(IDS, *queries, cached=False)
     prior.bfloat16(), adapter.bfloat16()
-    half, small = (Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, 6, fast=True, fp8=fp8) for fp8 in (False, True))
+    half, small = (
+        Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, 6, fast=True, fp8=fp8) for fp8 in (False, True)
+    )
     found, other = small.sample(IDS, *queries), half.sample(IDS, *queries)
     assert F.cosine_similarity(found, plain, dim=-1).min() > 0.99
     assert not torch.equal(found, other) and torch.equal(found, small.sample(IDS, *queries))

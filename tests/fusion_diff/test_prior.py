@@ -11,7 +11,9 @@ from pipeline.fusion_diff.layers import sincos_positions, timestep_frequencies
 
 def count(*parts):
     """Parameters of modules or of parameters themselves."""
-    return sum(p.numel() for part in parts for p in ([part] if isinstance(part, torch.nn.Parameter) else part.parameters()))
+    return sum(
+        p.numel() for part in parts for p in ([part] if isinstance(part, torch.nn.Parameter) else part.parameters())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,11 @@ def test_rows_without_a_text_come_first_and_take_the_null_condition(prior, input
 def test_text_step_and_noise_all_matter(prior, inputs):
     noisy, step, states, mask, _ = inputs
     base = prior(noisy, step, states, mask)
-    for other in (prior(noisy + 1, step, states, mask), prior(noisy, step + 1, states, mask), prior(noisy, step, states + 1, mask)):
+    for other in (
+        prior(noisy + 1, step, states, mask),
+        prior(noisy, step + 1, states, mask),
+        prior(noisy, step, states + 1, mask),
+    ):
         assert ((base - other).abs().amax(dim=1) > 1e-4).all()
 
 

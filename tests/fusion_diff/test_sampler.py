@@ -16,9 +16,13 @@ def queries(inputs):
 @pytest.mark.parametrize("with_adapter", [True, False])
 @pytest.mark.parametrize("guidance_scale", [2.5, 0.0])
 @pytest.mark.parametrize("hypotheses", [1, 3])
-def test_the_fast_path_equals_the_plain_one(prior, adapter, diffusion, queries, with_adapter, guidance_scale, hypotheses):
+def test_the_fast_path_equals_the_plain_one(
+    prior, adapter, diffusion, queries, with_adapter, guidance_scale, hypotheses
+):
     sampler = Sampler(prior, adapter if with_adapter else None, diffusion, 6, guidance_scale, control_scale=0.7)
-    fast, plain = (sampler.sample(IDS, *queries, hypotheses=hypotheses, seed=1, cached=cached) for cached in (True, False))
+    fast, plain = (
+        sampler.sample(IDS, *queries, hypotheses=hypotheses, seed=1, cached=cached) for cached in (True, False)
+    )
     assert fast.shape == (5, hypotheses, 24) and fast.dtype == torch.float32
     assert (fast - plain).norm() / plain.norm() < 1e-5
     torch.testing.assert_close(fast.norm(dim=-1), torch.ones(5, hypotheses))
@@ -29,8 +33,10 @@ def test_inputs_steer_the_sample(prior, adapter, diffusion, queries):
     sampler = Sampler(prior, adapter, diffusion, 4)
     base = sampler.sample(IDS, states, mask, control)
     others = [
-        sampler.sample(IDS, states + 1, mask, control), sampler.sample(IDS, states, mask, control + 1),
-        sampler.sample(IDS, states, mask, control, seed=1), Sampler(prior, None, diffusion, 4).sample(IDS, states, mask),
+        sampler.sample(IDS, states + 1, mask, control),
+        sampler.sample(IDS, states, mask, control + 1),
+        sampler.sample(IDS, states, mask, control, seed=1),
+        Sampler(prior, None, diffusion, 4).sample(IDS, states, mask),
         Sampler(prior, adapter, diffusion, 4, control_scale=0.5).sample(IDS, states, mask, control),
         Sampler(prior, adapter, diffusion, 4, guidance_scale=1.0).sample(IDS, states, mask, control),
     ]
@@ -54,7 +60,9 @@ def test_results_do_not_depend_on_batch_size_order_or_padding(prior, adapter, di
     order = torch.tensor([3, 0, 4, 1, 2])
     shuffled = sampler.sample([IDS[i] for i in order], states[order], mask[order], control[order], hypotheses=2, seed=5)
     torch.testing.assert_close(shuffled, together[order], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(sampler.sample(IDS, states, mask, control, hypotheses=1, seed=5), together[:, :1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        sampler.sample(IDS, states, mask, control, hypotheses=1, seed=5), together[:, :1], rtol=1e-4, atol=1e-5
+    )
     assert torch.equal(together, sampler.sample(IDS, states, mask, control, hypotheses=2, seed=5))
 
 
@@ -69,7 +77,9 @@ def test_noise_belongs_to_seed_query_and_hypothesis():
 
 
 def test_noise_stays_the_same_between_versions():
-    assert query_noise(["query"], 1, 4, seed=7)[0, 0].tolist() == pytest.approx([1.5109, 2.1103, -1.4714, 0.5159], abs=1e-4)
+    assert query_noise(["query"], 1, 4, seed=7)[0, 0].tolist() == pytest.approx(
+        [1.5109, 2.1103, -1.4714, 0.5159], abs=1e-4
+    )
 
 
 def test_equation_4_by_hand():

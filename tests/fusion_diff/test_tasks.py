@@ -77,7 +77,8 @@ def twins(kind, prior, adapter, diffusion, vectors, texts, **options):
     for given in ({}, options):
         own, copied = copy.deepcopy(prior).train(), copy.deepcopy(adapter)
         made.append(
-            PriorTask(own, diffusion, vectors, texts, 0.4, **given) if kind == "prior"
+            PriorTask(own, diffusion, vectors, texts, 0.4, **given)
+            if kind == "prior"
             else ControlTask(own, copied, diffusion, vectors, vectors.flip(0), texts, 0.4, **given)
         )
     return made
@@ -96,7 +97,9 @@ def test_one_recording_serves_every_number_of_dropped_texts(kind, prior, adapter
 
 @pytest.mark.parametrize("kind", ["prior", "control"])
 @pytest.mark.parametrize("whole_texts", [True, False])
-def test_constant_shapes_change_nothing_but_shapes(kind, whole_texts, prior, adapter, diffusion, vectors, texts, sizes, monkeypatch):
+def test_constant_shapes_change_nothing_but_shapes(
+    kind, whole_texts, prior, adapter, diffusion, vectors, texts, sizes, monkeypatch
+):
     if whole_texts:  # then a GPU gets no mask
         monkeypatch.setattr(tasks, "TEXT_MULTIPLE", 5)
         texts = TextConditions.from_list([torch.randn(5, sizes.text_dim) for _ in range(N)])
@@ -106,7 +109,9 @@ def test_constant_shapes_change_nothing_but_shapes(kind, whole_texts, prior, ada
         indices = torch.arange(N)[seed % 3 :]
         losses = [task.loss(task.model, indices, generator(seed), "cpu")[0] for task in (plain, constant)]
         torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(gradients(constant, indices, seed), gradients(plain, indices, seed), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            gradients(constant, indices, seed), gradients(plain, indices, seed), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_no_text_or_all_texts_dropped_with_constant_shapes(prior, adapter, diffusion, vectors, texts):
@@ -155,7 +160,9 @@ def test_texts_encoded_when_asked_for_are_those_of_the_shards(prior, diffusion, 
         for text in (stored, encoded)
     ]
     assert torch.equal(*losses)
-    assert len(encoder.asked) == 1 and set(encoder.asked[0]) <= {words[row] for row in (5, 1, 7, 0)}  # none of the dropped
+    assert len(encoder.asked) == 1 and set(encoder.asked[0]) <= {
+        words[row] for row in (5, 1, 7, 0)
+    }  # none of the dropped
     states, mask = encoded.batch(torch.empty(0, dtype=torch.int64))
     assert states.shape == (0, 0, sizes.text_dim) and mask.shape == (0, 0)
 
@@ -181,7 +188,9 @@ def test_texts_are_dropped_at_the_given_rate():
 
 @pytest.mark.parametrize("p_cfg", [0.0, 1.0])
 def test_all_or_none_dropped(prior, diffusion, vectors, texts, p_cfg):
-    loss, _ = PriorTask(prior.train(), diffusion, vectors, texts, p_cfg).loss(prior, torch.arange(4), generator(), "cpu")
+    loss, _ = PriorTask(prior.train(), diffusion, vectors, texts, p_cfg).loss(
+        prior, torch.arange(4), generator(), "cpu"
+    )
     loss.backward()
     assert torch.isfinite(loss) and prior.null_text.grad is not None
 

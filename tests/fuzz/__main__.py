@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from pipeline.app.errors import is_clear
+from pipeline.errors import is_clear
 from tests.fuzz.readers import Reader, readers
 
 
@@ -29,8 +29,13 @@ def fuzz(reader: Reader, cases: int, number: int | None = None, counted: Counter
     counted = Counter() if counted is None else counted
 
     @settings(
-        max_examples=cases, database=None, deadline=None, derandomize=number is None, phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck), print_blob=False,
+        max_examples=cases,
+        database=None,
+        deadline=None,
+        derandomize=number is None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
     )
     @given(case=reader.cases)
     def survives(case) -> None:

@@ -9,11 +9,32 @@ from typing import Any
 from hypothesis import strategies as st
 
 _SCALARS = (
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=6)
-    | st.sampled_from(["", ".", "..", "../../etc/passwd", "/etc/passwd", "a\0b", "\ud800", "${seed}", "???", "nan", -1, 0, 10**400])
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from(
+        ["", ".", "..", "../../etc/passwd", "/etc/passwd", "a\0b", "\ud800", "${seed}", "???", "nan", -1, 0, 10**400]
+    )
 )
-YAML = ("[", "{", "&a", "*a", "!!python/object/apply:os.getpid []", "${runtime}", "${seed", "???", "0x", "- a", "1e999", "2020-01-01")
-ANY_JSON = st.recursive(_SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3))
+YAML = (
+    "[",
+    "{",
+    "&a",
+    "*a",
+    "!!python/object/apply:os.getpid []",
+    "${runtime}",
+    "${seed",
+    "???",
+    "0x",
+    "- a",
+    "1e999",
+    "2020-01-01",
+)
+ANY_JSON = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+)
 
 
 @st.composite
@@ -22,7 +43,9 @@ def damaged_bytes(draw: st.DrawFn, whole: list[bytes]) -> bytes:
     if draw(st.integers(0, 15)) == 0:
         return draw(st.binary(max_size=64))
     content = bytearray(draw(st.sampled_from(whole)))
-    for kind in draw(st.lists(st.sampled_from(("flip", "set", "cut", "double", "end", "insert")), min_size=1, max_size=4)):
+    for kind in draw(
+        st.lists(st.sampled_from(("flip", "set", "cut", "double", "end", "insert")), min_size=1, max_size=4)
+    ):
         if not content:
             break
         # Headers are where most is decided.
@@ -31,7 +54,9 @@ def damaged_bytes(draw: st.DrawFn, whole: list[bytes]) -> bytes:
         if kind == "flip":
             content[at] ^= 1 << draw(st.integers(0, 7))
         elif kind == "set":
-            content[at : at + 4] = draw(st.sampled_from([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\1"]))
+            content[at : at + 4] = draw(
+                st.sampled_from([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\1"])
+            )
         elif kind == "cut":
             del content[at : at + length]
         elif kind == "double":

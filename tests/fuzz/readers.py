@@ -17,21 +17,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from pipeline.app.pictures import read_picture
-from pipeline.app.predictions import read_predictions
+from pipeline.app.scoring.predictions import read_predictions
+from pipeline.app.search.user_images import read_user_image
 from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sha256_file, write_table
 from pipeline.artifacts.images import EncodedImages, image_columns
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import IndexParams, load_params
-from pipeline.encoders.job import EncoderRow, UnreadableRow, decode
-from pipeline.encoders.pictures import Pictures
+from pipeline.encoders.embedding.job import EncoderRow, UnreadableRow, decode
+from pipeline.encoders.image_source import ImageTable
 from pipeline.retrieval import Index, build_index, read_queries
-from pipeline.retrieval.gallery import vectors
+from pipeline.retrieval.gallery_vectors import vectors
 from pipeline.sources.benchmarks import read_annotations
 from pipeline.sources.benchmarks.tables import images_table, queries_table
+from pipeline.sources.emoji.artwork import NOTO_TEAM, read_team, to_png
 from pipeline.sources.emoji.cldr import read_emoji
 from pipeline.sources.emoji.fetch import LABELS
-from pipeline.sources.emoji.images import NOTO_TEAM, read_team, to_png
 from pipeline.sources.web.archives import journeydb, webdataset
 from pipeline.sources.web.folder import csv_folder
 from pipeline.sources.web.hqedit import hqedit
@@ -51,13 +51,24 @@ class Reader:
 
 
 def pictures() -> list[bytes]:
-    """A picture in every format that is taken, and in some that are not."""
+    """An image in every format that is taken, and in some that are not."""
     colours = np.random.default_rng(0).integers(0, 256, (16, 20, 4), dtype=np.uint8)
     whole = []
     for kind, mode, options in (
-        ("PNG", "RGBA", {}), ("PNG", "P", {}), ("PNG", "I;16", {}), ("JPEG", "RGB", {}), ("JPEG", "RGB", {"progressive": True}),
-        ("GIF", "P", {}), ("BMP", "RGB", {}), ("PPM", "RGB", {}), ("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}),
-        ("WEBP", "RGBA", {}), ("AVIF", "RGB", {}), ("ICO", "RGBA", {}), ("TGA", "RGB", {}),
+        ("PNG", "RGBA", {}),
+        ("PNG", "P", {}),
+        ("PNG", "I;16", {}),
+        ("JPEG", "RGB", {}),
+        ("JPEG", "RGB", {"progressive": True}),
+        ("GIF", "P", {}),
+        ("BMP", "RGB", {}),
+        ("PPM", "RGB", {}),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("WEBP", "RGBA", {}),
+        ("AVIF", "RGB", {}),
+        ("ICO", "RGBA", {}),
+        ("TGA", "RGB", {}),
     ):
         buffer = io.BytesIO()
         image = Image.fromarray(colours).convert("L" if mode == "I;16" else mode)
@@ -74,13 +85,23 @@ def readers(folder: Path) -> dict[str, Reader]:
     whole = pictures()
     lists = {"1": [2, 3], "2": [3, 4], "version": "rc2", "metric": "recall"}
     made = {
-        "picture from people": Reader(damaged_bytes(whole), read_picture),
-        "picture of a job": Reader(damaged_bytes(whole), _job_picture),
-        "picture of a package": Reader(damaged_bytes([*whole[:3], SVG]), lambda content: to_png(content, 16, "one")),
-        "parameters": Reader(damaged_text((ROOT / "params.yaml").read_text()), _file(folder / "params.yaml", load_params)),
+        "image from people": Reader(damaged_bytes(whole), read_user_image),
+        "image of a job": Reader(damaged_bytes(whole), _job_image),
+        "image of a package": Reader(damaged_bytes([*whole[:3], SVG]), lambda content: to_png(content, 16, "one")),
+        "parameters": Reader(
+            damaged_text((ROOT / "params.yaml").read_text()), _file(folder / "params.yaml", load_params)
+        ),
         "predictions": Reader(damaged_json(lists), _predictions(folder / "lists.json")),
     }
-    makers = (_benchmark_readers, _package_readers, _web_readers, _shard_readers, _image_tables, _index_reader, _weights_readers)
+    makers = (
+        _benchmark_readers,
+        _package_readers,
+        _web_readers,
+        _shard_readers,
+        _image_tables,
+        _index_reader,
+        _weights_readers,
+    )
     for make in makers:
         made |= make(folder)
     return made
@@ -95,7 +116,7 @@ def _file(path: Path, read: Callable[[Path], Any]) -> Callable[[bytes], None]:
     return reading
 
 
-def _job_picture(content: bytes) -> None:
+def _job_image(content: bytes) -> None:
     try:
         decode(EncoderRow("one", "", content))
     except UnreadableRow:  # the job keeps the row aside, with the reason
@@ -118,7 +139,7 @@ def _predictions(path: Path) -> Callable[[bytes], None]:
 
 
 def _benchmark_readers(folder: Path) -> dict[str, Reader]:
-    """Annotations and image lists, and a picture that they name; each file damaged in turn."""
+    """Annotations and image lists, and an image that they name; each file damaged in turn."""
     made = {}
     for benchmark, root in miniature.write_all(folder / "benchmarks", queries=2).items():
         split = {"fashioniq": "val", "cirr": "val", "circo": "val", "genecis": "val"}[benchmark]
@@ -140,7 +161,9 @@ def _benchmark(benchmark: str, root: Path, split: str) -> Callable[[tuple[Path, 
                 queries_table(found, "both" if benchmark == "fashioniq" else "")
                 table = images_table(root, found)
                 for name in table["path"].to_pylist():
-                    assert Path(name).resolve().is_relative_to(root.resolve()), f"{name} lies outside of the benchmark's folder"
+                    assert Path(name).resolve().is_relative_to(root.resolve()), (
+                        f"{name} lies outside of the benchmark's folder"
+                    )
                 for encoded in EncodedImages(table.slice(0, 3)):
                     assert encoded
         finally:
@@ -161,8 +184,20 @@ def _tarball(members: dict[str, bytes]) -> bytes:
 
 def _package_readers(folder: Path) -> dict[str, Reader]:
     labels = [
-        {"label": "woman firefighter: light skin tone", "hexcode": "1F469-200D-1F692", "group": 1, "subgroup": 25, "tags": ["fire"]},
-        {"label": "red heart", "hexcode": "2764", "group": 0, "subgroup": 11, "skins": [{"label": "a", "hexcode": "1", "tone": [1, 2]}]},
+        {
+            "label": "woman firefighter: light skin tone",
+            "hexcode": "1F469-200D-1F692",
+            "group": 1,
+            "subgroup": 25,
+            "tags": ["fire"],
+        },
+        {
+            "label": "red heart",
+            "hexcode": "2764",
+            "group": 0,
+            "subgroup": 11,
+            "skins": [{"label": "a", "hexcode": "1", "tone": [1, 2]}],
+        },
     ]
     names = {"groups": {"0": "smileys-emotion", "1": "people-body"}, "subgroups": {"25": "person-role", "11": "heart"}}
     place = folder / "packages"
@@ -172,11 +207,15 @@ def _package_readers(folder: Path) -> dict[str, Reader]:
         damaged_json(labels).map(lambda content: _tarball({**whole, "en/data.json": content})),
         damaged_json(names).map(lambda content: _tarball({**whole, "meta/groups.json": content})),
     )
-    packed = damaged_bytes([_tarball({f"img/google/64/{number}.png": png for number, png in enumerate(pictures()[:3])})])
+    packed = damaged_bytes(
+        [_tarball({f"img/google/64/{number}.png": png for number, png in enumerate(pictures()[:3])})]
+    )
     both |= damaged_bytes([_tarball(whole)])
     return {
         "labels of a package": Reader(both, _file(place / LABELS.tarball, lambda path: read_emoji(place))),
-        "pictures' package": Reader(packed, _file(place / NOTO_TEAM.package.tarball, lambda path: read_team(NOTO_TEAM, place))),
+        "images' package": Reader(
+            packed, _file(place / NOTO_TEAM.package.tarball, lambda path: read_team(NOTO_TEAM, place))
+        ),
     }
 
 
@@ -190,7 +229,13 @@ def _web_readers(folder: Path) -> dict[str, Reader]:
     annotation = {"img_path": "./0.jpg", "Task2": {"Caption": "a cat"}, "prompt": "cat"}
     edit = {"bytes": whole[0], "path": None}
     row = {"input": "a", "edit": "b", "inverse_edit": "c", "output": "d", "input_image": edit, "output_image": edit}
-    tables = [row, {**row, "edit": 3}, {**row, "input_image": whole[0]}, {**row, "input_image": None}, {**row, "output": ["d"]}]
+    tables = [
+        row,
+        {**row, "edit": 3},
+        {**row, "input_image": whole[0]},
+        {**row, "input_image": None},
+        {**row, "output": ["d"]},
+    ]
     place, names = folder / "web", ("archives", "journeydb", "csv", "hqedit")
     for name in names:
         (place / name).mkdir(parents=True)
@@ -208,10 +253,13 @@ def _web_readers(folder: Path) -> dict[str, Reader]:
     return {
         "webdataset": Reader(damaged_bytes(archives), reading(webdataset, "archives", "0.tar")),
         "annotations of JourneyDB": Reader(damaged_json(annotation), reading(journeydb, "journeydb", "0.jsonl")),
-        "pictures of a CSV": Reader(
-            damaged_text("image,caption\n0.png,a cat\n../1.png,\n0.png,again\n"), reading(csv_folder, "csv", "0.csv"),
+        "images of a CSV": Reader(
+            damaged_text("image,caption\n0.png,a cat\n../1.png,\n0.png,again\n"),
+            reading(csv_folder, "csv", "0.csv"),
         ),
-        "HQ-Edit": Reader(damaged_bytes([_parquet([one]) for one in tables]), _file(place / "hqedit/0.parquet", read_edits)),
+        "HQ-Edit": Reader(
+            damaged_bytes([_parquet([one]) for one in tables]), _file(place / "hqedit/0.parquet", read_edits)
+        ),
     }
 
 
@@ -243,7 +291,12 @@ def _other_shards() -> list[bytes]:
     import pyarrow.parquet as pq
 
     made = []
-    for schema in (schemas.IMAGES, schemas.QUERIES, schemas.embeddings(3), pa.schema([("id", pa.int64()), ("vector", pa.string())])):
+    for schema in (
+        schemas.IMAGES,
+        schemas.QUERIES,
+        schemas.embeddings(3),
+        pa.schema([("id", pa.int64()), ("vector", pa.string())]),
+    ):
         buffer = io.BytesIO()
         pq.write_table(schema.empty_table(), buffer)
         made.append(buffer.getvalue())
@@ -287,7 +340,7 @@ def _image_tables(folder: Path) -> dict[str, Reader]:
     def read_images(content: bytes) -> None:
         _resealed(place, name, content)
         image_columns(ShardSet.open(place))
-        found = Pictures(place)
+        found = ImageTable(place)
         for image_id in found.ids:
             found.image(image_id)
 
@@ -333,5 +386,3 @@ def _weights_readers(folder: Path) -> dict[str, Reader]:
         "weights": Reader(damaged_bytes([weights]), read_weights),
         "weights' configuration": Reader(damaged_json(json.loads(config)), read_config),
     }
-
-

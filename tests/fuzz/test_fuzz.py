@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.app.errors import is_clear
 from pipeline.artifacts import images
 from pipeline.artifacts.images import ImageError, decode_image
 from pipeline.config import ParameterError, load_params
+from pipeline.errors import is_clear
 from pipeline.sources.benchmarks import BenchmarkError, read_annotations
 from pipeline.sources.emoji import SourceError, fetch
 from tests import miniature
@@ -16,10 +16,28 @@ from tests.fuzz.__main__ import fuzz
 from tests.fuzz.readers import Reader, pictures, readers
 
 NAMES = [
-    "picture from people", "picture of a job", "picture of a package", "parameters", "predictions", "fashioniq folder", "cirr folder",
-    "circo folder", "genecis folder", "labels of a package", "pictures' package", "webdataset", "annotations of JourneyDB",
-    "pictures of a CSV", "HQ-Edit", "shard", "manifest", "images table", "queries table",
-    "index manifest", "weights", "weights' configuration",
+    "image from people",
+    "image of a job",
+    "image of a package",
+    "parameters",
+    "predictions",
+    "fashioniq folder",
+    "cirr folder",
+    "circo folder",
+    "genecis folder",
+    "labels of a package",
+    "images' package",
+    "webdataset",
+    "annotations of JourneyDB",
+    "images of a CSV",
+    "HQ-Edit",
+    "shard",
+    "manifest",
+    "images table",
+    "queries table",
+    "index manifest",
+    "weights",
+    "weights' configuration",
 ]
 
 
@@ -47,14 +65,25 @@ def test_the_harness_reports_what_is_no_named_error(every):
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 FOUND = [
-    ("manifest", DEEP), ("manifest", b'{"schema_version": 1, "schema": "", "identity": {}, "shards": []}'),
+    ("manifest", DEEP),
+    ("manifest", b'{"schema_version": 1, "schema": "", "identity": {}, "shards": []}'),
     ("manifest", b'{"schema_version": 1, "schema": null, "identity": {}, "shards": []}'),
-    ("index manifest", b"null"), ("index manifest", b"{}"),
-    ("annotations of JourneyDB", DEEP), ("pictures of a CSV", b"\x80"), ("HQ-Edit", b""),
-    ("images table", b""), ("shard", b"PAR1"), ("weights' configuration", b"[]"), ("predictions", DEEP),
-    ("parameters", b"seed: ${seed"), ("parameters", b"seed: ${runtime}\nruntime:\n  threads: 2"), ("parameters", b"\x80"),
+    ("index manifest", b"null"),
+    ("index manifest", b"{}"),
+    ("annotations of JourneyDB", DEEP),
+    ("images of a CSV", b"\x80"),
+    ("HQ-Edit", b""),
+    ("images table", b""),
+    ("shard", b"PAR1"),
+    ("weights' configuration", b"[]"),
+    ("predictions", DEEP),
+    ("parameters", b"seed: ${seed"),
+    ("parameters", b"seed: ${runtime}\nruntime:\n  threads: 2"),
+    ("parameters", b"\x80"),
     ("parameters", b"a: ["),
-    ("parameters", b"sweep: {solver_steps: [2, {}]}"), ("parameters", b"sweep: {guidance_scale: [0.5, {}]}"), ("parameters", b"seed: *a"),
+    ("parameters", b"sweep: {solver_steps: [2, {}]}"),
+    ("parameters", b"sweep: {guidance_scale: [0.5, {}]}"),
+    ("parameters", b"seed: *a"),
     ("parameters", b"seed: !!python/object/apply:os.getpid []"),
 ]
 
@@ -69,7 +98,7 @@ def test_found(every, name, case):
 @pytest.mark.parametrize("place", ["../../outside.png", "/etc/hostname", "./dev/../../outside.png", "a\0b", None, 3])
 def test_an_image_list_leads_nowhere_else(tmp_path, place):
     root = miniature.write_all(tmp_path)["cirr"]
-    miniature.picture(tmp_path / "outside.png", 0)
+    miniature.make_image(tmp_path / "outside.png", 0)
     path = root / "image_splits/split.rc2.val.json"
     miniature.dump(path, {"dev-0-0-img0": place})
     with pytest.raises(BenchmarkError, match="split.rc2.val.json"):
@@ -114,7 +143,7 @@ def test_a_package_that_unpacks_to_too_much(tmp_path, every, monkeypatch):
         fetch.read_members(path, "img/", ".png")
 
 
-def test_a_picture_is_judged_by_its_header_before_its_pixels(monkeypatch):
+def test_an_image_is_judged_by_its_header_before_its_pixels(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("decoded")
 
@@ -133,7 +162,7 @@ def test_a_jpeg_of_endless_scans_is_refused(monkeypatch):
 
 
 def test_formats_that_start_other_programs_are_not_taken(tmp_path):
-    path = tmp_path / "picture.eps"
+    path = tmp_path / "image.eps"
     Image.new("RGB", (4, 4)).save(path, "EPS")
     with pytest.raises(ImageError, match="no known format"):
         decode_image(Path(path).read_bytes())

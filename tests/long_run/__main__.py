@@ -22,7 +22,7 @@ from torch import nn
 
 from pipeline.artifacts import ShardSet
 from pipeline.config import OptimiserParams
-from pipeline.encoders.job import EncoderRow, run_embedding_job
+from pipeline.encoders.embedding.job import EncoderRow, run_embedding_job
 from pipeline.training import train
 
 ALLOWED = 24 * 2**20
@@ -48,7 +48,11 @@ class Watch:
         memory, files = ([sample[number] for sample in self.samples] for number in (0, 1))
         few = max(1, len(memory) // 5)
         grown = min(memory[-few:]) - min(memory[:few])
-        return {"megabytes": round(grown / 2**20, 1), "open files": min(files[-few:]) - min(files[:few]), "resident": memory[-1] >> 20}
+        return {
+            "megabytes": round(grown / 2**20, 1),
+            "open files": min(files[-few:]) - min(files[:few]),
+            "resident": memory[-1] >> 20,
+        }
 
     def leaks(self) -> bool:
         grown = self.growth()
@@ -118,7 +122,10 @@ def main(
 ) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="long-run-") as folder:
-        watches = {"training": long_training(steps, Path(folder, "model")), "embedding": long_embedding(rows, Path(folder, "vectors"))}
+        watches = {
+            "training": long_training(steps, Path(folder, "model")),
+            "embedding": long_embedding(rows, Path(folder, "vectors")),
+        }
     print(json.dumps({"steps": steps, "rows": rows, **{name: watch.growth() for name, watch in watches.items()}}))
     sys.exit(1 if any(watch.leaks() for watch in watches.values()) else 0)
 

@@ -28,11 +28,17 @@ def query_rows(kinds):
     for kind in kinds:
         for number in range(12):
             reference, *others = rng.sample(NAMES, 8)
-            rows.append({
-                "query_id": f"{kind}-{number}", "reference_id": reference, "modifications": [HOSTILE],
-                "target_ids": others[: 1 + number % 2],
-                "subset_ids": others[:6], "category": kind, "shared_concept": "",
-            })
+            rows.append(
+                {
+                    "query_id": f"{kind}-{number}",
+                    "reference_id": reference,
+                    "modifications": [HOSTILE],
+                    "target_ids": others[: 1 + number % 2],
+                    "subset_ids": others[:6],
+                    "category": kind,
+                    "shared_concept": "",
+                }
+            )
     return rows
 
 
@@ -46,15 +52,23 @@ def write_answers(folder: Path, rows, methods=STRENGTH):
             if rng.random() < STRENGTH[method]:
                 ranked.insert(rng.randrange(5), row["target_ids"][0])
             subset = rng.sample(row["subset_ids"], 6)
-            rankings.append(Ranking(row["query_id"], tuple(ranked), tuple(float(-n) for n in range(len(ranked))), tuple(subset)))
+            rankings.append(
+                Ranking(row["query_id"], tuple(ranked), tuple(float(-n) for n in range(len(ranked))), tuple(subset))
+            )
         write_rankings(folder / method, method, rankings, {"method": method})
 
 
 def write_similarities(folder: Path, rows):
     rng = random.Random(2)
     scores = [
-        {"query_id": row["query_id"], "method": method, "target": rng.gauss(0.5 + STRENGTH[method], 0.1), "other": rng.gauss(0.9, 0.1)}
-        for method in STRENGTH for row in rows
+        {
+            "query_id": row["query_id"],
+            "method": method,
+            "target": rng.gauss(0.5 + STRENGTH[method], 0.1),
+            "other": rng.gauss(0.9, 0.1),
+        }
+        for method in STRENGTH
+        for row in rows
     ]
     write_table(folder, pa.Table.from_pylist(scores, schema=schemas.SIMILARITIES), {})
 
@@ -74,9 +88,14 @@ def built(tmp_path_factory) -> ReportInputs:
 
 def make_inputs(folder: Path) -> ReportInputs:
     data = folder / "data"
-    images = [{"image_id": name, "bytes": square(number), "width": 24, "height": 24} for number, name in enumerate(NAMES)]
+    images = [
+        {"image_id": name, "bytes": square(number), "width": 24, "height": 24} for number, name in enumerate(NAMES)
+    ]
     write_table(data / "images", pa.Table.from_pylist(images, schema=schemas.IMAGES), {})
-    for name, kinds in (("queries", ["gender", "role", "tone"]), ("genecis_queries", ["focus_attribute", "change_object"])):
+    for name, kinds in (
+        ("queries", ["gender", "role", "tone"]),
+        ("genecis_queries", ["focus_attribute", "change_object"]),
+    ):
         rows = query_rows(kinds)
         write_table(data / name, pa.Table.from_pylist(rows, schema=schemas.QUERIES), {})
         write_answers(data / name.replace("queries", "rankings"), rows)
@@ -86,14 +105,30 @@ def make_inputs(folder: Path) -> ReportInputs:
     (data / "sweeps" / "guidance_scale.csv").write_text(
         "guidance_scale,kind,recall,low,high\n0,mean,40.0,30.0,50.0\n0,role,41.0,30.0,50.0\n1,mean,60.5,50.0,70.0\n1,role,62.0,50.0,70.0\n"
     )
-    write_json(data / "sweeps" / "guidance_scale.json", {"benchmark": "emoji_cir_val", "prior": "a" * 64, "control": "b" * 64})
-    (data / "log.csv").write_text("step,loss,lr\n" + "".join(f"{step},{2 / (step + 1)},0.0001\n" for step in range(0, 50, 10)))
+    write_json(
+        data / "sweeps" / "guidance_scale.json", {"benchmark": "emoji_cir_val", "prior": "a" * 64, "control": "b" * 64}
+    )
+    (data / "log.csv").write_text(
+        "step,loss,lr\n" + "".join(f"{step},{2 / (step + 1)},0.0001\n" for step in range(0, 50, 10))
+    )
     main = Benchmark(
-        "emoji_cir", data / "queries", data / "rankings", data / "images", data / "genecis_queries", data / "genecis_rankings",
+        "emoji_cir",
+        data / "queries",
+        data / "rankings",
+        data / "images",
+        data / "genecis_queries",
+        data / "genecis_rankings",
         data / "similarities",
     )
     return ReportInputs(
-        [main, Benchmark("emoji_cir_val", data / "queries", data / "rankings")], folder / "reports", "smoke",
-        changed={"prior.lr": (1e-4, 2e-5)}, losses={"prior": data / "log.csv"}, descriptions={"gender-0": "a <b>man</b>"},
-        sweeps=data / "sweeps", weights={"prior": "a" * 64, "control": "b" * 64}, used={"guidance_scale": 0.0}, bootstrap=50,
+        [main, Benchmark("emoji_cir_val", data / "queries", data / "rankings")],
+        folder / "reports",
+        "smoke",
+        changed={"prior.lr": (1e-4, 2e-5)},
+        losses={"prior": data / "log.csv"},
+        descriptions={"gender-0": "a <b>man</b>"},
+        sweeps=data / "sweeps",
+        weights={"prior": "a" * 64, "control": "b" * 64},
+        used={"guidance_scale": 0.0},
+        bootstrap=50,
     )

@@ -28,7 +28,12 @@ def written(built):
 
 def test_every_file_is_there(written):
     assert sorted(files(written)) == [
-        "figures/queries.png", "figures/recall.png", "index.html", "metrics.json", "plots/loss_prior.csv", "plots/recall.csv",
+        "figures/queries.png",
+        "figures/recall.png",
+        "index.html",
+        "metrics.json",
+        "plots/loss_prior.csv",
+        "plots/recall.csv",
         "tables/results.md",
     ]
 
@@ -47,7 +52,9 @@ def test_metrics_have_the_shape_that_dvc_compares(written, built):
     assert sorted(metrics["orders"]) == ["fusion_diff_above_fused_only"]
     order = metrics["orders"]["fusion_diff_above_fused_only"]
     assert sorted(order) == ["difference", "high", "low"] and order["low"] <= order["difference"] <= order["high"]
-    assert order["difference"] == pytest.approx(row["mean"]["R@10"] - metrics["emoji_cir"]["fused_only"]["mean"]["R@10"], abs=0.011)
+    assert order["difference"] == pytest.approx(
+        row["mean"]["R@10"] - metrics["emoji_cir"]["fused_only"]["mean"]["R@10"], abs=0.011
+    )
 
 
 def test_metrics_are_percentages_counted_from_the_rankings(written, built):
@@ -55,7 +62,9 @@ def test_metrics_are_percentages_counted_from_the_rankings(written, built):
     queries = ShardSet.open(main.queries).table().to_pylist()
     rankings = read_rankings(main.rankings / "slerp").by_query
     role = [query for query in queries if query["category"] == "role"]
-    hit = sum(any(target in rankings[query["query_id"]].ranked_ids[:5] for target in query["target_ids"]) for query in role)
+    hit = sum(
+        any(target in rankings[query["query_id"]].ranked_ids[:5] for target in query["target_ids"]) for query in role
+    )
     assert read_json(written / "metrics.json")["emoji_cir"]["slerp"]["role"]["R@5"] == round(100 * hit / len(role), 2)
 
 
@@ -164,21 +173,31 @@ def test_plots_are_plain_tables(written):
     rows = list(csv.DictReader((written / "plots" / "recall.csv").open()))
     assert list(rows[0]) == ["method", "K", "recall"] and len(rows) == 4 * 10
     assert [float(row["recall"]) for row in rows[:10]] == sorted(float(row["recall"]) for row in rows[:10])
-    assert list(csv.DictReader((written / "plots" / "loss_prior.csv").open()))[1] == {"step": "10", "loss": "0.181818", "lr": "0.0001"}
+    assert list(csv.DictReader((written / "plots" / "loss_prior.csv").open()))[1] == {
+        "step": "10",
+        "loss": "0.181818",
+        "lr": "0.0001",
+    }
     for name in ("queries", "recall"):
         content = (written / "figures" / f"{name}.png").read_bytes()
         assert b"Software" not in content and Image.open(io.BytesIO(content)).width > 1000
 
 
-def test_missing_answers_logs_and_pictures_are_named(inputs, tmp_path):
+def test_missing_answers_logs_and_images_are_named(inputs, tmp_path):
     main = inputs.benchmarks[0]
     (tmp_path / "bad.csv").write_text("step,lr\n1,2\n")
     cases = [
         (dataclasses.replace(inputs, losses={"prior": tmp_path / "none.csv"}), "none.csv: no such training log"),
         (dataclasses.replace(inputs, losses={"prior": tmp_path / "bad.csv"}), "no column 'loss'"),
         (dataclasses.replace(inputs, benchmarks=[]), "needs a benchmark with pictures"),
-        (dataclasses.replace(inputs, benchmarks=[dataclasses.replace(main, queries=main.genecis_queries)]), "queries have no ranked list"),
-        (dataclasses.replace(inputs, benchmarks=[dataclasses.replace(main, rankings=tmp_path / "nowhere")]), "nowhere: no rankings"),
+        (
+            dataclasses.replace(inputs, benchmarks=[dataclasses.replace(main, queries=main.genecis_queries)]),
+            "queries have no ranked list",
+        ),
+        (
+            dataclasses.replace(inputs, benchmarks=[dataclasses.replace(main, rankings=tmp_path / "nowhere")]),
+            "nowhere: no rankings",
+        ),
     ]
     for broken, message in cases:
         with pytest.raises(ArtifactError, match=message):

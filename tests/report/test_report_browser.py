@@ -29,7 +29,9 @@ def page(browser, built):
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
     address = (built.out / "index.html").as_uri()
-    opened.on("request", lambda request: None if request.url.startswith((address, "data:")) else wrong.append(request.url))
+    opened.on(
+        "request", lambda request: None if request.url.startswith((address, "data:")) else wrong.append(request.url)
+    )
     opened.goto(address)
     yield opened
     opened.close()
@@ -90,7 +92,9 @@ def test_the_keyboard_reaches_everything(page):
     kind = page.get_by_role("button", name="Role", exact=True)
     kind.focus()
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.textContent") == "Role"  # the focus stays though the bars are drawn anew
+    assert (
+        page.evaluate("document.activeElement.textContent") == "Role"
+    )  # the focus stays though the bars are drawn anew
     assert kind.get_attribute("aria-pressed") == "true" and page.locator("#count").inner_text() == "12 of 36 queries"
     unnamed = page.evaluate("[...document.images].filter((image) => !image.alt).length")
     assert unnamed == 0

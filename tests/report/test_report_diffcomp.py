@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.ablation.tables import read_tables
 from pipeline.artifacts import ArtifactError, read_json, write_json
+from pipeline.experiments.ablation.tables import read_tables
 from pipeline.report import build_report
 from pipeline.report.ablations import Point, ablation_chart, ablation_table, read_ablations, read_trials, sentences
 from pipeline.report.figures import map_strip
@@ -16,31 +16,61 @@ from pipeline.report.look import ALIGNED, MASKED, QUERIES, Look, Seen
 from tests.report.conftest import make_inputs
 
 TABLES = Path(__file__).parents[2] / "ablations/tables.yaml"
-CSS = {"none": 50.0, "css": 52.0, "psm": 49.0, "dac": 50.5, "css+psm": 53.0, "css+dac": 55.0, "psm+dac": 51.0, "css+psm+dac": 54.0}
+CSS = {
+    "none": 50.0,
+    "css": 52.0,
+    "psm": 49.0,
+    "dac": 50.5,
+    "css+psm": 53.0,
+    "css+dac": 55.0,
+    "psm+dac": 51.0,
+    "css+psm+dac": 54.0,
+}
 """The full model is second here; the paper's order of PSM and DAC is turned round."""
 
 
 def cell(row, setting, seed, value, masked=0.2):
     return {
-        "row": row, "setting": setting, "seed": seed, "identity": f"{row} {setting} {seed}", "device": "cpu",
+        "row": row,
+        "setting": setting,
+        "seed": seed,
+        "identity": f"{row} {setting} {seed}",
+        "device": "cpu",
         "recall": {"emoji_cir_val": {"mean": value + 10}, "emoji_cir": {"mean": value, "tone": 1.0}},
         "training": {"cos_aligned": 0.3, "cos_masked": masked, "loss": 1.0},
     }
 
 
 def write(folder: Path, name: str, cells: list) -> None:
-    write_json(folder / f"{name}.json", {
-        "table": name, "profile": "offline", "made_of": {}, "diffcomp": {"steps": 200, "lr": 1e-4, "rho": 0.7}, "cells": cells,
-    })
+    write_json(
+        folder / f"{name}.json",
+        {
+            "table": name,
+            "profile": "offline",
+            "made_of": {},
+            "diffcomp": {"steps": 200, "lr": 1e-4, "rho": 0.7},
+            "cells": cells,
+        },
+    )
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     spread = (-0.1, 0.0, 0.1)
-    write(tmp_path, "modules", [
-        cell(row, "mixed", seed, value + spread[seed], 0.4 if row == "dac" else 0.2) for row, value in CSS.items() for seed in range(3)
-    ])
-    write(tmp_path, "rho", [cell(row, "", seed, value) for row, value in (("0.1", 50.0), ("0.5", 54.0), ("0.9", 48.0)) for seed in (0, 1)])
+    write(
+        tmp_path,
+        "modules",
+        [
+            cell(row, "mixed", seed, value + spread[seed], 0.4 if row == "dac" else 0.2)
+            for row, value in CSS.items()
+            for seed in range(3)
+        ],
+    )
+    write(
+        tmp_path,
+        "rho",
+        [cell(row, "", seed, value) for row, value in (("0.1", 50.0), ("0.5", 54.0), ("0.9", 48.0)) for seed in (0, 1)],
+    )
     return tmp_path
 
 
@@ -48,7 +78,10 @@ def test_a_table_has_means_spreads_and_the_papers_figures(folder):
     modules, rho = read_ablations(folder, TABLES)
     table = ablation_table(modules)
     assert table.columns == (
-        "mixed, Emoji-CIR", "mixed, Emoji-CIR, validation split", "paper: FashionIQ R@10", "paper: CIRR R@1",
+        "mixed, Emoji-CIR",
+        "mixed, Emoji-CIR, validation split",
+        "paper: FashionIQ R@10",
+        "paper: CIRR R@1",
     )
     by_row = {row.method: [cell.text for cell in row.cells] for row in table.rows}
     assert by_row["css"] == ["52.0 ± 0.1", "62.0 ± 0.1", "30.1", "29.5"]
@@ -75,7 +108,11 @@ def test_the_sentences_count_what_the_figures_say(folder):
 
 def test_a_clear_difference_needs_several_seeds():
     near, far, alone = Point((50.0, 51.0, 49.0)), Point((54.0, 55.0, 53.0)), Point((60.0,))
-    assert far.clearly_differs(near) and not near.clearly_differs(Point((51.0, 52.0, 50.0))) and not alone.clearly_differs(near)
+    assert (
+        far.clearly_differs(near)
+        and not near.clearly_differs(Point((51.0, 52.0, 50.0)))
+        and not alone.clearly_differs(near)
+    )
     assert near.spread == pytest.approx(1.0) and alone.spread == 0.0 and alone.text == "60.0"
     # 4 apart with standard deviations of 1 and three seeds: 4 > 2 sqrt(1/3 + 1/3) = 1.63, and 1 is not
 
@@ -96,7 +133,9 @@ def test_wrong_files_are_named(tmp_path):
 
 
 def test_the_page_shows_them(folder, tmp_path):
-    (folder / "trials.yaml").write_text("- {tried: swapped <patches>, validation: 61.2}\n- {tried: other phrases, reading: worse}\n")
+    (folder / "trials.yaml").write_text(
+        "- {tried: swapped <patches>, validation: 61.2}\n- {tried: other phrases, reading: worse}\n"
+    )
     picture = Image.new("RGB", (64, 64), "red")
     values = np.linspace(0, 1, 16).reshape(4, 4)
     cosines = {ALIGNED: np.full(9, 0.3), MASKED: np.full(9, 0.1), QUERIES: np.full(5, 0.15)}
@@ -106,7 +145,11 @@ def test_the_page_shows_them(folder, tmp_path):
     page = (inputs.out / "index.html").read_text()
     assert "Modules on and off (Table 8)" in page and "swapped &lt;patches&gt;" in page and "What DiffComp sees" in page
     assert "The masked pairs lie below the aligned ones; the queries lie nearer to the masked pairs." in page
-    assert read_json(inputs.out / "metrics.json")["diffcomp"]["similarity"] == {ALIGNED: 0.3, MASKED: 0.1, QUERIES: 0.15}
+    assert read_json(inputs.out / "metrics.json")["diffcomp"]["similarity"] == {
+        ALIGNED: 0.3,
+        MASKED: 0.1,
+        QUERIES: 0.15,
+    }
     assert "| CSS + PSM + DAC | <u>54.0 ± 0.1</u> |" in (inputs.out / "tables/ablations.md").read_text()
     for name in ("masks", "kept"):
         assert Image.open(inputs.out / f"figures/{name}.png").width > 100

@@ -11,8 +11,10 @@ from pipeline.report.indexes import index_metrics
 
 def test_recall_comes_from_the_manifests_in_percent(inputs, tmp_path):
     for benchmark, space, manifest in (
-        ("emoji_cir", "fused", {"kind": "hnsw", "recall@10": 0.9871}), ("emoji_cir", "clip", {"kind": "flat"}),
-        ("emoji_cir_val", "fused", {"kind": "flat", "recall@10": 1.0}), ("tiny", "fused", {"kind": "flat", "recall@10": None}),
+        ("emoji_cir", "fused", {"kind": "hnsw", "recall@10": 0.9871}),
+        ("emoji_cir", "clip", {"kind": "flat"}),
+        ("emoji_cir_val", "fused", {"kind": "flat", "recall@10": 1.0}),
+        ("tiny", "fused", {"kind": "flat", "recall@10": None}),
     ):
         (tmp_path / "index" / benchmark / space).mkdir(parents=True)
         write_json(tmp_path / "index" / benchmark / space / "manifest.json", manifest)

@@ -9,7 +9,9 @@ from hypothesis.extra.numpy import arrays
 from pipeline.retrieval import BASELINES
 from pipeline.retrieval.baselines import image_text, slerp
 
-vectors = arrays(np.float64, (3, 5), elements=st.floats(-1, 1)).filter(lambda a: (np.linalg.norm(a, axis=1) > 0.1).all())
+vectors = arrays(np.float64, (3, 5), elements=st.floats(-1, 1)).filter(
+    lambda a: (np.linalg.norm(a, axis=1) > 0.1).all()
+)
 weights = st.floats(0, 1)
 
 
@@ -32,7 +34,9 @@ def test_slerp_is_the_textbook_formula(image, text, weight):
         if abs(cosine) > 0.9999:
             continue
         angle = math.acos(cosine)
-        expected = (math.sin((1 - weight) * angle) * image[row] + math.sin(weight * angle) * text[row]) / math.sin(angle)
+        expected = (math.sin((1 - weight) * angle) * image[row] + math.sin(weight * angle) * text[row]) / math.sin(
+            angle
+        )
         assert composed[row] == pytest.approx(expected, abs=1e-6)
 
 
@@ -51,4 +55,6 @@ def test_ends_and_dtypes():
         assert compose(image, text, 1.0) == pytest.approx(text, abs=1e-6)
         assert compose(image, text, 0.3).dtype == np.float32
     assert np.array_equal(image_text(image, -image, 0.5), image)
-    assert np.array_equal(BASELINES["image_only"](image, text), image) and np.array_equal(BASELINES["text_only"](image, text), text)
+    assert np.array_equal(BASELINES["image_only"](image, text), image) and np.array_equal(
+        BASELINES["text_only"](image, text), text
+    )

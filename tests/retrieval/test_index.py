@@ -107,11 +107,14 @@ def test_the_same_gallery_gives_the_same_bytes(tmp_path, kind):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda v: v.__setitem__((3, 0), np.nan), "row 'image-3' is not finite"),
-    (lambda v: v.__setitem__(5, 2 * v[5]), "row 'image-5' is not of unit length"),
-    (lambda v: v.__setitem__(6, 0), "row 'image-6' is not of unit length"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda v: v.__setitem__((3, 0), np.nan), "row 'image-3' is not finite"),
+        (lambda v: v.__setitem__(5, 2 * v[5]), "row 'image-5' is not of unit length"),
+        (lambda v: v.__setitem__(6, 0), "row 'image-6' is not of unit length"),
+    ],
+)
 def test_bad_vectors_are_named_and_leave_nothing(tmp_path, damage, message):
     vectors = unit(np.random.default_rng(6), 10, 4)
     damage(vectors)
@@ -161,7 +164,9 @@ def test_rank_queries_removes_the_reference_everywhere(tmp_path):
     [ranking] = rank_queries(index, [query], vectors[2:3], 5)
     assert "image-2" not in ranking.ranked_ids and len(ranking.ranked_ids) == len(ranking.scores) == 5
     assert sorted(ranking.subset_ranked_ids) == ["image-1", "image-4"]
-    assert list(ranking.subset_ranked_ids) == [i for i in index.search(vectors[2:3], 9)[0][0] if i in ("image-1", "image-4")]
+    assert list(ranking.subset_ranked_ids) == [
+        i for i in index.search(vectors[2:3], 9)[0][0] if i in ("image-1", "image-4")
+    ]
     with pytest.raises(ValueError, match="2 vectors for 1 queries"):
         rank_queries(index, [query], vectors[:2], 5)
 
@@ -175,6 +180,8 @@ def test_target_similarities_are_those_of_the_best_target_and_the_best_other(tmp
     rankings = rank_queries(index, [asked], query, 3)  # the worst target is not even listed
     [row] = target_similarities(index, "slerp", [asked], query, rankings)
     assert (row["query_id"], row["method"]) == ("q", "slerp")
-    assert row["target"] == pytest.approx(scores[best], abs=1e-6) and row["other"] == pytest.approx(np.sort(scores)[-2], abs=1e-6)
+    assert row["target"] == pytest.approx(scores[best], abs=1e-6) and row["other"] == pytest.approx(
+        np.sort(scores)[-2], abs=1e-6
+    )
     [alone] = target_similarities(index, "slerp", [asked], query, rank_queries(index, [asked], query, 1))
     assert alone["other"] is None

@@ -11,7 +11,7 @@ import pytest
 from pipeline.artifacts import ArtifactError, ShardSet, read_json, schemas, write_table
 from pipeline.config import IndexParams, ParameterError, params_from_dict
 from pipeline.retrieval import Index, build_index, kinds
-from pipeline.retrieval.gallery import sample, vectors_at
+from pipeline.retrieval.gallery_vectors import sample, vectors_at
 from pipeline.retrieval.recall import recall_against_exact
 
 DIM, ROWS = 16, 3000
@@ -81,14 +81,14 @@ def test_the_measured_recall_is_the_one_counted_by_hand(gallery, tmp_path):
 
 
 def test_recall_of_twins_and_of_tiny_galleries(tmp_path):
-    """Which of two equal pictures is returned makes no miss; one picture alone leaves nothing to find."""
+    """Which of two equal images is returned makes no miss; one image alone leaves nothing to find."""
     twins = np.repeat(clustered(20), 30, axis=0)
     folder = write_gallery(tmp_path / "twins", twins)
     built = build_index(folder, tmp_path / "twins_index", IndexParams("flat"))
     index = Index.open(tmp_path / "twins_index")
 
     class OtherTwins:
-        """Answers with copies of the right pictures that rank later."""
+        """Answers with copies of the right images that rank later."""
 
         ids, positions = index.ids, staticmethod(index.positions)
 
@@ -101,7 +101,9 @@ def test_recall_of_twins_and_of_tiny_galleries(tmp_path):
 
     assert built["recall@10"] == recall_against_exact(OtherTwins(), ShardSet.open(folder), 50, 0) == 1.0
     for rows, expected in ((1, None), (2, 1.0)):
-        manifest = build_index(write_gallery(tmp_path / f"{rows}", clustered(rows)), tmp_path / f"{rows}_index", IndexParams())
+        manifest = build_index(
+            write_gallery(tmp_path / f"{rows}", clustered(rows)), tmp_path / f"{rows}_index", IndexParams()
+        )
         assert manifest["recall@10"] == expected
     assert "recall@10" not in build_index(folder, tmp_path / "unmeasured", IndexParams(recall_queries=0))
 
@@ -156,33 +158,43 @@ def test_building_holds_few_shards_at_a_time(tmp_path, monkeypatch):
     assert most <= 2  # the first is looked at for its dimension
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"kind": "hash"}, "index.kind: 'hash'"),
-    ({"storage": "int8"}, "index.storage: 'int8'"),
-    ({"device": "gpu"}, "index.device: 'gpu'"),
-    ({"hnsw_m": 1}, "index.hnsw_m: 1 is less than 2"),
-    ({"ef_search": 0}, "index.ef_search: 0"),
-    ({"ef_construction": 0}, "index.ef_construction: 0"),
-    ({"nlist": -1}, "index.nlist: -1"),
-    ({"nlist": 8, "nprobe": 9}, "index.nprobe: 9 is more than index.nlist 8"),
-    ({"pq_bits": 5}, "index.pq_bits: 5"),
-    ({"pq_parts": -2}, "index.pq_parts: -2"),
-    ({"refine_factor": 0}, "index.refine_factor: 0"),
-    ({"train_rows": 0}, "index.train_rows: 0"),
-    ({"recall_queries": -1}, "index.recall_queries: -1"),
-    ({"ef": 3}, "index.ef"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "hash"}, "index.kind: 'hash'"),
+        ({"storage": "int8"}, "index.storage: 'int8'"),
+        ({"device": "gpu"}, "index.device: 'gpu'"),
+        ({"hnsw_m": 1}, "index.hnsw_m: 1 is less than 2"),
+        ({"ef_search": 0}, "index.ef_search: 0"),
+        ({"ef_construction": 0}, "index.ef_construction: 0"),
+        ({"nlist": -1}, "index.nlist: -1"),
+        ({"nlist": 8, "nprobe": 9}, "index.nprobe: 9 is more than index.nlist 8"),
+        ({"pq_bits": 5}, "index.pq_bits: 5"),
+        ({"pq_parts": -2}, "index.pq_parts: -2"),
+        ({"refine_factor": 0}, "index.refine_factor: 0"),
+        ({"train_rows": 0}, "index.train_rows: 0"),
+        ({"recall_queries": -1}, "index.recall_queries: -1"),
+        ({"ef": 3}, "index.ef"),
+    ],
+)
 def test_a_wrong_size_is_named(values, message):
     with pytest.raises(ParameterError, match=message.replace(".", r"\.")):
         params_from_dict({"index": values})
 
 
-@pytest.mark.parametrize(("changes", "error", "message"), [
-    ({"pq_parts": 5}, ParameterError, "index.pq_parts: 5 does not divide the vectors' 16 dimensions"),
-    ({"train_rows": 600}, ParameterError, "index.train_rows: 600 vectors are too few, 624 are needed"),
-    ({"nlist": 2000, "train_rows": 1000}, ParameterError, "index.train_rows: 1000 vectors are too few, 2000 are needed"),
-    ({"pq_bits": 8}, ArtifactError, "gallery: an ivfpq index needs at least 9984 vectors, not 3000; use flat"),
-])
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"pq_parts": 5}, ParameterError, "index.pq_parts: 5 does not divide the vectors' 16 dimensions"),
+        ({"train_rows": 600}, ParameterError, "index.train_rows: 600 vectors are too few, 624 are needed"),
+        (
+            {"nlist": 2000, "train_rows": 1000},
+            ParameterError,
+            "index.train_rows: 1000 vectors are too few, 2000 are needed",
+        ),
+        ({"pq_bits": 8}, ArtifactError, "gallery: an ivfpq index needs at least 9984 vectors, not 3000; use flat"),
+    ],
+)
 def test_sizes_that_the_gallery_cannot_have_leave_nothing(gallery, tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
         build_index(gallery, tmp_path / "index", replace(IndexParams("ivfpq"), **changes))

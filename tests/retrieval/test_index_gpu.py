@@ -63,7 +63,9 @@ def test_flat_answers_the_same_from_a_gpu(monkeypatch):
     assert index.search(QUERIES, 10) == expected
     [(copied, rounded)] = card.copied
     assert isinstance(copied, faiss.IndexFlat) and not rounded and card.searches == [27]
-    assert [len(row) for row in index.search(QUERIES[:2], 2400)[0]] == [2400, 2400] and card.searches == [27], "too many for a GPU"
+    assert [len(row) for row in index.search(QUERIES[:2], 2400)[0]] == [2400, 2400] and card.searches == [27], (
+        "too many for a GPU"
+    )
 
 
 def test_ivfpq_searches_its_codes_on_a_gpu_and_scores_exactly(monkeypatch):
@@ -91,7 +93,9 @@ def test_sizes_that_a_gpu_refuses_stay(monkeypatch):
 
 
 @pytest.mark.skipif(not WITH_GPU, reason="this FAISS sees no GPU")
-@pytest.mark.parametrize(("kind", "options"), [("flat", {}), ("ivfpq", {"pq_bits": 8, "pq_parts": 8, "nlist": 16, "nprobe": 16})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("flat", {}), ("ivfpq", {"pq_bits": 8, "pq_parts": 8, "nlist": 16, "nprobe": 16})]
+)
 def test_a_real_gpu_answers_as_the_cpu_does(kind, options):
     there, here = index_of("auto", kind, **options), index_of("cpu", kind, **options)
     assert there._on_gpu is not None

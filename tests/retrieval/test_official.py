@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.app.predictions import Predictions
-from pipeline.app.scoring import score
+from pipeline.app.scoring.official import score
+from pipeline.app.scoring.predictions import Predictions
 from pipeline.retrieval import official
 from pipeline.sources.benchmarks import read_annotations
 
@@ -47,7 +47,10 @@ def test_circo_on_every_row(real, seed):
         mixed = ids[:20]
         rng.shuffle(mixed)
         lists[str(row["id"])] = (mixed + ids[20:])[:50]
-    found = score(read_annotations("circo", real / "circo", "val"), Predictions({name: list(map(str, ids)) for name, ids in lists.items()}))
+    found = score(
+        read_annotations("circo", real / "circo", "val"),
+        Predictions({name: list(map(str, ids)) for name, ids in lists.items()}),
+    )
 
     precision, recall, by_aspect = {k: [] for k in (5, 10, 25, 50)}, {k: [] for k in (5, 10, 25, 50)}, {}
     for row in rows:
@@ -96,7 +99,9 @@ def test_fashioniq_on_every_row(real):
             lists[f"{category}/{number}"] = ranked
             at.append(ranked.index(row["target"]) if row["target"] in ranked else 99)
         expected[category] = {f"R@{k}": 100 * sum(rank < k for rank in at) / len(at) for k in (10, 50)}
-    expected["mean"] = {key: sum(expected[category][key] for category in ("dress", "shirt", "toptee")) / 3 for key in ("R@10", "R@50")}
+    expected["mean"] = {
+        key: sum(expected[category][key] for category in ("dress", "shirt", "toptee")) / 3 for key in ("R@10", "R@50")
+    }
     found = score(read_annotations("fashioniq", real / "fashioniq", "val"), Predictions(lists))
     assert found == {name: {key: approx(value) for key, value in entry.items()} for name, entry in expected.items()}
 
@@ -111,7 +116,9 @@ def test_genecis_on_every_row(real):
             lists[f"{task}/{number}"] = [str(image_id) for image_id in ranked]
             ranks.append(ranked.index(target))
         expected[task] = {f"R@{k}": 100 * np.mean([rank < k for rank in ranks]) for k in (1, 2, 3)}
-    average = {key: (expected["focus_object"][key] + expected["change_object"][key]) / 2 for key in ("R@1", "R@2", "R@3")}
+    average = {
+        key: (expected["focus_object"][key] + expected["change_object"][key]) / 2 for key in ("R@1", "R@2", "R@3")
+    }
     found = score(read_annotations("genecis", real / "genecis", "val"), Predictions(lists))
     assert set(found) == {"focus_object", "change_object", "object", "mean"}
     for name, entry in {**expected, "object": average, "mean": average}.items():
@@ -138,7 +145,13 @@ def test_by_hand():
     assert official.fashioniq([["a", "b"]], [["b"]], ["dress"]) == {"dress": everything, "mean": everything}
     # The reference "r" stands in front of the target in the gallery and, as a stranger, in the subset.
     assert official.cirr([["r", "t"]], [["r", "x", "t"]], [["t"]], ["r"], [["t", "x", "y"]]) == {
-        "R@1": 100.0, "R@5": 100.0, "R@10": 100.0, "R@50": 100.0, "R_subset@1": 0.0, "R_subset@2": 100.0, "R_subset@3": 100.0,
+        "R@1": 100.0,
+        "R@5": 100.0,
+        "R@10": 100.0,
+        "R@50": 100.0,
+        "R_subset@1": 0.0,
+        "R_subset@2": 100.0,
+        "R_subset@3": 100.0,
     }
     # Two of seven truths at ranks 1 and 4: (1 + 1/2) / 5 at K = 5, over 7 from K = 10 on; the first target is the one at rank 4.
     truths = ["b", "a", *"uvwyz"]

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from pipeline.retrieval import protocols
 
 GALLERY = [f"i{n}" for n in range(12)]
-ranked_lists = st.permutations(GALLERY).flatmap(lambda order: st.integers(1, len(order)).map(lambda length: order[:length]))
+ranked_lists = st.permutations(GALLERY).flatmap(
+    lambda order: st.integers(1, len(order)).map(lambda length: order[:length])
+)
 target_lists = st.lists(st.sampled_from(GALLERY), min_size=1, max_size=5, unique=True)
 query = st.tuples(ranked_lists, target_lists, st.sampled_from(["gender", "role", "tone"]), st.sampled_from(GALLERY))
 queries = st.lists(query, min_size=1, max_size=12)
@@ -63,8 +65,12 @@ def test_cirr_removes_the_reference(rows):
     ranked, targets, references = [r[0] for r in rows], [r[1] for r in rows], [r[3] for r in rows]
     subsets = [names[::2] for names in ranked]
     result = protocols.cirr(ranked, targets, references, subsets)
-    without = [[name for name in names if name != reference] for names, reference in zip(ranked, references, strict=True)]
-    within = [[name for name in names if name != reference] for names, reference in zip(subsets, references, strict=True)]
+    without = [
+        [name for name in names if name != reference] for names, reference in zip(ranked, references, strict=True)
+    ]
+    within = [
+        [name for name in names if name != reference] for names, reference in zip(subsets, references, strict=True)
+    ]
     for k in (1, 5, 10, 50):
         assert result[f"R@{k}"] == pytest.approx(naive_recall(without, targets, k, False), abs=1e-9)
     for k in (1, 2, 3):

@@ -16,12 +16,15 @@ def test_rankings_come_back(tmp_path):
         rankings.aligned([*queries, Query("q2", "r", ("x",), ("a",))])
 
 
-@pytest.mark.parametrize(("rows", "message"), [
-    ([Ranking("q", ("a", "a"), (1.0, 0.5))], "'q' names an image twice"),
-    ([Ranking("q", ("a",), (1.0, 0.5))], "'q' has 1 ids and 2 scores"),
-    ([Ranking("q", ("a",), (1.0,))] * 2, "'q' occurs twice"),
-    ([], "no ranked lists"),
-])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([Ranking("q", ("a", "a"), (1.0, 0.5))], "'q' names an image twice"),
+        ([Ranking("q", ("a",), (1.0, 0.5))], "'q' has 1 ids and 2 scores"),
+        ([Ranking("q", ("a",), (1.0,))] * 2, "'q' occurs twice"),
+        ([], "no ranked lists"),
+    ],
+)
 def test_bad_rankings_are_named(tmp_path, rows, message):
     write_rankings(tmp_path / "m", "m", rows, {})
     with pytest.raises(ArtifactError, match=message):
@@ -30,13 +33,22 @@ def test_bad_rankings_are_named(tmp_path, rows, message):
 
 def query_row(query_id, targets):
     return {
-        "query_id": query_id, "reference_id": "r", "modifications": ["red", "round"], "target_ids": targets,
-        "subset_ids": [], "category": "colour", "shared_concept": "heart",
+        "query_id": query_id,
+        "reference_id": "r",
+        "modifications": ["red", "round"],
+        "target_ids": targets,
+        "subset_ids": [],
+        "category": "colour",
+        "shared_concept": "heart",
     }
 
 
 def test_queries_are_checked(tmp_path):
-    for name, rows in (("good", [query_row("q", ["a"])]), ("bare", [query_row("q", [])]), ("twice", [query_row("q", ["a"])] * 2)):
+    for name, rows in (
+        ("good", [query_row("q", ["a"])]),
+        ("bare", [query_row("q", [])]),
+        ("twice", [query_row("q", ["a"])] * 2),
+    ):
         write_table(tmp_path / name, pa.Table.from_pylist(rows, schema=schemas.QUERIES), {})
     [query] = read_queries(tmp_path / "good")
     assert query == Query("q", "r", ("red", "round"), ("a",), (), "colour", "heart") and query.text == "red, round"

@@ -23,7 +23,14 @@ def fixture_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def fixture_params() -> DataParams:
-    return DataParams(fixture=str(FIXTURE), triplets=60, triplets_all=200, queries_per_kind=20, val_queries_per_kind=5, val_distractors=10)
+    return DataParams(
+        fixture=str(FIXTURE),
+        triplets=60,
+        triplets_all=200,
+        queries_per_kind=20,
+        val_queries_per_kind=5,
+        val_distractors=10,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,15 @@ from pipeline.sources.emoji.fetch import SourceError
 
 NAMES = {
     "groups": {"1": "people-body", "5": "travel-places", "8": "symbols"},
-    "subgroups": {"23": "person", "25": "person-role", "27": "person-activity", "14": "heart", "58": "time",
-                  "59": "sky-weather", "85": "arrow"},
+    "subgroups": {
+        "23": "person",
+        "25": "person-role",
+        "27": "person-activity",
+        "14": "heart",
+        "58": "time",
+        "59": "sky-weather",
+        "85": "arrow",
+    },
 }
 
 
@@ -20,12 +27,22 @@ def row(label: str, hexcode: str, subgroup: int, group: int = 1, **more) -> dict
 
 ROWS = [
     row("firefighter", "1F9D1-200D-1F692", 25),
-    row("man firefighter", "1F468-200D-1F692", 25, skins=[
-        row("man firefighter: medium skin tone", "1F468-1F3FD-200D-1F692", 25, tone=3),
-    ]),
-    row("woman: red hair", "1F469-200D-1F9B0", 23, skins=[
-        row("woman: dark skin tone, red hair", "1F469-1F3FF-200D-1F9B0", 23, tone=5),
-    ]),
+    row(
+        "man firefighter",
+        "1F468-200D-1F692",
+        25,
+        skins=[
+            row("man firefighter: medium skin tone", "1F468-1F3FD-200D-1F692", 25, tone=3),
+        ],
+    ),
+    row(
+        "woman: red hair",
+        "1F469-200D-1F9B0",
+        23,
+        skins=[
+            row("woman: dark skin tone, red hair", "1F469-1F3FF-200D-1F9B0", 23, tone=5),
+        ],
+    ),
     row("woman: bald", "1F469-200D-1F9B2", 23),
     row("woman walking", "1F6B6-200D-2640", 27),
     row("woman walking: facing right", "1F6B6-200D-2640-FE0F-200D-27A1-FE0F", 27),
@@ -44,11 +61,26 @@ PARSED = {emoji.label: emoji for emoji in parse_rows(ROWS, NAMES)}
 @pytest.mark.parametrize(
     ("label", "expected"),
     [
-        ("firefighter", {"gender": "person", "role": "firefighter", "role_phrase": "a firefighter", "form": "person", "tones": None}),
+        (
+            "firefighter",
+            {
+                "gender": "person",
+                "role": "firefighter",
+                "role_phrase": "a firefighter",
+                "form": "person",
+                "tones": None,
+            },
+        ),
         ("man firefighter", {"gender": "man", "role": "firefighter", "tones": ()}),
         ("man firefighter: medium skin tone", {"gender": "man", "role": "firefighter", "tones": (3,)}),
-        ("woman: dark skin tone, red hair", {"gender": "woman", "hair": "red hair", "tones": (5,), "form": "adult", "role": None}),
-        ("woman walking", {"gender": "woman", "role": "walking", "role_phrase": "a person walking", "direction": "left"}),
+        (
+            "woman: dark skin tone, red hair",
+            {"gender": "woman", "hair": "red hair", "tones": (5,), "form": "adult", "role": None},
+        ),
+        (
+            "woman walking",
+            {"gender": "woman", "role": "walking", "role_phrase": "a person walking", "direction": "left"},
+        ),
         ("woman walking: facing right", {"gender": "woman", "role": "walking", "direction": "right"}),
         ("mermaid", {"gender": "woman", "role": "merperson"}),
         ("light blue heart", {"form": "heart", "colour": "light blue", "gender": None}),
@@ -93,7 +125,11 @@ def plain(label: str, **more) -> Emoji:
         ("flag: Norway", None, "flag of Norway"),
         ("keycap: 7", None, "keycap 7"),
         ("family: man, woman, boy", None, "family of man, woman and boy"),
-        ("kiss: woman, man, light skin tone, dark skin tone", (1, 5), "kiss between woman and man with light and dark skin tones"),
+        (
+            "kiss: woman, man, light skin tone, dark skin tone",
+            (1, 5),
+            "kiss between woman and man with light and dark skin tones",
+        ),
         ("person with white cane: dark skin tone", (5,), "person with white cane and dark skin tone"),
     ],
 )
@@ -108,7 +144,10 @@ def test_empty_caption_names_the_row():
 
 def test_articles():
     assert [with_article(words) for words in ("elf", "cook", "people running", "Santa Claus")] == [
-        "an elf", "a cook", "people running", "Santa Claus",
+        "an elf",
+        "a cook",
+        "people running",
+        "Santa Claus",
     ]
 
 

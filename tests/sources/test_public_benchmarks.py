@@ -31,12 +31,18 @@ def raw(path):
 
 @pytest.mark.parametrize("category", fashioniq.CATEGORIES)
 def test_every_row_of_fashioniq(annotations, category):
-    found = {one.name: one for one in read_annotations("fashioniq", annotations / "fashioniq", "val")}[f"fashioniq_{category}_val"]
+    found = {one.name: one for one in read_annotations("fashioniq", annotations / "fashioniq", "val")}[
+        f"fashioniq_{category}_val"
+    ]
     rows = raw(annotations / "fashioniq/captions" / f"cap.{category}.val.json")
     assert found.gallery == tuple(raw(annotations / "fashioniq/image_splits" / f"split.{category}.val.json"))
     assert len(found.queries) == len(rows) > 1900
     for number, (query, row) in enumerate(zip(found.queries, rows, strict=True)):
-        assert (query.query_id, query.reference, query.targets) == (f"{category}/{number}", row["candidate"], (row["target"],))
+        assert (query.query_id, query.reference, query.targets) == (
+            f"{category}/{number}",
+            row["candidate"],
+            (row["target"],),
+        )
         assert (list(query.captions), query.shared_concept) == (row["captions"], category)
     assert all(text for row in queries_table(found, "both")["modifications"].to_pylist() for text in row)
 
@@ -47,7 +53,11 @@ def test_every_row_of_cirr(annotations, split, rows):
     assert len(found.queries) == rows and found.has_targets == (split == "val")
     assert found.gallery == tuple(raw(annotations / "cirr/image_splits" / f"split.rc2.{split}.json"))
     for query, row in zip(found.queries, raw(annotations / "cirr/captions" / f"cap.rc2.{split}.json"), strict=True):
-        assert (query.query_id, query.reference, query.captions) == (str(row["pairid"]), row["reference"], (row["caption"],))
+        assert (query.query_id, query.reference, query.captions) == (
+            str(row["pairid"]),
+            row["reference"],
+            (row["caption"],),
+        )
         assert len(query.subset) == 5 and {*query.subset, query.reference} == set(row["img_set"]["members"])
         assert query.targets == ((row["target_hard"],) if split == "val" else ()) and query.shared_concept == ""
 
@@ -60,7 +70,9 @@ def test_every_row_of_circo(annotations, split, rows):
         assert (query.query_id, query.reference) == (str(row["id"]), str(row["reference_img_id"]))
         assert query.shared_concept == row["shared_concept"]
         if split == "val":
-            assert query.targets[0] == str(row["target_img_id"]) and set(query.targets) == {str(one) for one in row["gt_img_ids"]}
+            assert query.targets[0] == str(row["target_img_id"]) and set(query.targets) == {
+                str(one) for one in row["gt_img_ids"]
+            }
             assert list(query.aspects) == row["semantic_aspects"]
 
 
@@ -88,25 +100,42 @@ def small(tmp_path) -> DataParams:
 def test_all_splits_stand_side_by_side(small):
     tables = {name: (table, identity) for name, table, identity in public_tables(small)}
     assert sorted({name.split("/")[0] for name in tables}) == [
-        "circo_test", "circo_val", "cirr_test1", "cirr_val", "fashioniq_dress_val", "fashioniq_shirt_val", "fashioniq_toptee_val",
-        "genecis_change_attribute", "genecis_change_object", "genecis_focus_attribute", "genecis_focus_object",
+        "circo_test",
+        "circo_val",
+        "cirr_test1",
+        "cirr_val",
+        "fashioniq_dress_val",
+        "fashioniq_shirt_val",
+        "fashioniq_toptee_val",
+        "genecis_change_attribute",
+        "genecis_change_object",
+        "genecis_focus_attribute",
+        "genecis_focus_object",
     ]
     assert tables["circo_val/images"] == tables["circo_test/images"]  # one gallery, embedded once
-    assert tables["circo_val/aspects"][0]["aspects"].to_pylist()[1] == ["addition", "negation"] and "circo_test/aspects" not in tables
+    assert (
+        tables["circo_val/aspects"][0]["aspects"].to_pylist()[1] == ["addition", "negation"]
+        and "circo_test/aspects" not in tables
+    )
     private = {name for name, (_, identity) in tables.items() if identity.get("private_targets")}
     assert private == {"cirr_test1/queries", "circo_test/queries"}
     assert tables["fashioniq_dress_val/queries"][0]["modifications"].to_pylist()[:2] == [
-        ["is solid red and has a hat", "has a hat and is solid red"], ["is solid red", "is solid red"],
+        ["is solid red and has a hat", "has a hat and is solid red"],
+        ["is solid red", "is solid red"],
     ]
     images = tables["cirr_val/images"][0]
     assert images["width"].to_pylist() == [12] * miniature.IMAGES and not images["path"][0].as_py().startswith("/")
     assert Image.open(io.BytesIO(EncodedImages(images)[3])).size == (12, 10)
 
 
-@pytest.mark.parametrize(("order", "expected"), [
-    ("forward", ("is red and has a hat",)), ("reversed", ("has a hat and is red",)),
-    ("both", ("is red and has a hat", "has a hat and is red")),
-])
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("forward", ("is red and has a hat",)),
+        ("reversed", ("has a hat and is red",)),
+        ("both", ("is red and has a hat", "has a hat and is red")),
+    ],
+)
 def test_both_captions_are_joined(order, expected):
     assert fashioniq.wordings(("is red. ", " has a hat?"), order) == expected
 
@@ -133,12 +162,19 @@ def test_an_object_is_cut_out_as_genecis_does_it(small):
     assert (cut.size, cut.tobytes()) == (expected.size, expected.tobytes())
 
 
-@pytest.mark.parametrize(("benchmark", "pictures", "message"), [
-    ("fashioniq", "images", r"fashioniq_dress_val: 56 of 56 images are missing below \S+ \(B000000000, B000000001, B000000002, \.\.\.\)"),
-    ("cirr", "dev", "cirr_val: 56 of 56 images are missing"),
-    ("circo", "COCO2017_unlabeled", r"circo_val: \d+ of \d+ images are missing"),
-    ("genecis", "VG_100K_2", r"genecis_focus_attribute: \d+ of 20 images are missing"),
-])
+@pytest.mark.parametrize(
+    ("benchmark", "pictures", "message"),
+    [
+        (
+            "fashioniq",
+            "images",
+            r"fashioniq_dress_val: 56 of 56 images are missing below \S+ \(B000000000, B000000001, B000000002, \.\.\.\)",
+        ),
+        ("cirr", "dev", "cirr_val: 56 of 56 images are missing"),
+        ("circo", "COCO2017_unlabeled", r"circo_val: \d+ of \d+ images are missing"),
+        ("genecis", "VG_100K_2", r"genecis_focus_attribute: \d+ of 20 images are missing"),
+    ],
+)
 def test_missing_images_are_one_message(small, benchmark, pictures, message):
     shutil.rmtree(Path(getattr(small, benchmark).folder) / pictures)
     small.benchmarks = [benchmark]
@@ -147,12 +183,12 @@ def test_missing_images_are_one_message(small, benchmark, pictures, message):
     assert READERS[benchmark].IMAGES_FROM in str(caught.value) and "http" in str(caught.value)
 
 
-def test_pictures_that_cannot_be_read_or_are_gone(small):
+def test_images_that_cannot_be_read_or_are_gone(small):
     folder = Path(small.cirr.folder)
     [found] = read_annotations("cirr", folder, "val")
     table = images_table(folder, found)
     (folder / "dev/dev-3-0-img0.png").unlink()
-    with pytest.raises(ArtifactError, match="dev-3-0-img0.png: the picture is gone"):
+    with pytest.raises(ArtifactError, match="dev-3-0-img0.png: the image is gone"):
         EncodedImages(table)[3]
     (folder / "dev/dev-3-0-img0.png").write_bytes(b"no picture")
     with pytest.raises(BenchmarkError, match="1 of 56 images cannot be read, the first is .*dev-3-0-img0.png"):
@@ -161,15 +197,40 @@ def test_pictures_that_cannot_be_read_or_are_gone(small):
 
 CAPTIONS = "captions/cap.rc2.val.json"
 WRONG = [
-    ("cirr", CAPTIONS, lambda rows: rows[1].pop("caption"), r"cap\.rc2\.val\.json: row 1: 'caption' is missing or not a text"),
+    (
+        "cirr",
+        CAPTIONS,
+        lambda rows: rows[1].pop("caption"),
+        r"cap\.rc2\.val\.json: row 1: 'caption' is missing or not a text",
+    ),
     ("cirr", CAPTIONS, lambda rows: rows[2].update(pairid="7"), "row 2: 'pairid' is missing or not a whole number"),
     ("cirr", CAPTIONS, lambda rows: rows[2].update(pairid=100), "query '100' occurs twice"),
-    ("cirr", CAPTIONS, lambda rows: rows[0].update(target_hard="x"), "'100' names image 'x', which is not in the gallery"),
+    (
+        "cirr",
+        CAPTIONS,
+        lambda rows: rows[0].update(target_hard="x"),
+        "'100' names image 'x', which is not in the gallery",
+    ),
     ("cirr", CAPTIONS, lambda rows: rows.clear(), "has no queries"),
     ("fashioniq", "captions/cap.dress.val.json", lambda rows: rows[0]["captions"].pop(), "row 0: 1 captions, not 2"),
-    ("circo", "annotations/val.json", lambda rows: rows[3].update(gt_img_ids=[1]), "row 3: 'gt_img_ids' repeats an image or lacks"),
-    ("genecis", "focus_object.json", lambda rows: rows[1].update(gallery=[rows[1]["reference"]]), "row 1: its gallery holds the reference"),
-    ("genecis", "focus_attribute.json", lambda rows: rows[0]["target"]["instance_bbox"].pop(), "'target': 'instance_bbox' has 3 numbers"),
+    (
+        "circo",
+        "annotations/val.json",
+        lambda rows: rows[3].update(gt_img_ids=[1]),
+        "row 3: 'gt_img_ids' repeats an image or lacks",
+    ),
+    (
+        "genecis",
+        "focus_object.json",
+        lambda rows: rows[1].update(gallery=[rows[1]["reference"]]),
+        "row 1: its gallery holds the reference",
+    ),
+    (
+        "genecis",
+        "focus_attribute.json",
+        lambda rows: rows[0]["target"]["instance_bbox"].pop(),
+        "'target': 'instance_bbox' has 3 numbers",
+    ),
 ]
 
 

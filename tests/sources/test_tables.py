@@ -25,14 +25,22 @@ def ids(tables, name: str, *columns: str) -> set[str]:
 
 
 def training_ids(tables) -> set[str]:
-    return ids(tables, "pairs/images", "image_id") | ids(tables, "pairs/pairs", "image_id") | set().union(
-        *(ids(tables, f"triplets/{name}", "reference_id", "target_id") for name in ("sampled", "all"))
+    return (
+        ids(tables, "pairs/images", "image_id")
+        | ids(tables, "pairs/pairs", "image_id")
+        | set().union(*(ids(tables, f"triplets/{name}", "reference_id", "target_id") for name in ("sampled", "all")))
     )
 
 
 def test_schemas(tables):
-    expected = {"images": schemas.IMAGES, "pairs": schemas.PAIRS, "sampled": schemas.TRIPLETS, "all": schemas.TRIPLETS,
-                "queries": schemas.QUERIES, "genecis": schemas.QUERIES}
+    expected = {
+        "images": schemas.IMAGES,
+        "pairs": schemas.PAIRS,
+        "sampled": schemas.TRIPLETS,
+        "all": schemas.TRIPLETS,
+        "queries": schemas.QUERIES,
+        "genecis": schemas.QUERIES,
+    }
     for name, table in tables.items():
         assert table.schema == expected[name.split("/")[-1]], name
         assert table.num_rows > 0, name
@@ -41,7 +49,9 @@ def test_schemas(tables):
 def test_no_twemoji_in_training_or_validation(tables):
     seen = training_ids(tables) | ids(tables, "benchmarks/emoji_cir_val/images", "image_id")
     assert {image_id.split("/")[0] for image_id in seen} == {"noto", "openmoji"}
-    assert {image_id.split("/")[0] for image_id in ids(tables, "benchmarks/emoji_cir/images", "image_id")} == {"twemoji"}
+    assert {image_id.split("/")[0] for image_id in ids(tables, "benchmarks/emoji_cir/images", "image_id")} == {
+        "twemoji"
+    }
 
 
 def test_validation_answers_are_never_trained_on(tables):
@@ -82,8 +92,13 @@ def test_wordings_are_held_apart():
     sets = [
         {text for texts in group.values() for text in texts}
         for group in (
-            wordings.TRAINING, wordings.VALIDATION, wordings.TEST, wordings.VALIDATION_OPEN, wordings.TEST_OPEN,
-            wordings.FOCUS_ATTRIBUTE, wordings.FOCUS_OBJECT,
+            wordings.TRAINING,
+            wordings.VALIDATION,
+            wordings.TEST,
+            wordings.VALIDATION_OPEN,
+            wordings.TEST_OPEN,
+            wordings.FOCUS_ATTRIBUTE,
+            wordings.FOCUS_OBJECT,
         )
     ]
     assert len(set().union(*sets)) == sum(map(len, sets))
@@ -104,11 +119,19 @@ def test_another_seed_gives_other_triplets(fixture_params, tables):
 
 emoji_lists = st.lists(
     st.builds(
-        Emoji, code=st.uuids().map(str), label=st.just("x"), tags=st.just(()), group=st.just("people-body"),
-        subgroup=st.sampled_from(["person-role", "heart"]), form=st.sampled_from(["person", "heart"]),
-        gender=st.sampled_from([None, "man", "woman", "person"]), tones=st.sampled_from([None, (), (1,), (5,), (1, 5)]),
-        role=st.sampled_from([None, "cook", "pilot"]), colour=st.sampled_from([None, "red", "blue"]),
-        moon=st.sampled_from([None, *MOON_PHASES]), direction=st.sampled_from([None, "left", "right"]),
+        Emoji,
+        code=st.uuids().map(str),
+        label=st.just("x"),
+        tags=st.just(()),
+        group=st.just("people-body"),
+        subgroup=st.sampled_from(["person-role", "heart"]),
+        form=st.sampled_from(["person", "heart"]),
+        gender=st.sampled_from([None, "man", "woman", "person"]),
+        tones=st.sampled_from([None, (), (1,), (5,), (1, 5)]),
+        role=st.sampled_from([None, "cook", "pilot"]),
+        colour=st.sampled_from([None, "red", "blue"]),
+        moon=st.sampled_from([None, *MOON_PHASES]),
+        direction=st.sampled_from([None, "left", "right"]),
     ),
     max_size=12,
 )
@@ -122,7 +145,9 @@ def test_an_edit_changes_its_kind_alone(emoji, kind):
     for edit in edits:
         assert value_of(edit.reference, kind) != value_of(edit.target, kind)
         assert key_without(edit.reference, kind) == key_without(edit.target, kind)
-    assert {(edit.target.code, edit.reference.code) for edit in edits} == {(edit.reference.code, edit.target.code) for edit in edits}
+    assert {(edit.target.code, edit.reference.code) for edit in edits} == {
+        (edit.reference.code, edit.target.code) for edit in edits
+    }
     assert possible_edits(emoji, kind, dict.fromkeys(pictures, b"alike")) == []
 
 

@@ -8,17 +8,17 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.ablation import data, run
-from pipeline.ablation.data import Judge, masking_nouns
-from pipeline.ablation.run import run_tables
-from pipeline.ablation.tables import cells_of, read_tables
 from pipeline.artifacts import ArtifactError, ShardSet, read_json, schemas, write_table
 from pipeline.config import ParameterError, load_params
 from pipeline.diffcomp import DiffComp, load_diffcomp
-from pipeline.encoders.dual import load_dual_encoder
-from pipeline.encoders.gallery import embed_gallery
-from pipeline.encoders.pictures import Pictures
-from pipeline.methods import DualEncoderQueries
+from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.embedding.dual_gallery import embed_gallery
+from pipeline.encoders.image_source import ImageTable
+from pipeline.experiments.ablation import data, run
+from pipeline.experiments.ablation.data import Judge, masking_nouns
+from pipeline.experiments.ablation.run import run_tables
+from pipeline.experiments.ablation.tables import cells_of, read_tables
+from pipeline.query.methods import DualEncoderQueries
 from pipeline.report.look import ALIGNED, MASKED, QUERIES, SHOWN, look_at
 from pipeline.retrieval import Index, build_index, rank_queries, read_queries
 from pipeline.retrieval.protocols import recall_by_category
@@ -46,13 +46,18 @@ def noise(seed: int) -> bytes:
 
 @pytest.fixture
 def ready(workspace):
-    """Two seeds over a benchmark of forty pictures and twelve queries of two kinds."""
+    """Two seeds over a benchmark of forty images and twelve queries of two kinds."""
     ids = [f"picture {number:02d}" for number in range(40)]
     images = [{"image_id": name, "bytes": noise(number), "width": 32, "height": 32} for number, name in enumerate(ids)]
     rows = [
         {
-            "query_id": f"q{number}", "reference_id": ids[number], "modifications": ["with a hat"], "target_ids": [ids[3 * number]],
-            "subset_ids": [], "category": "tone" if number % 3 else "hair", "shared_concept": "",
+            "query_id": f"q{number}",
+            "reference_id": ids[number],
+            "modifications": ["with a hat"],
+            "target_ids": [ids[3 * number]],
+            "subset_ids": [],
+            "category": "tone" if number % 3 else "hair",
+            "shared_concept": "",
         }
         for number in range(1, 13)
     ]
@@ -78,7 +83,9 @@ def test_a_table_is_every_row_in_every_setting_with_every_seed(ready, monkeypatc
     assert (first.css, first.psm, first.dac, first.text, first.rho) == (False, False, False, "mixed", 0.7)
     assert [(cell["row"], cell["seed"]) for cell in cells("rho")] == [("0.3", 0), ("0.3", 1), ("0.7", 0), ("0.7", 1)]
     # rho 0.7 is the full model in the mixed setting: one training serves both tables
-    assert len(trained) == 8 + 2 and [cell["recall"] for cell in cells("rho")[2:]] == [cell["recall"] for cell in cells("modules")[4:6]]
+    assert len(trained) == 8 + 2 and [cell["recall"] for cell in cells("rho")[2:]] == [
+        cell["recall"] for cell in cells("modules")[4:6]
+    ]
 
 
 def measured(number: int) -> dict:
@@ -96,7 +103,9 @@ def test_what_holds_is_kept_and_what_failed_is_named(ready, monkeypatch):
 
     monkeypatch.setattr(run, "run_cell", fake)
     tables = read_tables("tables.yaml")
-    with pytest.raises(ArtifactError, match="2 of 8 cells failed, the first is modules full mixed with seed 1: lost its way"):
+    with pytest.raises(
+        ArtifactError, match="2 of 8 cells failed, the first is modules full mixed with seed 1: lost its way"
+    ):
         run_tables(["modules"], tables, ready)
     assert len(cells("modules")) == 6
     broken[0] = False
@@ -108,7 +117,11 @@ def test_what_holds_is_kept_and_what_failed_is_named(ready, monkeypatch):
     assert len(trained) == 8 and read_json(OUT / "modules.json")["cells"] == cells("modules")
     ready.ablations.seeds = [1]
     run_tables(["modules"], tables, ready)
-    assert len(trained) == 8 and {cell["seed"] for cell in cells("modules")} == {1} and whole != (OUT / "modules.json").read_bytes()
+    assert (
+        len(trained) == 8
+        and {cell["seed"] for cell in cells("modules")} == {1}
+        and whole != (OUT / "modules.json").read_bytes()
+    )
     ready.ablations.recipe = {"lr": 0.5}
     run_tables(["modules"], tables, ready)
     assert len(trained) == 12 and read_json(OUT / "modules.json")["diffcomp"]["lr"] == 0.5
@@ -120,14 +133,16 @@ def test_a_cell_is_the_stage_s_own_training(ready):
     run_tables(["rho"], read_tables("tables.yaml"), ready)
     [measured] = [cell["recall"]["val"] for cell in cells("rho") if cell["row"] == "0.7"]
     train_diffcomp.main()
-    folder, pictures = Path("data/benchmarks/val"), Pictures("data/benchmarks/val/images")
+    folder, pictures = Path("data/benchmarks/val"), ImageTable("data/benchmarks/val/images")
     queries = read_queries(folder / "queries")
     model = load_diffcomp("models/diffcomp/diffcomp", load_dual_encoder(ready.diffcomp.backbone))
     embed_gallery(model.encoder, pictures, "data/gallery/val", {}, 7)
     build_index("data/gallery/val", "data/index/val", ready.index)
     vectors = DualEncoderQueries.load(ready).vectors(queries, pictures)["diffcomp"].vectors
     ranked = [one.ranked_ids for one in rank_queries(Index.open("data/index/val"), queries, vectors, 10)]
-    expected = recall_by_category(ranked, [query.target_ids for query in queries], [query.category for query in queries], (10,))
+    expected = recall_by_category(
+        ranked, [query.target_ids for query in queries], [query.category for query in queries], (10,)
+    )
     assert measured == pytest.approx({kind: values["R@10"] for kind, values in expected.items()}, abs=0.001)
     assert 0 < measured["mean"] < 100
     assert {"cos_aligned", "cos_masked", "masked_share"} <= cells("rho")[0]["training"].keys()
@@ -150,12 +165,15 @@ def test_nouns_are_parsed_once(ready, monkeypatch):
     assert masking_nouns(captions, ready.captions) == first == ShardSet.open(data.NOUNS).table()["phrases"].to_pylist()
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("a: {rows: {b: {changes: {rhoo: 1}}}}", "a.b.rhoo"),
-    ("a: {rows: {b: {change: {}}}}", "rows.b.change"),
-    ("a: {rows: {}}", "no rows"),
-    ("a: {full: c, rows: {b: {}}}", "'c' is none of them"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: {rows: {b: {changes: {rhoo: 1}}}}", "a.b.rhoo"),
+        ("a: {rows: {b: {change: {}}}}", "rows.b.change"),
+        ("a: {rows: {}}", "no rows"),
+        ("a: {full: c, rows: {b: {}}}", "'c' is none of them"),
+    ],
+)
 def test_a_wrong_table_is_named(ready, text, message):
     Path("tables.yaml").write_text(text)
     with pytest.raises(ParameterError, match=message):
@@ -169,7 +187,9 @@ def test_the_tables_are_those_of_the_supplement(monkeypatch):
     tables, params = read_tables(), load_params()
     counts = {name: len(cells_of(name, tables, params)) // len(params.ablations.seeds) for name in tables}
     assert counts == {"modules": 16, "grids": 5, "masks": 9, "rho": 7, "alpha_base": 7, "lam": 6}
-    rows = {cell.row: (cell.variant.css, cell.variant.psm, cell.variant.dac) for cell in cells_of("modules", tables, params)}
+    rows = {
+        cell.row: (cell.variant.css, cell.variant.psm, cell.variant.dac) for cell in cells_of("modules", tables, params)
+    }
     assert len(set(rows.values())) == 8 and rows["css+psm+dac"] == (True, True, True)
     encoder = load_dual_encoder(params.diffcomp.backbone)
     for cell in (cell for name in tables for cell in cells_of(name, tables, params)):
@@ -181,7 +201,9 @@ def test_the_report_looks_through_the_trained_model(ready):
     folder = Path("data/benchmarks/val")
     look = look_at(ready, folder / "queries", folder / "images")
     assert {name: len(values) for name, values in look.similarities.items()} == {ALIGNED: 12, MASKED: 12, QUERIES: 12}
-    assert len(look.masks) == len(look.kept) == SHOWN and {seen.values.shape for seen in (*look.masks, *look.kept)} == {(4, 4)}
+    assert len(look.masks) == len(look.kept) == SHOWN and {seen.values.shape for seen in (*look.masks, *look.kept)} == {
+        (4, 4)
+    }
     texts = {seen.text for seen in look.masks}
     assert texts <= {row["caption"] for row in data.short_rows()} and len(texts) == SHOWN
     assert look.means == look_at(ready, folder / "queries", folder / "images").means

@@ -3,16 +3,18 @@
 import numpy as np
 import pytest
 
-from pipeline.cirevl import CirevlQueries, ReferenceCaptions, answers_of
 from pipeline.config import Params
-from pipeline.encoders.dual import load_dual_encoder
-from pipeline.encoders.pictures import Pictures
-from pipeline.methods import QueryVectors
+from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.image_source import ImageTable
+from pipeline.query.cirevl import CirevlQueries, ReferenceCaptions, answers_of
+from pipeline.query.methods import QueryVectors
 from pipeline.retrieval import Query
 from tests.stages.conftest import DIM
 
 REFERENCES = ("red ball", "red cat", "red ball")
-QUERIES = [Query(f"q{number}", reference, ("with a hat",), ("blue cat",)) for number, reference in enumerate(REFERENCES)]
+QUERIES = [
+    Query(f"q{number}", reference, ("with a hat",), ("blue cat",)) for number, reference in enumerate(REFERENCES)
+]
 
 
 class Writer:
@@ -33,25 +35,30 @@ def cirevl(params: Params, writer: Writer) -> CirevlQueries:
 
 
 def test_without_an_edit_prompt_the_described_target_is_the_text(workspace):
-    writer, pictures = Writer(), Pictures("data/pairs/images")
+    writer, pictures = Writer(), ImageTable("data/pairs/images")
     family = cirevl(workspace, writer)
     found = family.vectors(QUERIES, pictures)["cirevl"]
     encoder = family.backbone
-    expected = encoder.encode_text(encoder.tokenize(["a ball with a hat", "a cat with a hat", "with a hat"])).detach().numpy()
+    expected = (
+        encoder.encode_text(encoder.tokenize(["a ball with a hat", "a cat with a hat", "with a hat"])).detach().numpy()
+    )
     assert found.space == "clip" and not writer.inputs
     np.testing.assert_allclose(found.vectors, expected, atol=1e-6)
 
 
 def test_with_one_every_caption_is_edited_once_a_query(workspace):
     workspace.retrieve.edit_prompt = "{caption}; {modification}"
-    writer, pictures = Writer(), Pictures("data/pairs/images")
+    writer, pictures = Writer(), ImageTable("data/pairs/images")
     texts = cirevl(workspace, writer).target_texts(QUERIES, pictures)
     assert texts == ["A DOG NUMBER 0; WITH A HAT", "A DOG NUMBER 20; WITH A HAT", "A DOG NUMBER 0; WITH A HAT"]
-    assert [one.text for one in writer.inputs if one.image] == ["Describe the image."] * 2  # a picture is captioned once
+    assert [one.text for one in writer.inputs if one.image] == ["Describe the image."] * 2  # an image is captioned once
 
 
 def test_only_a_missing_concept_is_read_off_the_caption(workspace):
-    pictures, queries = Pictures("data/pairs/images"), [QUERIES[0], Query("own", "red cat", ("x",), ("y",), shared_concept="a cat")]
+    pictures, queries = (
+        ImageTable("data/pairs/images"),
+        [QUERIES[0], Query("own", "red cat", ("x",), ("y",), shared_concept="a cat")],
+    )
     writer = Writer()
     named = ReferenceCaptions(workspace, writer).with_concepts(queries, pictures)
     assert [query.shared_concept for query in named] == ["dog number", "a cat"] and len(writer.inputs) == 1
@@ -69,7 +76,11 @@ class Counting:
     def vectors(self, queries, pictures):
         self.asked.append([query.text for query in queries])
         vectors = np.array([[len(query.text)] * DIM for query in queries], np.float32)
-        return {self.method: QueryVectors("fused", vectors if self.hypotheses == 1 else np.stack([vectors, -vectors], axis=1))}
+        return {
+            self.method: QueryVectors(
+                "fused", vectors if self.hypotheses == 1 else np.stack([vectors, -vectors], axis=1)
+            )
+        }
 
 
 @pytest.mark.parametrize("hypotheses", [1, 2])

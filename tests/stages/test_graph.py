@@ -12,10 +12,19 @@ ROOT = Path(__file__).parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 ORDER = [
-    "prepare", "backbones", "extract_text", "embed_fused", "train_prior", "train_control_adapter", "train_diffcomp",
-    "embed_gallery", "build_index", "retrieve", "report",
+    "prepare",
+    "backbones",
+    "extract_text",
+    "embed_fused",
+    "train_prior",
+    "train_control_adapter",
+    "train_diffcomp",
+    "embed_gallery",
+    "build_index",
+    "retrieve",
+    "report",
 ]
-EVERYWHERE = ("pipeline/__init__.py", "pipeline/compat", "pipeline/config", "pipeline/app")
+EVERYWHERE = ("pipeline/__init__.py", "pipeline/compat", "pipeline/config", "pipeline/errors.py")
 """What changes no output: params.yaml spells out every parameter, and the rest is how errors read."""
 
 NOT_MADE = ("stages", "pipeline", "conf", "reports/sweeps", "reports/ablations", "ablations")
@@ -46,7 +55,10 @@ def imported_files(script: Path) -> set[str]:
             for module in modules:
                 parts = module.split(".")
                 for depth in range(1, len(parts) + 1):  # importing a module runs its packages
-                    for path in (ROOT.joinpath(*parts[:depth]).with_suffix(".py"), ROOT.joinpath(*parts[:depth], "__init__.py")):
+                    for path in (
+                        ROOT.joinpath(*parts[:depth]).with_suffix(".py"),
+                        ROOT.joinpath(*parts[:depth], "__init__.py"),
+                    ):
                         name = str(path.relative_to(ROOT))
                         if path.is_file() and name not in found:
                             found.add(name)
@@ -94,7 +106,11 @@ def test_a_stage_is_taken_in_at_a_glance(stage):
 
 
 def test_the_priors_parameters_rerun_only_what_follows_from_it():
-    readers = [stage for stage in ORDER if any(name == "prior" or name.startswith("prior.") for name in names(GRAPH[stage]["params"]))]
+    readers = [
+        stage
+        for stage in ORDER
+        if any(name == "prior" or name.startswith("prior.") for name in names(GRAPH[stage]["params"]))
+    ]
     assert readers == ["train_prior"]
     followers = ["train_prior"]
     for stage in ORDER:
@@ -105,16 +121,29 @@ def test_the_priors_parameters_rerun_only_what_follows_from_it():
 
 
 def test_long_stages_keep_their_outputs():
-    settings = {stage: [next(iter(out.values())) for out in GRAPH[stage]["outs"] if isinstance(out, dict)] for stage in ORDER}
+    settings = {
+        stage: [next(iter(out.values())) for out in GRAPH[stage]["outs"] if isinstance(out, dict)] for stage in ORDER
+    }
     kept = [stage for stage in ORDER if any(setting.get("persist") for setting in settings[stage])]
-    assert kept == ["extract_text", "embed_fused", "train_prior", "train_control_adapter", "train_diffcomp", "embed_gallery"]
+    assert kept == [
+        "extract_text",
+        "embed_fused",
+        "train_prior",
+        "train_control_adapter",
+        "train_diffcomp",
+        "embed_gallery",
+    ]
 
 
 def test_a_wrong_parameter_ends_a_stage_with_one_line(tmp_path):
     (tmp_path / "params.yaml").write_text("index: {kind: hash}\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "stages.build_index"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "stages.build_index"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 1
     assert ended.stderr.strip() == "error: index.kind: 'hash' is not one of flat, hnsw, ivfpq"
@@ -126,7 +155,9 @@ def test_a_sweep_names_what_it_uses_and_the_report_reads_it():
     assert {f"sweep.{name}" for name in names_} == {f"sweep.{name}" for name in PARAMS["sweep"] if name != "benchmark"}
     code = [dep for dep in stage["deps"] if dep.startswith("pipeline")]
     used = imported_files(ROOT / "stages/sweep.py")
-    assert not [name for name in sorted(used) if not inside(name, code)] and all(any(inside(name, [dep]) for name in used) for dep in code)
+    assert not [name for name in sorted(used) if not inside(name, code)] and all(
+        any(inside(name, [dep]) for name in used) for dep in code
+    )
     made = [name for before in ORDER for name in outputs(before)]
     assert all(dep in code or dep == "stages/sweep.py" or inside(dep, made) for dep in stage["deps"])
     plots = [plot for entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"] for plot in entry.values()]
@@ -141,7 +172,9 @@ def test_an_ablation_names_what_it_uses():
     assert ablation["foreach"] == list(tables)
     code = [dep for dep in stage["deps"] if dep.startswith("pipeline")]
     used = imported_files(ROOT / "stages/ablate.py")
-    assert not [name for name in sorted(used) if not inside(name, code)] and all(any(inside(name, [dep]) for name in used) for dep in code)
+    assert not [name for name in sorted(used) if not inside(name, code)] and all(
+        any(inside(name, [dep]) for name in used) for dep in code
+    )
     made = [name for before in ORDER for name in outputs(before)]
     others = [dep for dep in stage["deps"] if dep not in code]
     assert all((ROOT / dep).is_file() or inside(dep, made) for dep in others)
@@ -149,4 +182,10 @@ def test_an_ablation_names_what_it_uses():
 
 
 def test_the_report_writes_all_that_the_page_and_plots_need():
-    assert outputs("report") == ["reports/plots", "reports/tables", "reports/figures", "reports/index.html", "reports/metrics.json"]
+    assert outputs("report") == [
+        "reports/plots",
+        "reports/tables",
+        "reports/figures",
+        "reports/index.html",
+        "reports/metrics.json",
+    ]

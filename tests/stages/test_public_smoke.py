@@ -1,4 +1,4 @@
-"""All four public benchmarks through the stages: tiny pictures under the real file names, tiny random models."""
+"""All four public benchmarks through the stages: tiny images under the real file names, tiny random models."""
 
 import hashlib
 import json
@@ -10,15 +10,33 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from pipeline.app.cli import app
+from pipeline.app.cli.main import app
 from pipeline.config import ParameterError
-from stages import build_index, embed_gallery, prepare, report, retrieve, train_control_adapter, train_diffcomp, train_prior
+from stages import (
+    build_index,
+    embed_gallery,
+    prepare,
+    report,
+    retrieve,
+    train_control_adapter,
+    train_diffcomp,
+    train_prior,
+)
 from tests import miniature
 from tests.stages.conftest import DIM, TEXT_DIM, VALUES
 
 ROOT = Path(__file__).parents[2]
 METHODS = {
-    "image_only", "text_only", "image_text", "slerp", "cirevl", "fused_only", "stage1_only", "fusion_diff", "diffcomp_row1", "diffcomp",
+    "image_only",
+    "text_only",
+    "image_text",
+    "slerp",
+    "cirevl",
+    "fused_only",
+    "stage1_only",
+    "fusion_diff",
+    "diffcomp_row1",
+    "diffcomp",
 }
 
 
@@ -29,7 +47,9 @@ class TinyMllm:
     prompts: list[str] = []
 
     def embed(self, inputs):
-        seeds = [hashlib.sha256((one.image.tobytes() if one.image else b"") + one.text.encode()).digest() for one in inputs]
+        seeds = [
+            hashlib.sha256((one.image.tobytes() if one.image else b"") + one.text.encode()).digest() for one in inputs
+        ]
         vectors = np.stack([np.random.default_rng(list(seed)).normal(size=DIM) for seed in seeds]).astype(np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -46,7 +66,12 @@ class TinyTextEncoder:
 def lay_out(**data) -> dict[str, Path]:
     """Miniatures of all four below data/raw, and the parameters that list them; benchmark -> folder."""
     folders = miniature.write_all(Path("data/raw"))
-    data = {"fixture": str(ROOT / "tests/fixtures/emoji"), "triplets": 8, "triplets_all": 8, "benchmarks": list(folders)} | data
+    data = {
+        "fixture": str(ROOT / "tests/fixtures/emoji"),
+        "triplets": 8,
+        "triplets_all": 8,
+        "benchmarks": list(folders),
+    } | data
     values = VALUES | {"data": data, "retrieve": VALUES["retrieve"] | {"top_k": 50}, "report": {"bootstrap": 5}}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     return folders
@@ -59,10 +84,12 @@ def run(workspace, monkeypatch):
         stage.main()
     folders = lay_out()
     Path("conf").symlink_to(ROOT / "conf")
-    for where in ("stages.embed_gallery", "pipeline.methods"):
+    for where in ("stages.embed_gallery", "pipeline.query.methods"):
         monkeypatch.setattr(f"{where}.open_mllm", lambda *_: TinyMllm())
-    monkeypatch.setattr("pipeline.methods.TextEncoder", lambda *_: TinyTextEncoder())
-    monkeypatch.setattr(report, "look_at", lambda *_: None)  # `prepare` replaces the pairs that the texts here belong to
+    monkeypatch.setattr("pipeline.query.methods.TextEncoder", lambda *_: TinyTextEncoder())
+    monkeypatch.setattr(
+        report, "look_at", lambda *_: None
+    )  # `prepare` replaces the pairs that the texts here belong to
     TinyMllm.prompts = []
     for stage in (prepare, embed_gallery, build_index, retrieve, report):
         stage.main()
@@ -95,7 +122,11 @@ def test_official_figures_and_submissions(run):
         assert rounded(scored("fashioniq", run["fashioniq"], *parts)) == metrics["fashioniq_val"][method]
         assert rounded(scored("cirr", run["cirr"], f"cirr_val/rankings/{method}")) == metrics["cirr_val"][method]
         assert rounded(scored("circo", run["circo"], f"circo_val/rankings/{method}")) == metrics["circo_val"][method]
-        parts = [f"genecis_{verb}_{what}/rankings/{method}" for verb in ("focus", "change") for what in ("attribute", "object")]
+        parts = [
+            f"genecis_{verb}_{what}/rankings/{method}"
+            for verb in ("focus", "change")
+            for what in ("attribute", "object")
+        ]
         assert rounded(scored("genecis", run["genecis"], *parts)) == metrics["genecis_val"][method]
 
     # Test splits have no figures but files for their servers.
@@ -104,10 +135,16 @@ def test_official_figures_and_submissions(run):
         recall = read(f"data/retrieved/cirr_test1/submissions/{method}.recall.json")
         subset = read(f"data/retrieved/cirr_test1/submissions/{method}.recall_subset.json")
         for name, reference in references.items():
-            assert len(set(recall[name])) == 50 and len(set(subset[name])) == 3 and reference not in recall[name] + subset[name]
+            assert (
+                len(set(recall[name])) == 50
+                and len(set(subset[name])) == 3
+                and reference not in recall[name] + subset[name]
+            )
         circo = read(f"data/retrieved/circo_test/submissions/{method}.json")
         assert list(circo) == ["0", "1", "2", "3"] and all(len(set(ids)) == 50 for ids in circo.values())
-    assert [path.name for path in Path("data/gallery").glob("circo*")] == ["circo_test"]  # one gallery serves both splits
+    assert [path.name for path in Path("data/gallery").glob("circo*")] == [
+        "circo_test"
+    ]  # one gallery serves both splits
 
     # The reference stays in CIRCO's and FashionIQ's galleries, where searching for it alone must find it.
     row = next(iter(read("data/retrieved/circo_test/submissions/image_only.json").items()))
@@ -120,7 +157,10 @@ def test_official_figures_and_submissions(run):
     assert any("'has a hat and is solid red'" in prompt for prompt in TinyMllm.prompts)
 
     results = Path("reports/tables/results.md").read_text()
-    assert "| Fusion-Diff | Qwen2.5-VL-72B-Instruct | Fusion-Diff, Table 1 (test) | 35.26 | 36.58 | 39.17 | 40.37 |" in results
+    assert (
+        "| Fusion-Diff | Qwen2.5-VL-72B-Instruct | Fusion-Diff, Table 1 (test) | 35.26 | 36.58 | 39.17 | 40.37 |"
+        in results
+    )
     assert "| **DiffComp** | models/backbones/clip | this run |" in results
     assert "The files for its server are in data/retrieved/cirr_test1/submissions." in results
     assert "PrediCIR" in Path("reports/index.html").read_text()
@@ -130,7 +170,9 @@ def test_missing_images_end_the_stage_before_it_writes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (lay_out()["cirr"] / "dev").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match="cirr_val: 56 of 56 images are missing below data/raw/cirr .*https://github.com/Cuberick"):
+    with pytest.raises(
+        ValueError, match="cirr_val: 56 of 56 images are missing below data/raw/cirr .*https://github.com/Cuberick"
+    ):
         prepare.main()
     assert [path.name for path in Path("data").iterdir()] == ["raw"]
 
@@ -139,7 +181,12 @@ def test_too_short_lists_for_the_servers_are_refused_before_any_work(tmp_path, m
     monkeypatch.chdir(tmp_path)
     lay_out(benchmarks=["circo", "emoji_cir"])
     prepare.main()
-    assert {path.name for path in Path("data/benchmarks").iterdir()} == {"circo_val", "circo_test", "emoji_cir", "emoji_cir_val"}
+    assert {path.name for path in Path("data/benchmarks").iterdir()} == {
+        "circo_val",
+        "circo_test",
+        "emoji_cir",
+        "emoji_cir_val",
+    }
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("top_k: 50", "top_k: 49"))
     with pytest.raises(ParameterError, match="retrieve.top_k: 49 is less than the 50"):
         retrieve.main()

@@ -1,4 +1,4 @@
-"""The whole graph on the committed pictures, run by DVC in a copy of the project."""
+"""The whole graph on the committed images, run by DVC in a copy of the project."""
 
 from __future__ import annotations
 
@@ -15,8 +15,20 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
-    ".dvc/config", ".dvc/plots", ".dvcignore", "dvc.yaml", "params.yaml", "pyproject.toml", "conf", "models/backbones", "pipeline",
-    "ablations/tables.yaml", "reports/ablations/.gitkeep", "reports/sweeps/.gitkeep", "stages", "tests/fixtures",
+    ".dvc/config",
+    ".dvc/plots",
+    ".dvcignore",
+    "dvc.yaml",
+    "params.yaml",
+    "pyproject.toml",
+    "conf",
+    "models/backbones",
+    "pipeline",
+    "ablations/tables.yaml",
+    "reports/ablations/.gitkeep",
+    "reports/sweeps/.gitkeep",
+    "stages",
+    "tests/fixtures",
 )
 
 
@@ -57,7 +69,11 @@ def project(tmp_path_factory) -> Path:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".gitignore"))
         else:
             shutil.copy(source, target)
-    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-qm", "copy"]):
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-qm", "copy"],
+    ):
         run(folder, "git", *command)
     python = folder / ".git/offline/python"  # where nobody looks for a project's files
     python.parent.mkdir()
@@ -81,8 +97,16 @@ def swept(project) -> tuple[Path, str]:
 def test_the_smoke_run_reports_every_method(project):
     metrics = json.loads((project / "reports/metrics.json").read_text())
     methods = {
-        "image_only", "text_only", "image_text", "slerp", "fused_only", "stage1_only", "fusion_diff",
-        "diffcomp_row1", "diffcomp_caption", "diffcomp",
+        "image_only",
+        "text_only",
+        "image_text",
+        "slerp",
+        "fused_only",
+        "stage1_only",
+        "fusion_diff",
+        "diffcomp_row1",
+        "diffcomp_caption",
+        "diffcomp",
     }
     assert methods <= set(metrics["emoji_cir"])
     for method in methods:
@@ -96,9 +120,15 @@ def test_the_graph_ran_without_a_network(project):
     ran = (project / ".git/offline/stages").read_text().split()
     graph = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
     assert {f"stages.{name}" for name, stage in graph.items() if not stage.get("frozen")} <= set(ran)
-    for attempt in ("socket.create_connection(('127.0.0.1', 9))", "urllib.request.urlopen('http://a.b')", "socket.gethostbyname('a.b')"):
+    for attempt in (
+        "socket.create_connection(('127.0.0.1', 9))",
+        "urllib.request.urlopen('http://a.b')",
+        "socket.gethostbyname('a.b')",
+    ):
         (project / "attempt.py").write_text(f"import socket, urllib.request\n{attempt}\n")
-        tried = subprocess.run([project / ".git/offline/python", "-m", "attempt"], cwd=project, capture_output=True, text=True)
+        tried = subprocess.run(
+            [project / ".git/offline/python", "-m", "attempt"], cwd=project, capture_output=True, text=True
+        )
         assert tried.returncode and "though there is no network" in tried.stderr
     (project / "attempt.py").unlink()
 

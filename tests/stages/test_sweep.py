@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline import sweep
 from pipeline.artifacts import schemas, write_table
 from pipeline.config import ParameterError
+from pipeline.experiments import sweep
+from pipeline.experiments.sweep import SweepPaths, run_sweep
 from pipeline.fusion_diff import Sampler, TextConditions
-from pipeline.fusion_diff.files import load_control, load_prior
+from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.report.sweeps import read_sweeps
 from pipeline.retrieval import build_index
-from pipeline.sweep import SweepPaths, run_sweep
 from stages import train_control_adapter, train_prior
 from tests.stages.conftest import COLOURS, DIM, THINGS, unit, write_vectors
 from tests.stages.test_training_stages import FakeTextEncoder
@@ -34,10 +34,17 @@ def ready(workspace, monkeypatch):
     train_control_adapter.main()
     folder, rows = Path("data/retrieved/val"), []
     for number, name in enumerate(IDS):
-        rows.append({
-            "query_id": name, "reference_id": NAMES[number], "modifications": ["with a hat"], "target_ids": [NAMES[23 - number]],
-            "subset_ids": [], "category": "tone" if number % 3 else "hair", "shared_concept": "",
-        })
+        rows.append(
+            {
+                "query_id": name,
+                "reference_id": NAMES[number],
+                "modifications": ["with a hat"],
+                "target_ids": [NAMES[23 - number]],
+                "subset_ids": [],
+                "category": "tone" if number % 3 else "hair",
+                "shared_concept": "",
+            }
+        )
     write_table("data/benchmarks/val/queries", pa.Table.from_pylist(rows, schema=schemas.QUERIES), {})
     described = [{"query_id": name, "descriptions": [f"a {name}"]} for name in IDS]
     write_table(folder / "descriptions", pa.Table.from_pylist(described, schema=schemas.DESCRIPTIONS), {})
@@ -62,7 +69,9 @@ def test_a_sweep_scores_what_the_sampler_draws(ready):
     prior, diffusion = load_prior("models/prior")
     sampler = Sampler(prior, load_control("models/control", prior, "models/prior"), diffusion, 2, guidance_scale=1.5)
     text = TextConditions.from_list(FakeTextEncoder().encode([f"a {name}" for name in IDS]))
-    drawn = sampler.sample(IDS, *text.batch(torch.arange(12)), torch.from_numpy(unit(12, 3)), hypotheses=2, seed=0).numpy()
+    drawn = sampler.sample(
+        IDS, *text.batch(torch.arange(12)), torch.from_numpy(unit(12, 3)), hypotheses=2, seed=0
+    ).numpy()
     scores = drawn.mean(axis=1) @ GALLERY.T  # [12, 24]
     scores[np.arange(12), np.arange(12)] = -np.inf  # the reference
     hit = [23 - query in np.argsort(-scores[query])[:10] for query in range(12)]
@@ -87,7 +96,11 @@ def test_rows_stay_where_all_else_is_as_it_was(ready, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_sweep("solver_steps", ready, SweepPaths.of("val"), OUT)
     assert {row["solver_steps"] for row in rows_of("solver_steps")} == {"2"}
-    monkeypatch.setattr(sweep.Setting, "score", lambda setting, retrieve: scored.append(retrieve.solver_steps) or score(setting, retrieve))
+    monkeypatch.setattr(
+        sweep.Setting,
+        "score",
+        lambda setting, retrieve: scored.append(retrieve.solver_steps) or score(setting, retrieve),
+    )
     run_sweep("solver_steps", ready, SweepPaths.of("val"), OUT)
     assert scored == [2, 3]
     once = (OUT / "solver_steps.csv").read_bytes()

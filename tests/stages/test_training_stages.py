@@ -1,4 +1,4 @@
-"""The training stages and the query side of every method, over a dozen pictures."""
+"""The training stages and the query side of every method, over a dozen images."""
 
 import json
 import shutil
@@ -15,17 +15,19 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 from pipeline.artifacts import ArtifactError, ShardSet, schemas, weights, write_table
 from pipeline.config import load_params
 from pipeline.diffcomp import load_diffcomp
-from pipeline.encoders.dual import load_dual_encoder
-from pipeline.encoders.pictures import Pictures
+from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.image_source import ImageTable
 from pipeline.fusion_diff import Sampler
-from pipeline.fusion_diff.files import load_control, load_prior
-from pipeline.methods import CONTROL, PRIOR, DualEncoderQueries, FusionDiffQueries, open_space
+from pipeline.fusion_diff.checkpoints import load_control, load_prior
+from pipeline.query.methods import CONTROL, PRIOR, DualEncoderQueries, FusionDiffQueries, open_space
 from pipeline.retrieval import Query, build_index
 from stages import train_control_adapter, train_diffcomp, train_prior
 from tests.stages.conftest import DIM, TEXT_DIM, unit, write_vectors
 
 REFERENCES = ("red ball", "red cat", "green dog", "blue hat")
-QUERIES = [Query(f"q{number}", reference, ("with a hat",), ("blue cat",)) for number, reference in enumerate(REFERENCES)]
+QUERIES = [
+    Query(f"q{number}", reference, ("with a hat",), ("blue cat",)) for number, reference in enumerate(REFERENCES)
+]
 
 
 class FakeMllm:
@@ -65,9 +67,11 @@ def test_both_stages_of_fusion_diff(trained):
     assert sorted(path.name for path in PRIOR.iterdir()) == ["config.json", "model.safetensors", "training.csv"]
     assert (CONTROL / "training.csv").read_text().startswith("step,loss")
     queries = fusion_diff(trained)
-    found = queries.vectors(QUERIES, Pictures("data/pairs/images"))
+    found = queries.vectors(QUERIES, ImageTable("data/pairs/images"))
     assert {name: one.vectors.shape for name, one in found.items()} == {
-        "fused_only": (4, DIM), "stage1_only": (4, 2, DIM), "fusion_diff": (4, 2, DIM),
+        "fused_only": (4, DIM),
+        "stage1_only": (4, 2, DIM),
+        "fusion_diff": (4, 2, DIM),
     }
     assert {one.space for one in found.values()} == {"fused"}
     assert queries.descriptions["q0"] == ["a cat"]
@@ -91,14 +95,20 @@ def test_what_is_mapped_trains_the_same_bytes(trained, monkeypatch):
             monkeypatch.setattr(stage, name, partial(getattr(stage, name), in_memory=0))
         stage.main()
     assert files("models/prior") | files("models/control") == before
-    mapped = {".pairs.mapped", ".pairs_text.mapped", *(f".triplets_{name}.mapped" for name in ("query", "target", "text"))}
+    mapped = {
+        ".pairs.mapped",
+        ".pairs_text.mapped",
+        *(f".triplets_{name}.mapped" for name in ("query", "target", "text")),
+    }
     assert mapped <= {path.name for path in Path("data/fused").iterdir()}
 
 
 def test_a_finished_training_is_not_repeated_unless_something_differs(trained, monkeypatch):
     before, trainings = files("models/prior"), []
     train = train_prior.train
-    monkeypatch.setattr(train_prior, "train", lambda *arguments, **options: trainings.append(1) or train(*arguments, **options))
+    monkeypatch.setattr(
+        train_prior, "train", lambda *arguments, **options: trainings.append(1) or train(*arguments, **options)
+    )
     train_prior.main()
     assert not trainings and files("models/prior") == before
     (PRIOR / "model.safetensors").write_bytes(before["models/prior/model.safetensors"][:-1] + b"\x55")
@@ -116,7 +126,7 @@ def test_a_finished_training_is_not_repeated_unless_something_differs(trained, m
 def test_each_description_conditions_its_share_of_the_hypotheses(trained):
     trained.retrieve.descriptions = 2
     queries = fusion_diff(trained)
-    described = queries.describe(QUERIES, Pictures("data/pairs/images"))
+    described = queries.describe(QUERIES, ImageTable("data/pairs/images"))
     assert described[0] == ["a cat", "with a hat"]  # nothing was said: the modification stands in
     both = queries.sample(queries.stage1, QUERIES, described)
     trained.retrieve.descriptions, trained.retrieve.hypotheses = 1, 1
@@ -129,11 +139,23 @@ def test_each_description_conditions_its_share_of_the_hypotheses(trained):
 @pytest.fixture
 def encoding_while_training(workspace):
     """A tiny T5 whose limit is five tokens, and no token states of the pairs."""
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "ball": 4, "cat": 5}, unk_token="<unk>"))
+    words = Tokenizer(
+        models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "ball": 4, "cat": 5}, unk_token="<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained("t5")
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained("t5")
     torch.manual_seed(0)
-    sizes = {"vocab_size": 8, "d_model": TEXT_DIM, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    sizes = {
+        "vocab_size": 8,
+        "d_model": TEXT_DIM,
+        "d_kv": 4,
+        "d_ff": 16,
+        "num_layers": 1,
+        "num_heads": 2,
+        "decoder_start_token_id": 0,
+    }
     T5EncoderModel(T5Config(**sizes)).save_pretrained("t5")
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["text_encoder"] = {"path": "t5", "dim": TEXT_DIM, "max_tokens": 2, "while_training": True}
@@ -148,7 +170,9 @@ def test_captions_are_encoded_while_training(encoding_while_training, caplog):
     """Every caption has three tokens where two are taken: one warning counts them, and the stage repeats itself."""
     train_prior.main()
     (warning,) = [record.getMessage() for record in caplog.records if "were cut" in record.getMessage()]
-    assert 1 <= int(warning.split()[0]) <= 8 and "text_encoder.max_tokens = 2" in warning  # two batches of four, less the dropped
+    assert (
+        1 <= int(warning.split()[0]) <= 8 and "text_encoder.max_tokens = 2" in warning
+    )  # two batches of four, less the dropped
     assert json.loads((PRIOR / "config.json").read_text())["text_encoder"]["path"] == "t5"
     before = files("models/prior")
     train_prior.main()
@@ -196,10 +220,14 @@ def test_diffcomp_variants_are_trained_once(workspace, monkeypatch):
 def test_the_rows_over_dual_encoders(workspace):
     train_diffcomp.main()
     queries = DualEncoderQueries.load(workspace)
-    found = queries.vectors(QUERIES, Pictures("data/pairs/images"))
+    found = queries.vectors(QUERIES, ImageTable("data/pairs/images"))
     assert {name: one.space for name, one in found.items()} == {
-        "image_only": "clip", "text_only": "clip", "image_text": "clip", "slerp": "clip",
-        "diffcomp_row1": "diffcomp_row1", "diffcomp": "diffcomp",
+        "image_only": "clip",
+        "text_only": "clip",
+        "image_text": "clip",
+        "slerp": "clip",
+        "diffcomp_row1": "diffcomp_row1",
+        "diffcomp": "diffcomp",
     }
     assert set(queries.spaces) == {"clip", "diffcomp_row1", "diffcomp"}
     for one in found.values():

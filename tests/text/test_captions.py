@@ -11,15 +11,15 @@ from PIL import Image
 
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import EncoderParams
-from pipeline.encoders.job import EncodingError, run_job
-from pipeline.encoders.readers import PairReader, captions_by_image
+from pipeline.encoders.embedding.job import EncodingError, run_job
+from pipeline.encoders.embedding.readers import PairReader, captions_by_image
 from pipeline.text.captions import caption_job, captioning, merged, takes_long, training_caption, without_caption
 
 PARAMS = EncoderParams(max_new_tokens=7)
 
 
 class Writer:
-    """Stands in for f_M: names the grey of a picture; `silent` is the grey it says nothing of."""
+    """Stands in for f_M: names the grey of an image; `silent` is the grey it says nothing of."""
 
     def __init__(self, silent: int = -1):
         self.silent, self.calls = silent, []
@@ -28,7 +28,7 @@ class Writer:
         assert max_new_tokens == 7 and all(one.text == PARAMS.caption_prompt for one in inputs)
         self.calls.append(len(inputs))
         greys = [int(np.array(one.image)[0, 0, 0]) for one in inputs]
-        return [["" if grey == self.silent else f"a picture of grey {grey}"] for grey in greys]
+        return [["" if grey == self.silent else f"an image of grey {grey}"] for grey in greys]
 
 
 class Words:
@@ -60,7 +60,13 @@ def test_chosen_images_get_a_generated_long_caption_before_their_given_short_one
     rows = merged(captions_by_image(ShardSet.open(tmp_path / "pairs")), generated[1:2], Words()).to_pylist()
     assert [row["pair_id"] for row in rows] == ["i0/short", "i1/long", "i1/short", "i2/short", "i3/short", "i4/short"]
     assert rows[1:3] == [
-        {"pair_id": "i1/long", "image_id": "i1", "caption": "a picture of grey 1", "caption_kind": "long", "phrases": ["1"]},
+        {
+            "pair_id": "i1/long",
+            "image_id": "i1",
+            "caption": "an image of grey 1",
+            "caption_kind": "long",
+            "phrases": ["1"],
+        },
         {"pair_id": "i1/short", "image_id": "i1", "caption": "shade 1", "caption_kind": "short", "phrases": ["1"]},
     ]
 
@@ -87,7 +93,13 @@ def test_a_pair_that_came_without_a_caption_has_the_generated_one_alone(tmp_path
     tables(tmp_path, short=lambda n: "" if n == 3 else "fine")
     pairs = ShardSet.open(tmp_path / "pairs")
     assert [image_id for image_id, found in captions_by_image(pairs) if without_caption(found)] == ["i3"]
-    long = {"pair_id": "i3/long", "image_id": "i3", "caption": "written by the model", "caption_kind": "long", "phrases": []}
+    long = {
+        "pair_id": "i3/long",
+        "image_id": "i3",
+        "caption": "written by the model",
+        "caption_kind": "long",
+        "phrases": [],
+    }
     rows = merged(captions_by_image(pairs), [long], Words()).to_pylist()
     assert [row["pair_id"] for row in rows] == ["i0/short", "i1/short", "i2/short", "i3/long", "i4/short"]
 
@@ -103,7 +115,9 @@ def test_the_choice_of_images_has_the_asked_share_and_does_not_change():
     assert 0.83 < sum(chosen) / 4000 < 0.87
     assert chosen == [takes_long(image_id, 0.85, seed=0) for image_id in ids]
     assert chosen != [takes_long(image_id, 0.85, seed=1) for image_id in ids]
-    assert not any(takes_long(image_id, 0.0, 0) for image_id in ids) and all(takes_long(image_id, 1.0, 0) for image_id in ids)
+    assert not any(takes_long(image_id, 0.0, 0) for image_id in ids) and all(
+        takes_long(image_id, 1.0, 0) for image_id in ids
+    )
 
 
 def test_an_image_trains_with_its_long_caption_where_it_has_one():

@@ -15,15 +15,18 @@ def parser() -> PhraseParser:
     return PhraseParser(CaptionParams().spacy_model)
 
 
-@pytest.mark.parametrize(("sentence", "expected"), [
-    ("A black cat sits on the wooden table next to an old lamp.", ["black cat", "wooden table", "old lamp"]),
-    ("The dog chases the cat and the dog barks.", ["dog", "cat"]),
-    ("It suggests weather.", ["weather"]),
-    ("An emoji of a green apple, under food fruit.", ["emoji", "green apple", "food fruit"]),
-    ("The Eiffel Tower stands in Paris.", ["Eiffel Tower", "Paris"]),
-    ("run quickly", []),
-    ("", []),
-])
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("A black cat sits on the wooden table next to an old lamp.", ["black cat", "wooden table", "old lamp"]),
+        ("The dog chases the cat and the dog barks.", ["dog", "cat"]),
+        ("It suggests weather.", ["weather"]),
+        ("An emoji of a green apple, under food fruit.", ["emoji", "green apple", "food fruit"]),
+        ("The Eiffel Tower stands in Paris.", ["Eiffel Tower", "Paris"]),
+        ("run quickly", []),
+        ("", []),
+    ],
+)
 def test_phrases(parser, sentence, expected):
     assert parser.phrases([sentence]) == [expected]
 

@@ -56,9 +56,18 @@ def make_task():
 @pytest.fixture
 def make_params():
     def make(**changes):
-        return OptimiserParams(**{
-            "lr": 1e-2, "weight_decay": 0.1, "steps": 12, "batch_size": 8, "warmup_steps": 3, "ema_decay": 0.9, "log_every": 1,
-            "checkpoint_every": 5, **changes,
-        })
+        return OptimiserParams(
+            **{
+                "lr": 1e-2,
+                "weight_decay": 0.1,
+                "steps": 12,
+                "batch_size": 8,
+                "warmup_steps": 3,
+                "ema_decay": 0.9,
+                "log_every": 1,
+                "checkpoint_every": 5,
+                **changes,
+            }
+        )
 
     return make

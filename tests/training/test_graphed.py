@@ -63,7 +63,12 @@ def test_every_micro_batch_counts_once_whether_run_recorded_or_replayed(recorded
         torch.testing.assert_close(metrics["double"], 2 * plain.detach())
     for one, other in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
-    assert [found is not None for found in recorded._graphs.values()] == [False, False, True, True]  # new shapes need the memory
+    assert [found is not None for found in recorded._graphs.values()] == [
+        False,
+        False,
+        True,
+        True,
+    ]  # new shapes need the memory
     assert recorded._task.calls == 12 + 4  # recording computes nothing on a GPU
     recorded(inputs[0])
     assert [found is not None for found in recorded._graphs.values()] == [True, False, True, True]

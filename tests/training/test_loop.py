@@ -58,7 +58,9 @@ def test_the_log_says_what_was_used(make_task, make_params, tmp_path):
     params = make_params(log_every=5)
     log = run(make_task(), params, tmp_path)
     assert [row["step"] for row in log] == [0, 5, 10, 11]
-    assert all(row["lr"] == learning_rate(params, row["step"]) and row["mse"] == pytest.approx(row["loss"]) for row in log)
+    assert all(
+        row["lr"] == learning_rate(params, row["step"]) and row["mse"] == pytest.approx(row["loss"]) for row in log
+    )
     header, first = log_csv(log).splitlines()[:2]
     assert header == "step,loss,lr,gradient_norm,mse" and first.startswith("0,")
 
@@ -69,7 +71,9 @@ def test_accumulated_micro_batches_equal_the_full_batch(make_task, make_params, 
         task = make_task(noise=0.0)
         task.model.momentum = 0.0  # a running mean sees micro-batches
         log = run(task, make_params(batch_size=8, micro_batch_size=micro), tmp_path / str(micro))
-        weights.append((nn.utils.parameters_to_vector(task.model.parameters()), torch.tensor([row["loss"] for row in log])))
+        weights.append(
+            (nn.utils.parameters_to_vector(task.model.parameters()), torch.tensor([row["loss"] for row in log]))
+        )
     for accumulated, losses in weights[1:]:
         torch.testing.assert_close(accumulated, weights[0][0], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(losses, weights[0][1], atol=1e-5, rtol=1e-4)

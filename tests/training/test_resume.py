@@ -31,7 +31,9 @@ def run(task, params, folder, stop_at=None, **options):
 
         task.loss = loss
     try:
-        return train(task, params, **{"seed": 0, "folder": folder, "identity": {"a": (1, 2)}, "device": "cpu", **options})
+        return train(
+            task, params, **{"seed": 0, "folder": folder, "identity": {"a": (1, 2)}, "device": "cpu", **options}
+        )
     except CutOff:
         return None
 
@@ -46,9 +48,16 @@ def assert_same(found, expected):
         assert torch.equal(found[name], value), name
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"ema_decay": 0.0}, {"micro_batch_size": 2}, {"schedule": "constant", "weight_decay": 0.0}, {"precision": "bf16"},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema_decay": 0.0},
+        {"micro_batch_size": 2},
+        {"schedule": "constant", "weight_decay": 0.0},
+        {"precision": "bf16"},
+    ],
+)
 @pytest.mark.parametrize("stop_at", [6, 10])
 def test_resumed_equals_never_stopped(make_task, make_params, tmp_path, changes, stop_at):
     params = make_params(**changes)
@@ -97,7 +106,9 @@ def test_the_optimisers_moments_and_the_average_come_back(make_task, make_params
 def test_the_checkpoint_stays_until_the_weights_are_saved(make_task, make_params, tmp_path):
     whole, again = make_task(), make_task()
     log = run(whole, make_params(), tmp_path / "model")
-    assert run(again, make_params(), tmp_path / "model") == log and len(again.asked) == 2  # a kill before the stage had saved
+    assert (
+        run(again, make_params(), tmp_path / "model") == log and len(again.asked) == 2
+    )  # a kill before the stage had saved
     assert_same(state(again), state(whole))
     save_weights(tmp_path / "model", state(again), {})
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
@@ -185,7 +196,9 @@ def test_a_flipped_digit_in_the_state_is_found(make_task, make_params, cut):
 def test_a_checkpoint_of_another_model_is_named(make_task, make_params, cut):
     wider = make_task()
     wider.model.second = nn.Linear(8, 2)
-    with pytest.raises(ArtifactError, match=r"does not fit the model.*second.weight is \(1, 8\), the model wants \(2, 8\)"):
+    with pytest.raises(
+        ArtifactError, match=r"does not fit the model.*second.weight is \(1, 8\), the model wants \(2, 8\)"
+    ):
         resume(make_task, make_params, cut, wider)
     deeper = make_task()
     deeper.model.third = nn.Linear(1, 1)

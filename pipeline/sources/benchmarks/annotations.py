@@ -55,7 +55,9 @@ class Annotations:
             seen.add(query.query_id)
             for image_id in (query.reference, *query.targets, *query.subset):
                 if known is not None and image_id not in known:
-                    raise BenchmarkError(f"{self.name}: query {query.query_id!r} names image {image_id!r}, which is not in the gallery")
+                    raise BenchmarkError(
+                        f"{self.name}: query {query.query_id!r} names image {image_id!r}, which is not in the gallery"
+                    )
 
     @property
     def has_targets(self) -> bool:
@@ -121,10 +123,14 @@ def read_annotation(path: Path, kind: type, source: str) -> Any:
 
 def read_names(path: Path, source: str) -> tuple[str, ...]:
     """A JSON list of texts, none twice."""
-    names = tuple(_text(name, f"{path}: row {number}") for number, name in enumerate(read_annotation(path, list, source)))
+    names = tuple(
+        _text(name, f"{path}: row {number}") for number, name in enumerate(read_annotation(path, list, source))
+    )
     if len(set(names)) != len(names):
         seen: set[str] = set()
-        raise BenchmarkError(f"{path}: {next(name for name in names if name in seen or seen.add(name))!r} is listed twice")
+        raise BenchmarkError(
+            f"{path}: {next(name for name in names if name in seen or seen.add(name))!r} is listed twice"
+        )
     return names
 
 

@@ -1,8 +1,8 @@
-"""CIRCO: `annotations/{val,test}.json` over the pictures of COCO 2017 unlabeled.
+"""CIRCO: `annotations/{val,test}.json` over the images of COCO 2017 unlabeled.
 
 Image ids are COCO's numbers as texts. The gallery is all that COCO's own
 `COCO2017_unlabeled/annotations/image_info_unlabeled2017.json` lists, in its order; without that file
-it is not known from the annotations, and a run takes the pictures that are there, by number.
+it is not known from the annotations, and a run takes the images that are there, by number.
 Targets of the test split are private: its results come from the server.
 """
 
@@ -44,8 +44,12 @@ def _query(row: Row) -> AnnotatedQuery:
             raise BenchmarkError(f"{row.where}: 'gt_img_ids' repeats an image or lacks the target {first}")
         targets = tuple(str(image_id) for image_id in (first, *(other for other in truths if other != first)))
     return AnnotatedQuery(
-        str(row.number("id")), str(row.number("reference_img_id")), (row.text("relative_caption"),), targets,
-        shared_concept=row.text("shared_concept"), aspects=row.texts("semantic_aspects") if "semantic_aspects" in row else (),
+        str(row.number("id")),
+        str(row.number("reference_img_id")),
+        (row.text("relative_caption"),),
+        targets,
+        shared_concept=row.text("shared_concept"),
+        aspects=row.texts("semantic_aspects") if "semantic_aspects" in row else (),
     )
 
 
@@ -58,8 +62,10 @@ def _listed(folder: Path) -> tuple[str, ...] | None:
 
 
 def gallery_there(folder: Path) -> tuple[str, ...]:
-    """Ids of the pictures in the folder, by number: the gallery where COCO's list is missing."""
-    return tuple(str(number) for number in sorted(int(path.stem) for path in (folder / COCO / "unlabeled2017").glob("*.jpg")))
+    """Ids of the images in the folder, by number: the gallery where COCO's list is missing."""
+    return tuple(
+        str(number) for number in sorted(int(path.stem) for path in (folder / COCO / "unlabeled2017").glob("*.jpg"))
+    )
 
 
 def image_files(folder: Path, image_ids: tuple[str, ...]) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""CIRR: `captions/cap.rc2.<split>.json`, `image_splits/split.rc2.<split>.json`, pictures in `dev/` and `test1/`.
+"""CIRR: `captions/cap.rc2.<split>.json`, `image_splits/split.rc2.<split>.json`, images in `dev/` and `test1/`.
 
 Query ids are the pair ids. The annotations of test1 have no targets: its results come from the server.
 """
@@ -28,7 +28,7 @@ def read(folder: Path, split: str) -> list[Annotations]:
 
 
 def image_files(folder: Path, image_ids: tuple[str, ...]) -> dict[str, Path]:
-    """The pictures that are there: below `folder` itself or below its `img_raw`, as the image_splits files name them."""
+    """The images that are there: below `folder` itself or below its `img_raw`, as the image_splits files name them."""
     relative: dict[str, str] = {}
     for split in SPLITS:
         if _image_split(folder, split).is_file():

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.sources.benchmarks.annotations import AnnotatedQuery, Annotations, BenchmarkError, check_split, read_names, read_rows
+from pipeline.sources.benchmarks.annotations import (
+    AnnotatedQuery,
+    Annotations,
+    BenchmarkError,
+    check_split,
+    read_names,
+    read_rows,
+)
 
 NAME, SPLITS = "fashioniq", ("val", "test")
 CATEGORIES = ("dress", "shirt", "toptee")
@@ -31,7 +38,9 @@ def _read_category(folder: Path, split: str, category: str) -> Annotations:
         if len(captions) != 2:
             raise BenchmarkError(f"{row.where}: {len(captions)} captions, not 2")
         query_id, reference = f"{category}/{number}", row.text("candidate")
-        queries.append(AnnotatedQuery(query_id, reference, captions, targets, category=category, shared_concept=category))
+        queries.append(
+            AnnotatedQuery(query_id, reference, captions, targets, category=category, shared_concept=category)
+        )
     return Annotations(NAME, f"{NAME}_{category}_{split}", tuple(queries), gallery)
 
 
@@ -46,6 +55,10 @@ def wordings(captions: tuple[str, ...], order: str) -> tuple[str, ...]:
 
 
 def image_files(folder: Path, image_ids: tuple[str, ...]) -> dict[str, Path]:
-    """The pictures that are there, whatever their format."""
-    there = {path.stem: path for path in sorted((folder / "images").glob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")}
+    """The images that are there, whatever their format."""
+    there = {
+        path.stem: path
+        for path in sorted((folder / "images").glob("*"))
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    }
     return {image_id: there[image_id] for image_id in image_ids if image_id in there}

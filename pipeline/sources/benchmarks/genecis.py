@@ -1,10 +1,10 @@
-"""GeneCIS: `{focus,change}_{attribute,object}.json`; pictures of COCO (`val2017/`) and Visual Genome (`VG_100K*/`).
+"""GeneCIS: `{focus,change}_{attribute,object}.json`; images of COCO (`val2017/`) and Visual Genome (`VG_100K*/`).
 
-Query ids are `<task>/<row>`, rows counted from 0. The object tasks show whole COCO pictures, named
-by COCO's number. The attribute tasks show one object of a Visual Genome picture, named
-`<picture>@<left>,<top>,<width>,<height>` after its box, and cut out as the benchmark's own code
+Query ids are `<task>/<row>`, rows counted from 0. The object tasks show whole COCO images, named
+by COCO's number. The attribute tasks show one object of a Visual Genome image, named
+`<image>@<left>,<top>,<width>,<height>` after its box, and cut out as the benchmark's own code
 does it: the box grown by 0.7 of its size to the left and above and of what is left to the right and
-below, within the picture, on a black square. One row of change_object lists its target among the
+below, within the image, on a black square. One row of change_object lists its target among the
 distractors as well; it is one candidate there as everywhere.
 """
 
@@ -12,7 +12,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.sources.benchmarks.annotations import AnnotatedQuery, Annotations, BenchmarkError, Row, check_split, read_rows
+from pipeline.sources.benchmarks.annotations import (
+    AnnotatedQuery,
+    Annotations,
+    BenchmarkError,
+    Row,
+    check_split,
+    read_rows,
+)
 
 NAME = "genecis"
 TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
@@ -24,7 +31,7 @@ IMAGES_FROM = (
 )
 DILATION = 0.7
 LARGEST = 1_000_000
-"""No picture has so many pixels a side."""
+"""No image has so many pixels a side."""
 FOLDERS = ("val2017", "VG_100K", "VG_100K_2", "VG_100K_all")
 
 
@@ -47,7 +54,9 @@ def _read_task(folder: Path, task: str) -> Annotations:
         if reference in subset or len(subset) < 2:
             raise BenchmarkError(f"{row.where}: its gallery holds the reference, or nothing but the target")
         gallery |= dict.fromkeys((reference, *subset))
-        queries.append(AnnotatedQuery(f"{task}/{number}", reference, (row.text("condition"),), (target,), subset, category=task))
+        queries.append(
+            AnnotatedQuery(f"{task}/{number}", reference, (row.text("condition"),), (target,), subset, category=task)
+        )
     return Annotations(NAME, f"{NAME}_{task}", tuple(queries), tuple(gallery), boxes)
 
 
@@ -67,12 +76,15 @@ def _image(row: Row, boxes: dict[str, tuple[float, ...]]) -> str:
 
 def image_files(folder: Path, image_ids: tuple[str, ...]) -> dict[str, Path]:
     there = {path.name: path for name in FOLDERS for path in (folder / name).glob("*.jpg")}
-    names = {image_id: f"{image_id.split('@')[0]}.jpg" if "@" in image_id else f"{int(image_id):012d}.jpg" for image_id in image_ids}
+    names = {
+        image_id: f"{image_id.split('@')[0]}.jpg" if "@" in image_id else f"{int(image_id):012d}.jpg"
+        for image_id in image_ids
+    }
     return {image_id: there[name] for image_id, name in names.items() if name in there}
 
 
 def crop_of(box: tuple[float, ...], width: int, height: int) -> list[int]:
-    """The part (left, top, right, bottom) of a `width` x `height` picture that shows the object."""
+    """The part (left, top, right, bottom) of a `width` x `height` image that shows the object."""
     left, top = max(0.0, box[0] - DILATION * box[2]), max(0.0, box[1] - DILATION * box[3])
     right, bottom = min(width, left + (1 + DILATION) * box[2]), min(height, top + (1 + DILATION) * box[3])
     return [round(side) for side in (left, top, right, bottom)]

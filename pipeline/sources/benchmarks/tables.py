@@ -1,4 +1,4 @@
-"""The public benchmarks as canonical tables: pictures by path, queries, and CIRCO's aspects."""
+"""The public benchmarks as canonical tables: images by path, queries, and CIRCO's aspects."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def public_tables(params: DataParams) -> Iterator[tuple[str, pa.Table, dict[str,
     listed = list(listed_annotations(params))
     if "emoji_cir" not in params.benchmarks and not any(found.has_targets for _, _, found in listed):
         names = ", ".join(found.name for _, _, found in listed)
-        raise BenchmarkError(f"data.benchmarks: the targets of {names} are private, so nothing can be scored; list a validation split")
+        raise BenchmarkError(
+            f"data.benchmarks: the targets of {names} are private, so nothing can be scored; list a validation split"
+        )
     known: dict[Path, Facts] = {}
     for folder, split, found in listed:
         made_by = {"benchmark": found.benchmark}
@@ -68,8 +70,12 @@ def queries_table(annotations: Annotations, caption_order: str = "") -> pa.Table
 
     rows = [
         {
-            "query_id": query.query_id, "reference_id": query.reference, "modifications": modifications(query),
-            "target_ids": list(query.targets), "subset_ids": list(query.subset), "category": query.category,
+            "query_id": query.query_id,
+            "reference_id": query.reference,
+            "modifications": modifications(query),
+            "target_ids": list(query.targets),
+            "subset_ids": list(query.subset),
+            "category": query.category,
             "shared_concept": query.shared_concept,
         }
         for query in annotations.queries
@@ -78,9 +84,9 @@ def queries_table(annotations: Annotations, caption_order: str = "") -> pa.Table
 
 
 def images_table(folder: Path, annotations: Annotations, known: dict[Path, Facts] | None = None) -> pa.Table:
-    """Every picture of the gallery, by path relative to the working folder, with its SHA-256 and size.
+    """Every image of the gallery, by path relative to the working folder, with its SHA-256 and size.
 
-    `known` keeps what was read of a file: two splits of a benchmark may share their pictures.
+    `known` keeps what was read of a file: two splits of a benchmark may share their images.
     """
     known = {} if known is None else known
     reader = {"fashioniq": fashioniq, "cirr": cirr, "circo": circo, "genecis": genecis}[annotations.benchmark]
@@ -99,12 +105,14 @@ def images_table(folder: Path, annotations: Annotations, known: dict[Path, Facts
         except (OSError, ValueError) as error:
             unreadable.append(f"{files[image_id]} ({str(error).splitlines()[0]})")
     if unreadable:
-        raise BenchmarkError(f"{annotations.name}: {len(unreadable)} of {len(gallery)} images cannot be read, the first is {unreadable[0]}")
+        raise BenchmarkError(
+            f"{annotations.name}: {len(unreadable)} of {len(gallery)} images cannot be read, the first is {unreadable[0]}"
+        )
     return pa.Table.from_pylist(rows, schema=schemas.IMAGE_FILES)
 
 
 def _with_the_named(there: tuple[str, ...], annotations: Annotations) -> tuple[str, ...]:
-    """The pictures that are there and those that the queries need, which may be missing."""
+    """The images that are there and those that the queries need, which may be missing."""
     named = {image_id for query in annotations.queries for image_id in (query.reference, *query.targets)}
     return tuple(str(number) for number in sorted(int(image_id) for image_id in {*there, *named}))
 
@@ -117,7 +125,14 @@ def _image_row(image_id: str, path: Path, box: tuple[float, ...] | None, known: 
     if crop and (crop[2] <= crop[0] or crop[3] <= crop[1]):
         raise ValueError(f"the box of {image_id} lies outside of the picture")
     size = (crop[2] - crop[0], crop[3] - crop[1]) if crop else (width, height)
-    return {"image_id": image_id, "path": _relative(path), "crop": crop, "sha256": digest, "width": size[0], "height": size[1]}
+    return {
+        "image_id": image_id,
+        "path": _relative(path),
+        "crop": crop,
+        "sha256": digest,
+        "width": size[0],
+        "height": size[1],
+    }
 
 
 def _facts(path: Path) -> Facts:

@@ -5,7 +5,7 @@ out), `edits` and `wordings` (what may change, and how it is said), `triplets`, 
 `genecis` (the tables), `build` (all of it).
 """
 
-from pipeline.sources.emoji.build import build_tables
+from pipeline.sources.emoji.emoji_cir import build_tables
 from pipeline.sources.emoji.fetch import SourceError
 
 __all__ = ["SourceError", "build_tables"]

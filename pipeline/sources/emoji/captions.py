@@ -9,9 +9,16 @@ MAX_WORDS = 30
 
 _HAIR_PHRASES = {"beard": "a beard"}
 _GROUP_PHRASES = {
-    "smileys-emotion": "smileys and emotions", "people-body": "people and bodies", "component": "parts of people",
-    "animals-nature": "animals and nature", "food-drink": "food and drink", "travel-places": "travel and places",
-    "activities": "activities", "objects": "objects", "symbols": "symbols", "flags": "flags",
+    "smileys-emotion": "smileys and emotions",
+    "people-body": "people and bodies",
+    "component": "parts of people",
+    "animals-nature": "animals and nature",
+    "food-drink": "food and drink",
+    "travel-places": "travel and places",
+    "activities": "activities",
+    "objects": "objects",
+    "symbols": "symbols",
+    "flags": "flags",
 }
 
 
@@ -53,12 +60,14 @@ def _with_details(name: str, details: list[str]) -> str:
 
 
 def long_caption(emoji: Emoji) -> str:
-    """A sentence or two of at most MAX_WORDS words: the picture, its kind, what it goes with."""
+    """A sentence or two of at most MAX_WORDS words: the image, its kind, what it goes with."""
     subject = with_article(short_caption(emoji))
     kind = emoji.subgroup.replace("-", " ")
     opening = f"An emoji of {subject}, from the {_GROUP_PHRASES[emoji.group]} group, under {kind}."
     if emoji.tones == () and emoji.gender:
-        opening = f"An emoji of {subject} in default yellow, from the {_GROUP_PHRASES[emoji.group]} group, under {kind}."
+        opening = (
+            f"An emoji of {subject} in default yellow, from the {_GROUP_PHRASES[emoji.group]} group, under {kind}."
+        )
     known = subject.lower().split()
     tags = [tag.replace("’", "'") for tag in emoji.tags]
     tags = [tag for tag in tags if tag.lower() not in known][:5]

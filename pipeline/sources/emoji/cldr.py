@@ -9,53 +9,116 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.sources.emoji.artwork import normal_code
 from pipeline.sources.emoji.fetch import LABELS, SourceError, read_members
-from pipeline.sources.emoji.images import normal_code
 
 TONES = ("default yellow", "light", "medium-light", "medium", "medium-dark", "dark")
 HAIR = ("red hair", "curly hair", "white hair", "bald", "blond hair", "beard")
 COLOURS = (
-    "red", "pink", "orange", "yellow", "green", "light blue", "blue", "purple", "brown", "black", "grey", "white",
+    "red",
+    "pink",
+    "orange",
+    "yellow",
+    "green",
+    "light blue",
+    "blue",
+    "purple",
+    "brown",
+    "black",
+    "grey",
+    "white",
 )
 MOON_PHASES = (
-    "new", "waxing crescent", "first quarter", "waxing gibbous", "full", "waning gibbous", "last quarter", "waning crescent",
+    "new",
+    "waxing crescent",
+    "first quarter",
+    "waxing gibbous",
+    "full",
+    "waning gibbous",
+    "last quarter",
+    "waning crescent",
 )
 HOURS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
-ROLE_SUBGROUPS = {"person-gesture", "person-role", "person-fantasy", "person-activity", "person-sport", "person-resting"}
+ROLE_SUBGROUPS = {
+    "person-gesture",
+    "person-role",
+    "person-fantasy",
+    "person-activity",
+    "person-sport",
+    "person-resting",
+}
 COLOUR_SUBGROUPS = {"heart", "geometric", "book-paper", "food-fruit", "punctuation", "flag"}
 
 _GENDERS = {"man": "man", "woman": "woman", "person": "person", "men": "man", "women": "woman", "people": "person"}
 _PLURALS = {"men", "women", "people"}
 # Names that carry their gender in another place than the first word: (gender, name without it).
 _IRREGULAR = {
-    "merman": ("man", "merperson"), "mermaid": ("woman", "merperson"), "merperson": ("person", "merperson"),
-    "prince": ("man", "royalty"), "princess": ("woman", "royalty"), "person with crown": ("person", "royalty"),
-    "Santa Claus": ("man", "Claus"), "Mrs. Claus": ("woman", "Claus"), "Mx Claus": ("person", "Claus"),
-    "deaf man": ("man", "deaf"), "deaf woman": ("woman", "deaf"), "deaf person": ("person", "deaf"),
-    "pregnant man": ("man", "pregnant"), "pregnant woman": ("woman", "pregnant"), "pregnant person": ("person", "pregnant"),
-    "boy": ("man", "child"), "girl": ("woman", "child"), "child": ("person", "child"),
-    "old man": ("man", "older adult"), "old woman": ("woman", "older adult"), "older person": ("person", "older adult"),
-    "man": ("man", "adult"), "woman": ("woman", "adult"), "person": ("person", "adult"),
+    "merman": ("man", "merperson"),
+    "mermaid": ("woman", "merperson"),
+    "merperson": ("person", "merperson"),
+    "prince": ("man", "royalty"),
+    "princess": ("woman", "royalty"),
+    "person with crown": ("person", "royalty"),
+    "Santa Claus": ("man", "Claus"),
+    "Mrs. Claus": ("woman", "Claus"),
+    "Mx Claus": ("person", "Claus"),
+    "deaf man": ("man", "deaf"),
+    "deaf woman": ("woman", "deaf"),
+    "deaf person": ("person", "deaf"),
+    "pregnant man": ("man", "pregnant"),
+    "pregnant woman": ("woman", "pregnant"),
+    "pregnant person": ("person", "pregnant"),
+    "boy": ("man", "child"),
+    "girl": ("woman", "child"),
+    "child": ("person", "child"),
+    "old man": ("man", "older adult"),
+    "old woman": ("woman", "older adult"),
+    "older person": ("person", "older adult"),
+    "man": ("man", "adult"),
+    "woman": ("woman", "adult"),
+    "person": ("person", "adult"),
     "breast-feeding": ("woman", "breast-feeding"),
 }
 _ROLE_PHRASES = {
-    "royalty": "a royal with a crown", "Claus": "a Christmas Claus", "deaf": "a deaf person",
-    "pregnant": "a pregnant person", "breast-feeding": "a person breast-feeding", "horse racing": "a jockey in a horse race",
+    "royalty": "a royal with a crown",
+    "Claus": "a Christmas Claus",
+    "deaf": "a deaf person",
+    "pregnant": "a pregnant person",
+    "breast-feeding": "a person breast-feeding",
+    "horse racing": "a jockey in a horse race",
 }
 _DIRECTIONS = {
-    "left": "left", "right": "right", "up": "up", "down": "down", "leftwards": "left", "rightwards": "right",
-    "upwards": "up", "downwards": "down", "up-right": "upper right", "down-right": "lower right",
-    "up-left": "upper left", "down-left": "lower left", "up-down": "up and down", "left-right": "left and right",
+    "left": "left",
+    "right": "right",
+    "up": "up",
+    "down": "down",
+    "leftwards": "left",
+    "rightwards": "right",
+    "upwards": "up",
+    "downwards": "down",
+    "up-right": "upper right",
+    "down-right": "lower right",
+    "up-left": "upper left",
+    "down-left": "lower left",
+    "up-down": "up and down",
+    "left-right": "left and right",
 }
 _WORD = "|".join(sorted(_DIRECTIONS, key=len, reverse=True))
 _DIRECTED = [
     re.compile(pattern.replace("DIRECTION", f"(?P<direction>{_WORD})"))
     for pattern in (
-        r"DIRECTION (?P<form>arrow)", r"(?P<form>backhand index pointing) DIRECTION", r"(?P<form>palm) DIRECTION hand",
-        r"DIRECTION (?P<form>hand)", r"DIRECTION (?P<form>pushing hand)", r"DIRECTION-facing (?P<form>fist)",
-        r"(?P<form>triangle) pointed DIRECTION", r"(?P<form>thumbs) DIRECTION", r"(?P<form>fast) DIRECTION button",
-        r"DIRECTION (?P<form>button)", r"(?P<form>magnifying glass) tilted DIRECTION",
+        r"DIRECTION (?P<form>arrow)",
+        r"(?P<form>backhand index pointing) DIRECTION",
+        r"(?P<form>palm) DIRECTION hand",
+        r"DIRECTION (?P<form>hand)",
+        r"DIRECTION (?P<form>pushing hand)",
+        r"DIRECTION-facing (?P<form>fist)",
+        r"(?P<form>triangle) pointed DIRECTION",
+        r"(?P<form>thumbs) DIRECTION",
+        r"(?P<form>fast) DIRECTION button",
+        r"DIRECTION (?P<form>button)",
+        r"(?P<form>magnifying glass) tilted DIRECTION",
     )
 ]
 _COLOURED = re.compile(rf"(?P<size>large |small |)(?P<colour>{'|'.join(COLOURS)}) (?P<form>.+)")
@@ -125,7 +188,7 @@ def read_emoji(folder: str | Path) -> list[Emoji]:
 def parse_rows(rows: Iterable[dict[str, Any]], names: dict[str, dict[str, str]]) -> list[Emoji]:
     """Rows of `en/data.json`, skin variants included, sorted by code.
 
-    `names` is `meta/groups.json`. Rows without a group (the regional indicators) have no picture of
+    `names` is `meta/groups.json`. Rows without a group (the regional indicators) have no image of
     their own and are left out.
     """
     rows = [row for row in rows if "group" in row]
@@ -138,8 +201,12 @@ def parse_rows(rows: Iterable[dict[str, Any]], names: dict[str, dict[str, str]])
             group, subgroup = names["groups"][str(row["group"])], names["subgroups"][str(row["subgroup"])]
             parsed.append(
                 Emoji(
-                    code=normal_code(variant["hexcode"]), label=variant["label"], tags=tuple(row.get("tags", ())),
-                    group=group, subgroup=subgroup, tones=_tones(variant, "skins" in row),
+                    code=normal_code(variant["hexcode"]),
+                    label=variant["label"],
+                    tags=tuple(row.get("tags", ())),
+                    group=group,
+                    subgroup=subgroup,
+                    tones=_tones(variant, "skins" in row),
                     **_attributes(variant["label"], subgroup, known_names, facing),
                 )
             )
@@ -179,7 +246,9 @@ def _person(
     plural = first in _PLURALS
     neutral = base if base in known_names else f"{'people' if plural else 'person'} {base}"
     return {
-        "form": "people" if plural else "person", "gender": gender, "role": base,
+        "form": "people" if plural else "person",
+        "gender": gender,
+        "role": base,
         "role_phrase": _ROLE_PHRASES.get(base) or with_article(neutral),
         "direction": ("right" if "facing right" in qualifiers else "left") if name in facing else None,
     }

@@ -23,9 +23,16 @@ _NOUNS = {
 }
 _ADULTS = {"man": "a man", "woman": "a woman", "person": "a person of no stated gender"}
 _TOWARDS = {
-    "left": "to the left", "right": "to the right", "up": "upwards", "down": "downwards",
-    "upper left": "to the upper left", "upper right": "to the upper right", "lower left": "to the lower left",
-    "lower right": "to the lower right", "up and down": "both up and down", "left and right": "both left and right",
+    "left": "to the left",
+    "right": "to the right",
+    "up": "upwards",
+    "down": "downwards",
+    "upper left": "to the upper left",
+    "upper right": "to the upper right",
+    "lower left": "to the lower left",
+    "lower right": "to the lower right",
+    "up and down": "both up and down",
+    "left and right": "both left and right",
 }
 _HOUR_WORDS = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
@@ -58,7 +65,7 @@ def key_without(emoji: Emoji, *kinds: str) -> tuple:
 def possible_edits(emoji: Iterable[Emoji], kind: str, pictures: Mapping[str, bytes]) -> list[Edit]:
     """Every edit of `kind` among `emoji`, in a fixed order.
 
-    `pictures` maps codes to encoded pictures: artists draw some pairs alike (a man and a person of no
+    `images` maps codes to encoded images: artists draw some pairs alike (a man and a person of no
     stated gender), and an edit that changes nothing visible is left out.
     """
     groups: dict[tuple, list[Emoji]] = defaultdict(list)

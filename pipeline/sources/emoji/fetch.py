@@ -33,19 +33,23 @@ class Package:
 
 
 NOTO = Package(
-    "emoji-datasource-google", "16.0.0",
+    "emoji-datasource-google",
+    "16.0.0",
     "sha512-ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
 )
 TWEMOJI = Package(
-    "emoji-datasource-twitter", "16.0.0",
+    "emoji-datasource-twitter",
+    "16.0.0",
     "sha512-7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
 )
 OPENMOJI = Package(
-    "openmoji", "17.0.0",
+    "openmoji",
+    "17.0.0",
     "sha512-EBnYrNGdcdw+OSXmENeNE1yBNRu6tOraTmoOyUbJkTmvT/+XETp8RZLSJFzD3lrPc5N9CzsyPnRTk0Vp4UaI9w==",
 )
 LABELS = Package(
-    "emojibase-data", "17.0.0",
+    "emojibase-data",
+    "17.0.0",
     "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
 )
 PACKAGES = (NOTO, OPENMOJI, TWEMOJI, LABELS)
@@ -86,8 +90,15 @@ def _npm_pack(package: Package, folder: str) -> None:
 
     specification = f"{package.name}@{package.version}"
     arguments = [
-        "pack", specification, "--pack-destination", ".", "--ignore-scripts", "--no-audit", "--no-fund",
-        "--no-update-notifier", "--loglevel=error",
+        "pack",
+        specification,
+        "--pack-destination",
+        ".",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--no-update-notifier",
+        "--loglevel=error",
     ]
     completed: subprocess.CompletedProcess[str] = npm(
         arguments, return_completed_process=True, capture_output=True, text=True, cwd=folder

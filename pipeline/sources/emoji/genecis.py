@@ -49,13 +49,19 @@ class _Builder:
     def __init__(self, gallery: Gallery, seed: int):
         self.gallery = gallery
         self.random = random.Random(f"genecis/{gallery.team}/{seed}")
-        # One emoji a picture: a look-alike of the target would be a second right answer.
+        # One emoji an image: a look-alike of the target would be a second right answer.
         self.distinct = [group[0] for group in gallery.alike().values()]
         self.distinct.sort(key=lambda one: one.code)
         self.used: Counter[str] = Counter()
 
     def row(
-        self, condition: str, reference: Emoji, target: Emoji, pools: tuple[list[Emoji], list[Emoji]], size: int, text: str
+        self,
+        condition: str,
+        reference: Emoji,
+        target: Emoji,
+        pools: tuple[list[Emoji], list[Emoji]],
+        size: int,
+        text: str,
     ) -> dict | None:
         """A query with distractors drawn evenly from the two pools; None where they are too few."""
         left_out = {reference.code, target.code}
@@ -84,6 +90,7 @@ class _Builder:
         if value is None:
             return None
         peers = [one for one in self.distinct if value_of(one, kind) is not None]
+
         # All hair is on one family, so another "object" is there somebody of other gender and tone.
         def same(one: Emoji, other: Emoji) -> bool:
             return (one.gender, one.tones) == (other.gender, other.tones) if hair else _object(one) == _object(other)
@@ -114,8 +121,10 @@ class _Builder:
             return None
         peers = [one for one in self.distinct if value_of(one, kind) is not None]
         targets = [
-            one for one in peers
-            if _object(one) == _object(reference) and one.direction == reference.direction
+            one
+            for one in peers
+            if _object(one) == _object(reference)
+            and one.direction == reference.direction
             and all(a is None or a != b for a, b in zip(_looks(one), _looks(reference), strict=True))
         ]
         if not targets:
@@ -146,7 +155,10 @@ def build_genecis(gallery: Gallery, per_condition: int, seed: int) -> pa.Table:
     roles = possible_edits(distinct, "role", gallery.pictures)
     plans: tuple[dict[str, list[Callable[[], dict | None]]], ...] = (
         {kind: [lambda k=kind, r=one: builder.focus_attribute(k, r) for one in distinct] for kind in FOCUS_ATTRIBUTE},
-        {kind: [lambda e=edit: builder.change_attribute(e.kind, e.reference, e.target) for edit in changes[kind]] for kind in changes},
+        {
+            kind: [lambda e=edit: builder.change_attribute(e.kind, e.reference, e.target) for edit in changes[kind]]
+            for kind in changes
+        },
         {kind: [lambda k=kind, r=one: builder.focus_object(k, r) for one in distinct] for kind in FOCUS_OBJECT},
         {"role": [lambda e=edit: builder.change_object(e.reference, e.target) for edit in roles]},
     )

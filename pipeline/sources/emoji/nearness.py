@@ -7,9 +7,20 @@ from collections.abc import Iterable
 from pipeline.sources.emoji.cldr import MOON_PHASES, Emoji, split_label
 
 _CONCEPTS = {
-    "heart": "heart", "country-flag": "flag", "subdivision-flag": "flag", "flag": "flag", "arrow": "arrow", "time": "clock",
-    "book-paper": "book", "geometric": "geometric shape", "cat-face": "cat", "monkey-face": "monkey", "body-parts": "body part",
-    "clothing": "clothing", "musical-instrument": "musical instrument", "family": "people together",
+    "heart": "heart",
+    "country-flag": "flag",
+    "subdivision-flag": "flag",
+    "flag": "flag",
+    "arrow": "arrow",
+    "time": "clock",
+    "book-paper": "book",
+    "geometric": "geometric shape",
+    "cat-face": "cat",
+    "monkey-face": "monkey",
+    "body-parts": "body part",
+    "clothing": "clothing",
+    "musical-instrument": "musical instrument",
+    "family": "people together",
 }
 
 

@@ -1,4 +1,4 @@
-"""Benchmark queries: (reference, modification, targets), written from one team's pictures.
+"""Benchmark queries: (reference, modification, targets), written from one team's images.
 
 Recipe. For each kind of edit (`edits.KINDS`), list all edits among the eligible emoji, draw up to
 `per_kind` of them by the seed, and word each with a wording of the benchmark's own set. One query
@@ -32,7 +32,7 @@ Wordings = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Gallery:
-    """One team's emoji and their encoded pictures by code."""
+    """One team's emoji and their encoded images by code."""
 
     team: str
     emoji: tuple[Emoji, ...]
@@ -42,7 +42,7 @@ class Gallery:
         return f"{self.team}/{emoji.code}"
 
     def alike(self) -> dict[bytes, list[Emoji]]:
-        """Emoji by picture: more than one where the team drew them exactly alike."""
+        """Emoji by image: more than one where the team drew them exactly alike."""
         groups: dict[bytes, list[Emoji]] = defaultdict(list)
         for one in self.emoji:
             groups[self.pictures[one.code]].append(one)
@@ -72,15 +72,17 @@ def build_queries(
             targets = order_targets(edit, candidates, gallery, alike)
             number = used[edit.reference.code]
             used[edit.reference.code] += 1
-            rows.append({
-                "query_id": f"{kind}/{edit.reference.code}/{number}",
-                "reference_id": gallery.image_id(edit.reference),
-                "modifications": [wording.format(**wording_fields(edit.target))],
-                "target_ids": [gallery.image_id(target) for target in targets],
-                "subset_ids": _subset(edit, targets, gallery),
-                "category": kind,
-                "shared_concept": shared_concept(edit.reference),
-            })
+            rows.append(
+                {
+                    "query_id": f"{kind}/{edit.reference.code}/{number}",
+                    "reference_id": gallery.image_id(edit.reference),
+                    "modifications": [wording.format(**wording_fields(edit.target))],
+                    "target_ids": [gallery.image_id(target) for target in targets],
+                    "subset_ids": _subset(edit, targets, gallery),
+                    "category": kind,
+                    "shared_concept": shared_concept(edit.reference),
+                }
+            )
     rows.sort(key=lambda row: row["query_id"])
     return pa.Table.from_pylist(rows, schema=schemas.QUERIES)
 
@@ -106,7 +108,8 @@ def order_targets(
     pictures = gallery.pictures
     found = {twin.code: twin for one in candidates for twin in alike[pictures[one.code]]}
     others = [
-        one for one in found.values()
+        one
+        for one in found.values()
         if one.code != edit.target.code and pictures[one.code] != pictures[edit.reference.code]
     ]
     return [edit.target, *sorted(others, key=lambda one: (distance(edit.reference, one), one.code))]

@@ -1,9 +1,9 @@
-"""The validation split: whose OpenMoji pictures no pair and no triplet may show.
+"""The validation split: whose OpenMoji images no pair and no triplet may show.
 
 The unit that is held out is the family, so that all genders and tones of a role go together. Where
 one family carries a whole kind (clocks, moons, hair, the colours of one shape), the unit is the
 family with one value. Units are drawn from each such group apart, so that every kind of query exists
-among the held-out pictures; a group too small for the share gives half of itself, up to six units.
+among the held-out images; a group too small for the share gives half of itself, up to six units.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def unit_of(emoji: Emoji) -> tuple[str, str]:
 
 
 def held_out(emoji: Iterable[Emoji], share: float, seed: int) -> set[str]:
-    """Codes of the emoji whose pictures belong to the validation split."""
+    """Codes of the emoji whose images belong to the validation split."""
     units: dict[str, set[str]] = defaultdict(set)
     codes: dict[str, list[str]] = defaultdict(list)
     for one in emoji:

@@ -20,7 +20,7 @@ def build_triplets(
 ) -> pa.Table:
     """Up to `count` triplets, as even over the kinds as can be; both sides by one team.
 
-    `pictures[team][code]` are the encoded pictures that training may see. Each edit gets one
+    `images[team][code]` are the encoded images that training may see. Each edit gets one
     training wording, drawn by `seed`.
     """
     emoji = list(emoji)
@@ -38,13 +38,15 @@ def build_triplets(
         for team, edit in chosen:
             reference_id, target_id = f"{team}/{edit.reference.code}", f"{team}/{edit.target.code}"
             wording = random_state.choice(TRAINING[kind])
-            rows.append({
-                "triplet_id": f"{kind}/{reference_id}/{edit.target.code}",
-                "reference_id": reference_id,
-                "target_id": target_id,
-                "instruction": wording.format(**wording_fields(edit.target)),
-                "target_description": short_caption(edit.target),
-                "shared_concept": shared_concept(edit.reference),
-            })
+            rows.append(
+                {
+                    "triplet_id": f"{kind}/{reference_id}/{edit.target.code}",
+                    "reference_id": reference_id,
+                    "target_id": target_id,
+                    "instruction": wording.format(**wording_fields(edit.target)),
+                    "target_description": short_caption(edit.target),
+                    "shared_concept": shared_concept(edit.reference),
+                }
+            )
     rows.sort(key=lambda row: row["triplet_id"])
     return pa.Table.from_pylist(rows, schema=schemas.TRIPLETS)

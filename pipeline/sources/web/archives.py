@@ -1,4 +1,4 @@
-"""Tar archives of pictures: webdataset shards as img2dataset writes them (CC3M, CC12M), SA-1B's, and JourneyDB's."""
+"""Tar archives of images: webdataset shards as img2dataset writes them (CC3M, CC12M), SA-1B's, and JourneyDB's."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _caption(parts: dict[str, bytes]) -> str:
 
 
 def journeydb(folder: Path, name: str) -> Iterator[Sample]:
-    """`*.jsonl` annotations, one object a picture (`img_path`, and `Task2.Caption` or `prompt`), and archives of `000/NAME.jpg`."""
+    """`*.jsonl` annotations, one object an image (`img_path`, and `Task2.Caption` or `prompt`), and archives of `000/NAME.jpg`."""
     captions = _journeydb_captions(folder)
     for path in archives(folder):
         seen: set[str] = set()
@@ -87,7 +87,9 @@ def _journeydb_captions(folder: Path) -> dict[str, str]:
                     caption = (entry.get("Task2") or {}).get("Caption") or entry.get("prompt") or ""
                     found[_inside(entry["img_path"])] = _words(caption)
                 except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-                    raise SourceError(f"{path}: line {number} is no annotation ({type(error).__name__}: {error})") from None
+                    raise SourceError(
+                        f"{path}: line {number} is no annotation ({type(error).__name__}: {error})"
+                    ) from None
     return found
 
 

@@ -1,4 +1,4 @@
-"""A plain folder of pictures with a CSV of captions."""
+"""A plain folder of images with a CSV of captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = ("image", "caption")
 
 
 def csv_folder(folder: Path, name: str) -> Iterator[Sample]:
-    """Every `*.csv` right in the folder names its pictures: column `image` is a path within the folder, `caption` may be empty.
+    """Every `*.csv` right in the folder names its images: column `image` is a path within the folder, `caption` may be empty.
 
     Raises SourceError for a file without these columns, or that is no CSV in UTF-8.
     """
@@ -31,7 +31,9 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
             rows = csv.DictReader(file)
             missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
             if missing:
-                raise SourceError(f"{path}: there is no column {missing[0]!r} (found: {', '.join(rows.fieldnames or ()) or 'nothing'})")
+                raise SourceError(
+                    f"{path}: there is no column {missing[0]!r} (found: {', '.join(rows.fieldnames or ()) or 'nothing'})"
+                )
             for row in rows:
                 yield row["image"] or "", " ".join((row["caption"] or "").split())
     except (csv.Error, UnicodeDecodeError) as error:

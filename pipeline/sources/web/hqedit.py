@@ -1,4 +1,4 @@
-"""HQ-Edit as its hub release is laid out: Parquet files with both pictures, both descriptions and the edit in both directions."""
+"""HQ-Edit as its hub release is laid out: Parquet files with both images, both descriptions and the edit in both directions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 64
 
 
 def hqedit(folder: Path, name: str) -> Iterator[tuple[list[Sample], list[dict[str, Any]]]]:
-    """One pair of pictures after the other, with its two triplets: the edit and its inverse, where that is told.
+    """One pair of images after the other, with its two triplets: the edit and its inverse, where that is told.
 
     Raises SourceError naming the file that is damaged or lacks a column.
     """
@@ -44,11 +44,18 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _edit(edit_id: str, row: dict[str, Any]) -> tuple[list[Sample], list[dict[str, Any]]]:
     before, after = (Sample(f"{edit_id}/{side}", _bytes(row[f"{side}_image"])) for side in ("input", "output"))
-    directions = (("edit", before, after, row["edit"], row["output"]), ("inverse", after, before, row["inverse_edit"], row["input"]))
+    directions = (
+        ("edit", before, after, row["edit"], row["output"]),
+        ("inverse", after, before, row["inverse_edit"], row["input"]),
+    )
     triplets = [
         {
-            "triplet_id": f"{edit_id}/{direction}", "reference_id": reference.image_id, "target_id": target.image_id,
-            "instruction": " ".join(instruction.split()), "target_description": " ".join(description.split()), "shared_concept": "",
+            "triplet_id": f"{edit_id}/{direction}",
+            "reference_id": reference.image_id,
+            "target_id": target.image_id,
+            "instruction": " ".join(instruction.split()),
+            "target_description": " ".join(description.split()),
+            "shared_concept": "",
         }
         for direction, reference, target, instruction, description in directions
         if (instruction or "").strip() and (description or "").strip()
@@ -57,6 +64,6 @@ def _edit(edit_id: str, row: dict[str, Any]) -> tuple[list[Sample], list[dict[st
 
 
 def _bytes(image: Any) -> bytes:
-    """`datasets` stores a picture as {bytes, path}; b"" for what is neither that nor bytes."""
+    """`datasets` stores an image as {bytes, path}; b"" for what is neither that nor bytes."""
     content = image.get("bytes") if isinstance(image, dict) else image
     return content if isinstance(content, bytes) else b""

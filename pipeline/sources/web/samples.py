@@ -12,11 +12,11 @@ LARGEST = 1_000_000_000
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and its caption, or why there is none."""
+    """An image and its caption, or why there is none."""
 
     image_id: str
     content: bytes = b""
-    """The encoded picture."""
+    """The encoded image."""
     caption: str = ""
     """Empty: the captioning model writes one."""
     reason: str = ""
@@ -24,9 +24,9 @@ class Sample:
 
 
 def checked(sample: Sample) -> tuple[Sample, tuple[int, int]]:
-    """The sample and its picture's width and height, both from the header alone; 0 for one that is refused.
+    """The sample and its image's width and height, both from the header alone; 0 for one that is refused.
 
-    A picture that breaks off later is found when it is encoded (`rejected.parquet` of that stage).
+    An image that breaks off later is found when it is encoded (`rejected.parquet` of that stage).
     """
     if not sample.reason and not sample.content:
         sample = Sample(sample.image_id, reason="the image has no bytes")

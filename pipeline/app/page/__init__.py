@@ -1,0 +1,1 @@
+"""The demo page: its layout, its events, and the image files that it serves."""

@@ -1,0 +1,1 @@
+"""Scoring of ranked lists under the official protocols."""

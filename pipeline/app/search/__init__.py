@@ -1,0 +1,1 @@
+"""Searching a gallery: galleries, folder libraries, requests, the searcher and its results."""

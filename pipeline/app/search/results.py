@@ -1,0 +1,86 @@
+"""Answers for people and programs: a table in the terminal, JSON, one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.app.search.galleries import Gallery
+from pipeline.app.search.requests import Request
+from pipeline.app.search.searcher import Answer
+
+THUMBNAIL = 240
+"""Longer side of the images in a page."""
+
+
+def as_table(request: Request, answer: Answer) -> Table:
+    """For `rich`: ranks, scores and ids; what was inferred and how long it took stand below."""
+    notes = [f'"{description}"' for description in answer.descriptions]
+    notes.append(", ".join(f"{part} {1000 * seconds:.0f} ms" for part, seconds in answer.seconds.items()))
+    heading, below = Text(f"{answer.method}: {request.text}"), Text("\n".join(notes))
+    table = Table(title=heading, caption=below, title_justify="left", caption_justify="left")
+    table.add_column("#", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("image", overflow="fold")
+    for rank, hit in enumerate(answer.hits, start=1):
+        table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.image_id))
+    return table
+
+
+def as_json(request: Request, answer: Answer) -> dict[str, Any]:
+    """Plain values."""
+    return {
+        "method": answer.method,
+        "text": request.text,
+        "negative": request.controls.negative,
+        "descriptions": answer.descriptions,
+        "seconds": {part: round(seconds, 4) for part, seconds in answer.seconds.items()},
+        "hits": [
+            {"rank": rank, "id": hit.image_id, "score": round(hit.score, 6)}
+            for rank, hit in enumerate(answer.hits, start=1)
+        ],
+    }
+
+
+def as_html(found: list[tuple[Request, Answer]], gallery: Gallery) -> str:
+    """One page with its images inside and every text escaped; asks nothing of a network."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    searches = [
+        {
+            "request": request,
+            "answer": answer,
+            "reference": data_uri(request.image),
+            "hits": [
+                (rank, hit, data_uri(gallery.image(hit.image_id))) for rank, hit in enumerate(answer.hits, start=1)
+            ],
+        }
+        for request, answer in found
+    ]
+    return environment.get_template("search.html").render(searches=searches, gallery=gallery.name)
+
+
+def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> Image.Image:
+    """A smaller copy; what is small already stays as it is."""
+    copy = image.copy()
+    copy.thumbnail((side, side))
+    return copy
+
+
+def data_uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    thumbnail(image).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

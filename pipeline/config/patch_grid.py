@@ -1,0 +1,42 @@
+"""How many patches a backbone cuts an image into, from its configuration alone: no model is built, no library imported."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def patch_grid(backbone: str) -> tuple[int, int] | None:
+    """(h, w) of a local open_clip or BLIP folder, or of an open_clip model name; None where its configuration is not at hand."""
+    folder = Path(backbone)
+    for path, keys in (
+        (folder / "open_clip_config.json", ("model_cfg", "vision_cfg")),
+        (folder / "config.json", ("vision_config",)),
+    ):
+        if path.is_file():
+            return _grid(path, keys)
+    package = find_spec("open_clip")
+    if package and package.origin and "/" not in backbone:
+        path = Path(package.origin).parent / "model_configs" / f"{backbone}.json"
+        if path.is_file():
+            return _grid(path, ("vision_cfg",))
+    return None
+
+
+def _grid(path: Path, keys: tuple[str, ...]) -> tuple[int, int] | None:
+    """None where image and patch sizes are not plain numbers (a ResNet, a timm tower)."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        for key in keys:
+            values = values[key]
+        height, width = _pair(values["image_size"])
+        rows, columns = _pair(values["patch_size"])
+        return height // rows, width // columns
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _pair(size: int | list[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)

@@ -1,0 +1,101 @@
+"""What DiffComp sees in one image and one text: figures 3, 4 and 5 of the supplement as functions.
+
+The model is one of `load_diffcomp`, on any device. Maps cover the square that the encoder sees of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.diffcomp.model import DiffComp
+from pipeline.encoders.image_source import pixels_of, square
+
+SIDE = 320
+
+
+def masking_probabilities(model: DiffComp, image: Image.Image, text: str, phrases: Sequence[str] = ()) -> np.ndarray:
+    """The probability that PSM masks each patch of an RGB image, [h, w] in [0, 1] (figure 3).
+
+    phrases: the noun phrases of `text`; empty: the whole text guides. Their mean over the image is rho.
+    """
+    ids, offsets = _phrases(model, [text], [phrases])
+    return model.mask_map(_pixels(model, [image]), ids, offsets)[0].float().cpu().numpy()
+
+
+def kept_of_reference(model: DiffComp, image: Image.Image, text: str) -> np.ndarray:
+    """1 - alpha_j of every patch, [h, w] in [0, 1]: how much of the reference stays under the modification `text` (figure 5)."""
+    return model.alpha_map(_pixels(model, [image]), _tokens(model, [text]))[0].float().cpu().numpy()
+
+
+def pair_similarities(
+    model: DiffComp,
+    images: Sequence[Image.Image],
+    texts: Sequence[str],
+    phrases: Sequence[Sequence[str]] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> tuple[np.ndarray, np.ndarray]:
+    """cos(f_I, f_T) and cos(f_Id, f_T), [N] each: images as they are, and as the model masks them in training (figure 4).
+
+    phrases: of every text, as for `masking_probabilities`; the masks are drawn from `seed`, batch by batch.
+    """
+    generator, parts = torch.Generator().manual_seed(seed), []
+    phrases = [()] * len(texts) if phrases is None else phrases
+    for start in range(0, len(texts), batch_size):
+        rows = slice(start, start + batch_size)
+        ids, offsets = _phrases(model, texts[rows], phrases[rows])
+        pair = model.similarities(_pixels(model, images[rows]), _tokens(model, texts[rows]), ids, offsets, generator)
+        parts.append(torch.stack(pair).float().cpu())
+    aligned, masked = torch.cat(parts, dim=1).numpy()
+    return aligned, masked
+
+
+def image_text_similarities(
+    model: DiffComp, images: Sequence[Image.Image], texts: Sequence[str], batch_size: int = 64
+) -> np.ndarray:
+    """cos(f_I, f_T), [N]: of queries, the reference and its modification."""
+    parts = []
+    for start in range(0, len(texts), batch_size):
+        rows = slice(start, start + batch_size)
+        with torch.inference_mode():
+            image, text = (
+                model.encode_image(_pixels(model, images[rows])),
+                model.encode_text(_tokens(model, texts[rows])),
+            )
+            parts.append((image * text).sum(-1).float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def heat_map(
+    picture: Image.Image, values: np.ndarray, side: int = SIDE, limits: tuple[float, float] | None = None
+) -> Image.Image:
+    """Values [h, w] over the square that the encoder sees of an image, brighter where they are larger.
+
+    limits: what is darkest and what is brightest; None: the lowest and the highest value.
+    """
+    low, high = limits or (float(values.min()), float(values.max()))
+    scaled = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
+    colours = (matplotlib.colormaps["inferno"](scaled)[..., :3] * 255).astype(np.uint8)
+    heat = Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST)
+    return Image.blend(square(picture, side), heat, 0.6)
+
+
+def _pixels(model: DiffComp, images: Sequence[Image.Image]) -> Tensor:
+    return model.encoder.normalise(torch.stack([pixels_of(image, model.encoder.image_size) for image in images]))
+
+
+def _tokens(model: DiffComp, texts: Sequence[str]) -> Tensor:
+    return model.encoder.tokenize(list(texts)).to(model.encoder.mean.device)
+
+
+def _phrases(model: DiffComp, texts: Sequence[str], phrases: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+    """Token ids of all phrases in order, and where each text's begin [B + 1]; a text without any stands for itself."""
+    filled = [list(own) or [text] for text, own in zip(texts, phrases, strict=True)]
+    offsets = torch.tensor([0] + [len(own) for own in filled]).cumsum(0)
+    return _tokens(model, [phrase for own in filled for phrase in own]), offsets.to(model.encoder.mean.device)

@@ -1,0 +1,1 @@
+"""Image-text dual encoders: CLIP and BLIP behind one interface."""

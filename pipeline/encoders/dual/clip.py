@@ -1,0 +1,287 @@
+"""CLIP backbones over open_clip: a local folder, or one of open_clip's named models."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.model import CustomTextCLIP
+from open_clip.transformer import VisionTransformer, text_global_pool
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedTokenizerFast
+
+from pipeline.artifacts import ArtifactError, read_json, write_atomically, write_json
+from pipeline.encoders.dual.interface import DualEncoder, unit
+from pipeline.encoders.hub import clip_not_loaded
+
+SHORT_TEXTS = 64
+"""From so many texts of at most half the longest's length on, they are encoded apart."""
+CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+
+
+@dataclass(frozen=True)
+class ClipSizes:
+    """Sizes of a small CLIP to be trained from scratch; the defaults are the offline backbone's."""
+
+    vocab_size: int
+    eos_id: int
+    pad_id: int = 0
+    image_size: int = 64
+    patch_size: int = 8
+    vision_width: int = 256
+    vision_layers: int = 8
+    head_width: int = 64
+    text_width: int = 256
+    text_layers: int = 6
+    text_heads: int = 4
+    context: int = 32
+    embed_dim: int = 256
+
+    def __post_init__(self) -> None:
+        for name, size, divisor_name, divisor in (
+            ("image_size", self.image_size, "patch_size", self.patch_size),
+            ("vision_width", self.vision_width, "head_width", self.head_width),
+            ("text_width", self.text_width, "text_heads", self.text_heads),
+        ):
+            if size % divisor:
+                raise ValueError(f"{name} {size} is not a multiple of {divisor_name} {divisor}")
+        for name, token in (("eos_id", self.eos_id), ("pad_id", self.pad_id)):
+            if not 0 <= token < self.vocab_size:
+                raise ValueError(f"{name} {token} is outside the vocabulary of {self.vocab_size}")
+        if self.eos_id == self.pad_id:
+            raise ValueError(f"eos_id and pad_id are both {self.eos_id}: the end of a text could not be found")
+
+    def model_cfg(self) -> dict[str, Any]:
+        """open_clip's model_cfg. Pooling looks for `eos_id` itself: in a small vocabulary it need not be the highest."""
+        return {
+            "custom_text": True,
+            "embed_dim": self.embed_dim,
+            "vision_cfg": {
+                "image_size": self.image_size,
+                "patch_size": self.patch_size,
+                "width": self.vision_width,
+                "layers": self.vision_layers,
+                "head_width": self.head_width,
+            },
+            "text_cfg": {
+                "context_length": self.context,
+                "vocab_size": self.vocab_size,
+                "width": self.text_width,
+                "heads": self.text_heads,
+                "layers": self.text_layers,
+                "hf_tokenizer_name": ".",
+                "pool_type": "eos",
+                "eos_id": self.eos_id,
+                "pad_id": self.pad_id,
+            },
+        }
+
+
+def new_clip(config: dict[str, Any]) -> CustomTextCLIP:
+    """A randomly initialised open_clip model from `ClipSizes` fields. Raises ValueError on unknown fields or bad sizes."""
+    unknown = config.keys() - {field.name for field in dataclasses.fields(ClipSizes)}
+    if unknown:
+        raise ValueError(f"unknown CLIP sizes: {', '.join(sorted(unknown))}")
+    return build_clip(ClipSizes(**config).model_cfg())
+
+
+def build_clip(model_cfg: dict[str, Any]) -> nn.Module:
+    """open_clip's CLIP or CustomTextCLIP for its own `model_cfg` mapping."""
+    values = dict(model_cfg)
+    return (CustomTextCLIP if values.pop("custom_text", False) else open_clip.CLIP)(**values)
+
+
+class ClipEncoder(DualEncoder):
+    """An open_clip model with a plain ViT and a causal text transformer, behind `DualEncoder`.
+
+    `tokenizer` is open_clip's own (a callable with a context length) or a fast transformers tokenizer.
+    Raises ValueError for a visual tower that does not pool a CLS token.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        model_cfg: dict[str, Any] | None = None,
+        mean: Sequence[float] = OPENAI_DATASET_MEAN,
+        std: Sequence[float] = OPENAI_DATASET_STD,
+    ):
+        super().__init__(mean, std)
+        visual = model.visual
+        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
+            raise ValueError(f"{type(visual).__name__} does not pool a CLS token: DiffComp needs a plain ViT")
+        self.model, self.tokenizer, self.model_cfg = model, tokenizer, model_cfg
+        self.image_size, self.patch_grid = visual.image_size[0], tuple(visual.grid_size)
+        self.width, self.dim = visual.conv1.out_channels, visual.proj.shape[1]
+        self.context = model.context_length
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> ClipEncoder:
+        """Read `open_clip_config.json`, `open_clip_model.safetensors` and `tokenizer.json`. Raises ArtifactError."""
+        folder = Path(folder)
+        config = read_json(folder / CLIP_CONFIG)
+        for name in (CLIP_WEIGHTS, "tokenizer.json"):
+            if not (folder / name).is_file():
+                raise ArtifactError(f"{folder / name}: no such file")
+        model = build_clip(config["model_cfg"])
+        try:
+            open_clip.load_checkpoint(model, str(folder / CLIP_WEIGHTS))
+        except (SafetensorError, RuntimeError) as error:
+            raise ArtifactError(
+                f"{folder / CLIP_WEIGHTS}: not the weights of this CLIP ({str(error).splitlines()[0]})"
+            ) from None
+        preprocess = config.get("preprocess_cfg", {})
+        return cls(
+            model,
+            PreTrainedTokenizerFast.from_pretrained(folder),
+            config["model_cfg"],
+            preprocess.get("mean", OPENAI_DATASET_MEAN),
+            preprocess.get("std", OPENAI_DATASET_STD),
+        )
+
+    @classmethod
+    def from_name(cls, name: str, pretrained: str = "") -> ClipEncoder:
+        """One of open_clip's models, for instance ViT-L-14 or ViT-bigG-14; empty `pretrained`: random weights."""
+        try:
+            model = open_clip.create_model(name, pretrained=pretrained or None)
+        except (OSError, RuntimeError) as error:
+            if not pretrained:
+                raise
+            raise clip_not_loaded(name, pretrained, error) from None
+        preprocess = getattr(model.visual, "preprocess_cfg", {})
+        return cls(
+            model,
+            open_clip.get_tokenizer(name),
+            open_clip.get_model_config(name),
+            preprocess.get("mean", OPENAI_DATASET_MEAN),
+            preprocess.get("std", OPENAI_DATASET_STD),
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder that `from_folder` and open_clip's `local-dir:` read, atomically as a whole."""
+        if self.model_cfg is None or not hasattr(self.tokenizer, "save_pretrained"):
+            raise ValueError("a CLIP folder needs the model_cfg and a transformers tokenizer")
+        mean, std = (buffer.flatten().tolist() for buffer in (self.mean, self.std))
+        with write_atomically(folder) as aside:
+            aside.mkdir()
+            self.tokenizer.save_pretrained(aside)
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()},
+                aside / CLIP_WEIGHTS,
+            )
+            write_json(
+                aside / CLIP_CONFIG,
+                {
+                    "model_cfg": self.model_cfg,
+                    "preprocess_cfg": {"size": self.image_size, "mean": mean, "std": std},
+                },
+            )
+
+    @property
+    def image_blocks(self) -> nn.ModuleList:
+        return self.model.visual.transformer.resblocks
+
+    @property
+    def text_blocks(self) -> nn.ModuleList:
+        return self._text.transformer.resblocks
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        return self.model.logit_scale
+
+    @property
+    def _text(self) -> nn.Module:
+        """The text tower's parts: open_clip keeps them in `model.text` or on the model itself."""
+        return getattr(self.model, "text", self.model)
+
+    def image_head(self) -> Iterable[nn.Parameter]:
+        visual = self.model.visual
+        yield from visual.ln_post.parameters()
+        yield visual.proj
+
+    def text_head(self) -> Iterable[nn.Parameter]:
+        text = self._text
+        yield from text.ln_final.parameters()
+        projection = text.text_projection
+        yield from projection.parameters() if isinstance(projection, nn.Linear) else (projection,)
+
+    def patchify(self, images: Tensor) -> Tensor:
+        return self.model.visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, W]
+
+    def assemble(self, patches: Tensor) -> Tensor:
+        visual = self.model.visual
+        cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)  # [B, 1, W]
+        return visual.ln_pre(torch.cat([cls, patches], 1) + visual.positional_embedding.to(patches.dtype))
+
+    def block(self, block: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
+        if keep is None:
+            return block(tokens)
+        length, heads = tokens.shape[1], block.attn.num_heads
+        bias = torch.zeros_like(keep, dtype=tokens.dtype).masked_fill(~keep, float("-inf"))  # [B, T]
+        return block(tokens, attn_mask=bias[:, None, None].expand(-1, heads, length, -1).flatten(0, 1))
+
+    def project(self, cls: Tensor) -> Tensor:
+        visual = self.model.visual
+        return unit(visual.ln_post(cls) @ visual.proj)
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """As open_clip does it, but cut to the longest text: causal attention makes that exact.
+
+        Many short texts among long ones (phrases among captions) go through the tower by themselves.
+        """
+        text = self._text
+        pool, eos = (
+            (text.pool_type, text.eos_id) if hasattr(self.model, "text") else (text.text_pool_type, text.text_eos_id)
+        )
+        if text.attn_mask is None or pool not in ("argmax", "eos"):
+            return unit(self.model.encode_text(token_ids))
+        ends = token_ids.argmax(-1) if pool == "argmax" else (token_ids == eos).int().argmax(-1)
+        lengths = ends.cpu() + 1
+        short = lengths <= int(lengths.max()) // 2
+        if int(short.sum()) < SHORT_TEXTS:
+            return self._encode_cut(token_ids[:, : int(lengths.max())], pool, eos)
+        groups = [rows.nonzero()[:, 0] for rows in (short, ~short)]
+        parts = [
+            self._encode_cut(token_ids[rows.to(token_ids.device), : int(lengths[rows].max())], pool, eos)
+            for rows in groups
+        ]
+        return torch.cat(parts)[torch.cat(groups).argsort().to(token_ids.device)]
+
+    def _encode_cut(self, token_ids: Tensor, pool: str, eos: int) -> Tensor:
+        """[B, T] -> [B, D]: texts that all end within T tokens."""
+        text, length = self._text, token_ids.shape[1]
+        causal = text.attn_mask[:length, :length]
+        tokens = text.token_embedding(token_ids) + text.positional_embedding[:length]  # [B, T, W]
+        for block in text.transformer.resblocks:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, None, None, causal, use_reentrant=False)
+            else:
+                tokens = block(tokens, attn_mask=causal)
+        pooled = text_global_pool(text.ln_final(tokens), token_ids, pool, eos_token_id=eos)  # [B, W]
+        projection = text.text_projection
+        return unit(projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Raises ValueError when the tokenizer leaves a text without the end token that pooling looks for."""
+        if not isinstance(self.tokenizer, PreTrainedTokenizerFast):
+            return self.tokenizer(list(texts), context_length=self.context)
+        ids = self.tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.context,
+            return_tensors="pt",
+        ).input_ids
+        eos = getattr(self._text, "eos_id", None)
+        if getattr(self._text, "pool_type", "") == "eos" and not (ids == eos).any(-1).all():
+            raise ValueError(f"the tokenizer does not end every text with token {eos}")
+        return ids

@@ -1,0 +1,165 @@
+"""Image-text backbones that DiffComp can take apart: one interface over CLIP and BLIP.
+
+The visual transformer is exposed in pieces (`patchify`, `assemble`, `run`, `project`) because
+super-patches branch off before the last blocks and masks are applied between the patch embedding
+and the positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pipeline.artifacts import ArtifactError, read_json
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """L2-normalise the last axis; half-precision inputs come back as float32."""
+    return F.normalize(vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors, dim=-1)
+
+
+class DualEncoder(nn.Module):
+    """A visual transformer with a CLS token and a text transformer that share one feature space.
+
+    Symbols: B images, N = h x w patches, W visual width, D joint width, L visual blocks, C context.
+    """
+
+    image_size: int
+    patch_grid: tuple[int, int]
+    width: int
+    dim: int
+    context: int
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.gradient_checkpointing = False
+        # None of these two is stored with the weights: they belong to the preprocessing.
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+
+    # What a backbone supplies -------------------------------------------------------------------
+
+    @property
+    def image_blocks(self) -> nn.ModuleList:
+        """The L visual blocks."""
+        raise NotImplementedError
+
+    @property
+    def text_blocks(self) -> nn.ModuleList:
+        raise NotImplementedError
+
+    def image_head(self) -> Iterable[nn.Parameter]:
+        """Final norm and projection of the visual tower."""
+        raise NotImplementedError
+
+    def text_head(self) -> Iterable[nn.Parameter]:
+        """Final norm and projection of the text tower."""
+        raise NotImplementedError
+
+    def patchify(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] normalised pixels -> [B, N, W] patch embeddings without positions."""
+        raise NotImplementedError
+
+    def assemble(self, patches: Tensor) -> Tensor:
+        """[B, N, W] -> [B, 1 + N, W]: CLS in front, positions added, the norm before the blocks applied."""
+        raise NotImplementedError
+
+    def block(self, block: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
+        """One visual block on [B, T, W]; `keep` [B, T] is False where a token is padding."""
+        raise NotImplementedError
+
+    def project(self, cls: Tensor) -> Tensor:
+        """[..., W] -> [..., D]: final norm and projection, L2-normalised."""
+        raise NotImplementedError
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """[B, C] -> [B, D], L2-normalised."""
+        raise NotImplementedError
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> LongTensor [B, C], padded and cut to the context."""
+        raise NotImplementedError
+
+    # What follows from it -----------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """L: the number of visual blocks."""
+        return len(self.image_blocks)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] -> float32 pixels with the encoder's own mean and deviation."""
+        return (images.to(self.mean.device).float() / 255.0 - self.mean) / self.std
+
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 1 + N, W]: what the first block reads."""
+        return self.assemble(self.patchify(images))
+
+    def run(self, tokens: Tensor, first: int, last: int, keep: Tensor | None = None) -> Tensor:
+        """Visual blocks first..last-1 on [B, T, W]. T is free: super-patches are short sequences."""
+        for block in self.image_blocks[first:last]:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(self.block, block, tokens, keep, use_reentrant=False)
+            else:
+                tokens = self.block(block, tokens, keep)
+        return tokens
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, D], L2-normalised: the global feature f_I."""
+        return self.project(self.run(self.embed_patches(images), 0, self.depth)[:, 0])
+
+    def freeze_all_but(self, image_layers: int, text_layers: int) -> None:
+        """Train the last blocks of both towers with their final norms and projections, and the temperature.
+
+        Table 1's FT-L. A tower of which no block is trained stays frozen as a whole. Raises ValueError
+        when a tower has fewer blocks than asked for.
+        """
+        towers = (
+            ("image", image_layers, self.image_blocks, self.image_head),
+            ("text", text_layers, self.text_blocks, self.text_head),
+        )
+        for name, wanted, blocks, _ in towers:
+            if not 0 <= wanted <= len(blocks):
+                raise ValueError(f"{name}_layers: {wanted} blocks to train, the {name} tower has {len(blocks)}")
+        self.requires_grad_(False)
+        self.logit_scale.requires_grad_(True)
+        for _, wanted, blocks, head in towers:
+            if wanted:
+                blocks[len(blocks) - wanted :].requires_grad_(True)
+                for parameter in head():
+                    parameter.requires_grad_(True)
+
+
+def load_dual_encoder(backbone: str | Path, pretrained: str = "") -> DualEncoder:
+    """A local open_clip or BLIP folder, an open_clip model name, or a BLIP name of the hub.
+
+    `pretrained` is open_clip's tag or file for a model name (empty: random weights), or a hub
+    revision for BLIP. Raises ArtifactError for a folder that holds neither kind, and for a file of weights
+    that is not safetensors.
+    """
+    import open_clip
+
+    from pipeline.encoders.dual.blip import BlipEncoder
+    from pipeline.encoders.dual.clip import CLIP_CONFIG, ClipEncoder
+
+    folder = Path(backbone)
+    if folder.is_dir():
+        if (folder / CLIP_CONFIG).is_file():
+            return ClipEncoder.from_folder(folder)
+        if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "blip":
+            return BlipEncoder.from_pretrained(folder)
+        raise ArtifactError(f"{folder}: neither {CLIP_CONFIG} nor a BLIP config.json is there")
+    if Path(pretrained).is_file() and Path(pretrained).suffix != ".safetensors":
+        raise ArtifactError(
+            f"{pretrained}: weights are taken from safetensors only; other formats may run code when they are read"
+        )
+    if str(backbone) in open_clip.list_models():
+        return ClipEncoder.from_name(str(backbone), pretrained)
+    if "blip" in str(backbone).lower():
+        return BlipEncoder.from_pretrained(backbone, revision=pretrained or None)
+    raise ArtifactError(f"{backbone}: not a folder, not an open_clip model name and not a BLIP name")

@@ -1,0 +1,81 @@
+"""Images of an `images` shard set by id: as PIL for f_M, as pixels for the dual encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.artifacts.images import EncodedImages, ImageError, decode_image, image_columns
+
+
+class ImageSource(Protocol):
+    """Images by id."""
+
+    def image(self, image_id: str) -> Image.Image:
+        """One image as RGB."""
+
+    def pixels(self, image_ids: Sequence[str], size: int) -> Tensor:
+        """uint8 [N, 3, size, size]; see `square`."""
+        pixels = torch.empty(len(image_ids), 3, size, size, dtype=torch.uint8)
+        for row, image_id in enumerate(image_ids):
+            pixels[row] = pixels_of(self.image(image_id), size)
+        return pixels
+
+
+class LooseImages(ImageSource):
+    """RGB images that are in memory already."""
+
+    def __init__(self, images: Mapping[str, Image.Image]):
+        self._images = images
+
+    def image(self, image_id: str) -> Image.Image:
+        return self._images[image_id]
+
+
+class ImageTable(ImageSource):
+    """The images of one folder, kept encoded (or by path) and decoded when asked for.
+
+    Raises ArtifactError naming an image that is not there or cannot be decoded.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        shards = ShardSet.open(folder)
+        table = shards.table(image_columns(shards))
+        self.ids: list[str] = table["image_id"].to_pylist()
+        self._encoded = EncodedImages(table)
+        self._rows = {image_id: row for row, image_id in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, image_id: str) -> Image.Image:
+        """One image as RGB."""
+        if image_id not in self._rows:
+            raise ArtifactError(f"{self.folder}: image {image_id!r} is not there")
+        try:
+            return decode_image(self._encoded[self._rows[image_id]])
+        except ImageError as error:
+            raise ArtifactError(f"{self.folder}: image {image_id!r}: {error}") from None
+
+
+def pixels_of(image: Image.Image, size: int) -> Tensor:
+    """An RGB image as uint8 [3, size, size]; see `square`."""
+    return torch.from_numpy(np.array(square(image, size))).permute(2, 0, 1)
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The shorter side is brought to `size`, the middle is kept."""
+    if image.size == (size, size):
+        return image
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))

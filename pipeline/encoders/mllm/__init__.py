@@ -1,0 +1,1 @@
+"""f_M, the multimodal LLM, behind one interface: transformers, vLLM or Ray."""

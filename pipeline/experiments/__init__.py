@@ -1,0 +1,1 @@
+"""Sweeps over inference parameters, and ablations of DiffComp."""

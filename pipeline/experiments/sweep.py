@@ -1,0 +1,218 @@
+"""Fusion-Diff on one benchmark over the values of one inference parameter (the paper's figure 5).
+
+What the multimodal LLM says about a query does not depend on these parameters: its fused vectors and
+descriptions are those that the retrieve stage wrote. Neither does the noise, so values are compared
+on the same samples.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pipeline.artifacts import ArtifactError, ShardSet, read_json, sha256_file, write_atomically, write_json
+from pipeline.artifacts.atomic import as_stored
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.artifacts.weights import WEIGHTS
+from pipeline.config import ParameterError, Params, RetrieveParams, as_dict
+from pipeline.encoders.mllm.interface import identity as mllm_identity
+from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.text import identity as text_identity
+from pipeline.fusion_diff import Sampler, TextConditions
+from pipeline.fusion_diff.checkpoints import check_same_ids, load_control, load_prior, read_vectors
+from pipeline.retrieval import Index, Query, rank_queries, read_queries
+from pipeline.retrieval.bootstrap import mean_interval
+from pipeline.retrieval.protocols import MEAN, hits
+from pipeline.runtime import device
+
+SWEPT = ("guidance_scale", "control_scale", "solver_steps")
+"""gamma, delta and N."""
+WITHOUT_EFFECT = ("batch_size", "fast", "fp8", "top_k", "slerp", "image_text")
+"""Other parameters of `retrieve` that change no row."""
+K = 10
+COLUMNS = ("kind", "recall", "low", "high")
+"""After the value: the query kind (or `mean`), its R@10 in percent, and the 95% interval over queries."""
+
+
+@dataclass(frozen=True)
+class SweepPaths:
+    """What a sweep reads."""
+
+    queries: Path
+    fused: Path
+    """z_r,delta of the queries (`schemas.embeddings`)."""
+    descriptions: Path
+    index: Path
+    """The gallery in the fused space."""
+    prior: Path = Path("models/prior")
+    control: Path = Path("models/control")
+
+    @classmethod
+    def of(cls, benchmark: str) -> SweepPaths:
+        """Raises ParameterError when no such benchmark was retrieved."""
+        retrieved, queries = Path("data/retrieved") / benchmark, Path("data/benchmarks") / benchmark / "queries"
+        if not (queries / MANIFEST).is_file():
+            raise ParameterError(f"sweep.benchmark: {queries} is not there")
+        return cls(queries, retrieved / "fused", retrieved / "descriptions", Path("data/index") / benchmark / "fused")
+
+
+def run_sweep(name: str, params: Params, paths: SweepPaths, out: Path) -> None:
+    """Write `<name>.csv`, the recall of every value in `params.sweep`, and `<name>.json`, what made it, into `out`.
+
+    Rows are written value by value, and those of an earlier run stay where all else is as it was: a run
+    that was cut off goes on, and a new value costs that value alone.
+    Raises ParameterError for another name, ArtifactError when the inputs do not belong together.
+    """
+    if name not in SWEPT:
+        raise ParameterError(f"sweep: {name!r} is not one of {', '.join(SWEPT)}")
+    table, record = out / f"{name}.csv", out / f"{name}.json"
+    made_by = as_stored(_identity(name, params, paths))
+    rows = _rows_of(table, name) if record.is_file() and read_json(record) == made_by else {}
+    values = getattr(params.sweep, name)
+    if any(value not in rows for value in values):
+        setting = Setting.load(params, paths)
+        for value in tqdm([value for value in values if value not in rows], desc=name):
+            rows[value] = setting.score(dataclasses.replace(params.retrieve, **{name: value}))
+            _write(table, record, name, rows, made_by)
+    _write(table, record, name, {value: rows[value] for value in values}, made_by)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that the values share, loaded once."""
+
+    params: Params
+    queries: Sequence[Query]
+    index: Index
+    parts: tuple[Any, ...]
+    """Prior, adapter and diffusion."""
+    texts: list[TextConditions]
+    """One for each of the D descriptions."""
+    fused: torch.Tensor
+    """[Q, d]"""
+
+    @classmethod
+    def load(cls, params: Params, paths: SweepPaths) -> Setting:
+        where, queries = device(params.runtime), read_queries(paths.queries)
+        ids = [query.query_id for query in queries]
+        prior, diffusion = load_prior(
+            paths.prior, **mllm_identity(params.encoder), **text_identity(params.text_encoder)
+        )
+        adapter = load_control(paths.control, prior, paths.prior).to(where)
+        names, fused, _ = read_vectors(paths.fused)
+        check_same_ids(paths.fused, names, ids)
+        described = ShardSet.open(paths.descriptions).table().to_pylist()
+        check_same_ids(paths.descriptions, [row["query_id"] for row in described], ids)
+        index = Index.open(paths.index, threads=params.runtime.threads)
+        if index.dim != fused.shape[1]:
+            raise ArtifactError(f"{paths.index}: {index.dim} dimensions, but {paths.fused} has {fused.shape[1]}")
+        encoder = TextEncoder(params.text_encoder, params.runtime.device)
+        columns = zip(*(row["descriptions"] for row in described), strict=True)
+        texts = [TextConditions.from_list(encoder.encode(list(column)), ids) for column in columns]
+        return cls(params, queries, index, (prior.to(where), adapter, diffusion), texts, fused)
+
+    def score(self, retrieve: RetrieveParams) -> list[tuple[str, float, float, float]]:
+        """Kind, R@10 and its interval: the mean over kinds first."""
+        return self.recall(self.sample(retrieve), retrieve.fuse)
+
+    def recall(self, targets: np.ndarray, fuse: str = "mean") -> list[tuple[str, float, float, float]]:
+        """`score` of targets [Q, K, d]."""
+        ranked = rank_queries(self.index, self.queries, targets, K, fuse)
+        found = hits([ranking.ranked_ids for ranking in ranked], [query.target_ids for query in self.queries], K)
+        kinds = np.array([query.category or "all" for query in self.queries])
+        rows = []
+        for kind in (MEAN, *sorted(set(kinds))):
+            of_kind = np.full(len(kinds), True) if kind == MEAN else kinds == kind
+            interval = mean_interval(found[of_kind], kinds[of_kind], self.params.report.bootstrap, self.params.seed)
+            rows.append((kind, *(round(number, 2) for number in (interval.estimate, interval.low, interval.high))))
+        return rows
+
+    def sample(self, retrieve: RetrieveParams) -> np.ndarray:
+        """[Q, K, d] targets, as the retrieve stage samples them, on the plain path."""
+        scales = (retrieve.guidance_scale, retrieve.control_scale, retrieve.temperature)
+        return self.draw(
+            Sampler(*self.parts, retrieve.solver_steps, *scales, guided_share=retrieve.guided_share), retrieve
+        )
+
+    def draw(self, sampler: Sampler, retrieve: RetrieveParams) -> np.ndarray:
+        """The same from a given sampler."""
+        ids = [query.query_id for query in self.queries]
+        drawn = [
+            torch.cat(
+                [
+                    sampler.sample(
+                        [ids[row] for row in rows],
+                        *text.batch(rows),
+                        self.fused[rows],
+                        hypotheses=retrieve.hypotheses // retrieve.descriptions,
+                        seed=self.params.seed + number,
+                    ).cpu()
+                    for rows in torch.arange(len(ids)).split(retrieve.batch_size)
+                ]
+            )
+            for number, text in enumerate(self.texts)
+        ]
+        return torch.cat(drawn, dim=1).numpy()
+
+
+def _identity(name: str, params: Params, paths: SweepPaths) -> dict[str, Any]:
+    """All that decides a row, but for the value."""
+    read = {"queries": paths.queries, "fused": paths.fused, "descriptions": paths.descriptions, "index": paths.index}
+    retrieve = {key: value for key, value in as_dict(params.retrieve).items() if key not in (name, *WITHOUT_EFFECT)}
+    return {
+        "benchmark": params.sweep.benchmark,
+        "profile": params.profile,
+        "seed": params.seed,
+        "bootstrap": params.report.bootstrap,
+        "retrieve": retrieve,
+        "prior": _hash(paths.prior / WEIGHTS),
+        "control": _hash(paths.control / WEIGHTS),
+        **{key: _content(folder) for key, folder in read.items()},
+    }
+
+
+def _content(folder: Path) -> Any:
+    """What a shard set or an index holds, whatever made it."""
+    manifest = read_json(folder / MANIFEST)
+    return manifest.get("index_sha256") or [shard["sha256"] for shard in manifest["shards"]]
+
+
+def _hash(path: Path) -> str:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file")
+    return sha256_file(path)
+
+
+def _rows_of(path: Path, name: str) -> dict[float, list[tuple[str, float, float, float]]]:
+    """Value -> its rows, as `run_sweep` wrote them."""
+    rows: dict[float, list[tuple[str, float, float, float]]] = {}
+    if path.is_file():
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                rows.setdefault(float(row[name]), []).append(
+                    (row["kind"], float(row["recall"]), float(row["low"]), float(row["high"]))
+                )
+    return rows
+
+
+def _write(
+    table: Path,
+    record: Path,
+    name: str,
+    rows: dict[float, list[tuple[str, float, float, float]]],
+    made_by: dict[str, Any],
+) -> None:
+    record.unlink(missing_ok=True)  # a table without a record is nobody's
+    with write_atomically(table) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([name, *COLUMNS])
+        writer.writerows([f"{value:g}", *row] for value in sorted(rows) for row in rows[value])
+    write_json(record, made_by)

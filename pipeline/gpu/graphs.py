@@ -1,0 +1,146 @@
+"""The whole solver as one piece of work of a fixed size, recorded as a CUDA graph on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.fusion_diff.diffusion import Diffusion
+
+SIZES = (1, 2, 4, 8, 16, 32)
+"""Rows of a batch; what is asked for is cut and padded to these."""
+TEXT_MULTIPLE = 40
+"""Text tokens of a batch are padded to a multiple of it."""
+
+
+def solver_weights(diffusion: Diffusion, steps: int) -> Tensor:
+    """The solver without its Python: [steps + 1, steps + 1] float32.
+
+    Row i holds z at solver step i as a combination of the starting noise (column 0) and of the first
+    i predictions (columns 1 to i); the last row is the clean sample. Every solver of diffusion ODEs
+    is linear in these, so `diffusers`' own one, run over unit vectors, says what the combinations are.
+    """
+    solver = diffusion.solver(steps)
+    unit = torch.eye(steps + 1)
+    rows = [unit[0]]
+    for index, step in enumerate(solver.timesteps):
+        rows.append(solver.step(unit[index + 1], step, rows[-1], return_dict=False)[0])
+    return torch.stack(rows)
+
+
+class Inputs(NamedTuple):
+    """What a graph reads. `control` is None without an adapter, `mask` where every text fills its T tokens."""
+
+    noise: Tensor
+    """[B, d]"""
+    states: Tensor
+    """[B, T, text_dim]"""
+    mask: Tensor | None
+    """[B, T] bool"""
+    control: Tensor | None
+    """[B, d]"""
+
+
+Denoise = Callable[[Tensor, int], Tensor]
+"""(z [B, d], index of the solver step) -> prediction [B, d]."""
+Prepare = Callable[[Inputs], Denoise]
+"""Whatever is computed once a query, and then the denoiser."""
+
+
+def run_solver(prepare: Prepare, weights: Tensor, inputs: Inputs) -> Tensor:
+    """The clean sample [B, d] float32, with `solver_weights` on the device of the inputs."""
+    denoise = prepare(inputs)
+    seen = torch.empty(
+        len(weights), *inputs.noise.shape, device=inputs.noise.device
+    )  # [N + 1, B, d]: the noise, then predictions
+    seen[0] = inputs.noise
+    for index in range(len(weights) - 1):
+        seen[index + 1] = denoise(_combine(weights[index], seen, index + 1), index)
+    return _combine(weights[-1], seen, len(weights))
+
+
+def _combine(weights: Tensor, seen: Tensor, count: int) -> Tensor:
+    """Sum of the first `count` of seen [N + 1, B, d], weighted: [B, d]."""
+    return (weights[:count, None, None] * seen[:count]).sum(0)
+
+
+class SolverGraph:
+    """`run_solver` for inputs of one shape, recorded once and replayed."""
+
+    def __init__(self, prepare: Prepare, weights: Tensor, like: Inputs, pool: tuple[int, int]):
+        self._inputs = Inputs(*(None if value is None else value.clone() for value in like))
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # compiles and allocates what must not happen while recording
+            run_solver(prepare, weights, self._inputs)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(
+            self._graph, pool=pool, capture_error_mode="thread_local"
+        ):  # other threads may use the GPU meanwhile
+            self._sample = run_solver(prepare, weights, self._inputs)
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """The clean sample [B, d]; a copy, since the next call overwrites the graph's own."""
+        for own, given in zip(self._inputs, inputs, strict=True):
+            if own is not None:
+                own.copy_(given, non_blocking=True)
+        self._graph.replay()
+        return self._sample.clone()
+
+
+class FixedSizes:
+    """Runs the solver for any number of rows in pieces of `SIZES`, as CUDA graphs where the inputs are on a GPU."""
+
+    def __init__(self, prepare: Prepare, weights: Tensor):
+        self._prepare, self._weights = prepare, weights
+        self._graphs: dict[tuple[int, int, bool], SolverGraph] = {}
+        self._pool = torch.cuda.graph_pool_handle() if weights.is_cuda else None
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """Clean samples [B, d] for B rows. A row's text mask may be None where no text has padding."""
+        inputs = _pad_text(inputs)
+        parts = []
+        for piece in zip(*(_split(value, len(inputs.noise)) for value in inputs), strict=True):
+            rows = len(piece[0])
+            padded = Inputs(*(None if value is None else _pad_rows(value, _size(rows)) for value in piece))
+            parts.append(self._run(padded)[:rows])
+        return torch.cat(parts)
+
+    def _run(self, inputs: Inputs) -> Tensor:
+        if self._pool is None:
+            return run_solver(self._prepare, self._weights, inputs)
+        shape = (*inputs.states.shape[:2], inputs.mask is None)
+        if shape not in self._graphs:
+            self._graphs[shape] = SolverGraph(self._prepare, self._weights, inputs, self._pool)
+        return self._graphs[shape](inputs)
+
+
+def _size(rows: int) -> int:
+    return next(size for size in SIZES if size >= rows)
+
+
+def _split(value: Tensor | None, rows: int) -> list[Tensor | None]:
+    if value is None:
+        return [None] * -(-rows // SIZES[-1])
+    return list(value.split(SIZES[-1]))
+
+
+def _pad_rows(value: Tensor, rows: int) -> Tensor:
+    """The last row repeated up to `rows`: a real one, so that no kernel meets a text without tokens."""
+    missing = rows - len(value)
+    return value if missing == 0 else torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
+
+
+def _pad_text(inputs: Inputs) -> Inputs:
+    """Texts padded to a multiple of TEXT_MULTIPLE tokens; the mask goes where it hides nothing."""
+    states, mask = inputs.states, inputs.mask
+    missing = -states.shape[1] % TEXT_MULTIPLE
+    if missing == 0 and (mask is None or bool(mask.all())):
+        return inputs._replace(mask=None)
+    mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
+    pad = torch.nn.functional.pad
+    return inputs._replace(states=pad(states, (0, 0, 0, missing)), mask=pad(mask, (0, missing)))

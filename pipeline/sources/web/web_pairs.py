@@ -1,0 +1,130 @@
+"""From the owners' layouts to the canonical tables, one pass, a few images in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.artifacts import ShardWriter, schemas, write_atomically, write_table
+from pipeline.config import DataParams
+from pipeline.sources.emoji.fetch import SourceError
+from pipeline.sources.web.archives import journeydb, webdataset
+from pipeline.sources.web.folder import csv_folder
+from pipeline.sources.web.hqedit import hqedit
+from pipeline.sources.web.samples import Sample, checked
+
+SHARD, GROUP = 2_000, 100
+REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
+READERS: dict[str, Callable[[Path, str], Iterator[Sample]]] = {
+    "cc3m": webdataset,
+    "cc12m": webdataset,
+    "sa1b": webdataset,
+    "webdataset": webdataset,
+    "journeydb": journeydb,
+    "folder": csv_folder,
+}
+EXPECTED = {
+    "cc3m": ("img2dataset's webdataset shards of CC3M (00000.tar ...)", 100e9),
+    "cc12m": ("img2dataset's webdataset shards of CC12M (00000.tar ...)", 420e9),
+    "sa1b": ("SA-1B's archives sa_000000.tar ... sa_000999.tar", 11.3e12),
+    "journeydb": ("JourneyDB's train archives 000.tgz ... and train_anno_realease_repath.jsonl", 2.3e12),
+    "webdataset": ("webdataset shards *.tar", 0),
+    "folder": ("pictures and a CSV with the columns image and caption", 0),
+    "hqedit": ("the Parquet files of the hub release UCSC-VLAA/HQ-Edit (data/train-*.parquet)", 170e9),
+}
+"""What a source's folder holds, and about how many bytes; 0: whatever the user has."""
+
+
+def build(params: DataParams, seed: int, out: Path) -> dict[str, int]:
+    """Write pairs/images, pairs/pairs, triplets/all, triplets/sampled and pairs/rejected.parquet below `out`; rows by table.
+
+    Raises SourceError naming, all at once, the sources that are missing, or when more than
+    `data.web.max_rejected_share` of the images are refused.
+    """
+    raw, web = Path(params.raw), params.web
+    _check_there(raw, [*web.pairs, *web.edits])
+    made_of = {"source": "web", "pairs": web.pairs, "edits": web.edits, "seed": seed, "max_images": params.max_images}
+    with write_atomically(out / "pairs") as aside:
+        tables = _Tables(aside, made_of)
+        for name in web.pairs:
+            for number, sample in enumerate(READERS[name](raw / name, name)):
+                if params.max_images and number >= params.max_images:
+                    break
+                tables.add(sample, with_pair=True)
+        triplets = [triplet for name in web.edits for triplet in tables.edits(hqedit(raw / name, name))]
+        tables.close(web.max_rejected_share)
+    everything = pa.Table.from_pylist(triplets, schemas.TRIPLETS)
+    write_table(out / "triplets" / "all", everything, made_of)
+    count = min(params.triplets, len(triplets)) or len(triplets)
+    write_table(out / "triplets" / "sampled", everything.slice(0, count), made_of)
+    return {
+        "pairs/images": tables.images.rows_done,
+        "pairs/pairs": tables.pairs.rows_done,
+        "triplets/all": len(triplets),
+    }
+
+
+def _check_there(raw: Path, names: list[str]) -> None:
+    missing = []
+    for name in names:
+        folder = raw / name
+        suffixes = (".parquet",) if name == "hqedit" else (".csv",) if name == "folder" else (".tar", ".tgz", ".tar.gz")
+        if not folder.is_dir() or not any(path.name.endswith(suffixes) for path in folder.rglob("*")):
+            what, size = EXPECTED[name]
+            missing.append(f"{folder} must hold {what}" + (f", about {size / 1e9:,.0f} GB" if size else ""))
+    if missing:
+        raise SourceError(f"data.web: {len(missing)} of {len(names)} sources are not there: {'; '.join(missing)}")
+
+
+class _Tables:
+    """Images and pairs as they grow; a few images are in memory."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]):
+        self._folder = folder
+        folder.mkdir()
+        self.images = ShardWriter(folder / "images", schemas.IMAGES, identity, SHARD)
+        self.pairs = ShardWriter(folder / "pairs", schemas.PAIRS, identity, 5 * SHARD)
+        self._rows: dict[str, list[dict[str, Any]]] = {"images": [], "pairs": []}
+        self._rejected: list[dict[str, str]] = []
+
+    def add(self, sample: Sample, with_pair: bool) -> bool:
+        """Whether the image can be used. A pair without a caption is left to the captioning model."""
+        sample, (width, height) = checked(sample)
+        if sample.reason:
+            self._rejected.append({"image_id": sample.image_id, "reason": sample.reason})
+            return False
+        self._rows["images"].append(
+            {"image_id": sample.image_id, "bytes": sample.content, "width": width, "height": height}
+        )
+        if with_pair:
+            pair = {"pair_id": f"{sample.image_id}/short", "image_id": sample.image_id, "caption": sample.caption}
+            self._rows["pairs"].append(pair | {"caption_kind": "short", "phrases": []})
+        if len(self._rows["images"]) >= GROUP:
+            self._write()
+        return True
+
+    def edits(self, found: Iterator[tuple[list[Sample], list[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
+        """The triplets whose images both can be used."""
+        for samples, triplets in found:
+            if all([self.add(sample, with_pair=False) for sample in samples]):
+                yield from triplets
+
+    def _write(self) -> None:
+        for name, writer in (("images", self.images), ("pairs", self.pairs)):
+            if self._rows[name]:
+                writer.write(pa.Table.from_pylist(self._rows[name], writer.schema))
+            self._rows[name] = []
+
+    def close(self, max_rejected_share: float) -> None:
+        self._write()
+        total = len(self._rejected) + self.images.close().rows
+        self.pairs.close()
+        if len(self._rejected) > max_rejected_share * total:
+            last = self._rejected[-1]
+            how_many = f"{len(self._rejected)} of {total} pictures are refused, data.web.max_rejected_share is {max_rejected_share}"
+            raise SourceError(f"{last['image_id']}: {last['reason']} ({how_many})")
+        pq.write_table(pa.Table.from_pylist(self._rejected, REJECTED), self._folder / "rejected.parquet")

@@ -1,0 +1,67 @@
+"""benchmarks/embedding.py on a few rows: the parts that need no vLLM."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from bench import bare_vllm, embedding
+from pipeline.artifacts import ShardSet, read_json
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """run(arguments): the report after them."""
+    monkeypatch.setattr(embedding, "OUT", tmp_path / "out.json")
+
+    def call(*arguments):
+        ended = CliRunner().invoke(embedding.app, list(arguments))
+        assert ended.exit_code == 0, ended.output
+        return read_json(tmp_path / "out.json")
+
+    return call
+
+
+def test_parts_are_added_to_one_report(run, tmp_path):
+    run("reader", "--rows", "50", "--dim", "8", "--tokens", "3", "--width", "4", "--batch", "16", "--batches", "3")
+    found = run("million", "--rows", "4100", "--dim", "8", "--folder", str(tmp_path / "vectors"))
+    assert set(found) == {"reader", "million"} and str(tmp_path) not in json.dumps(found)
+    reader = found["reader"]
+    assert (
+        reader["rows_per_second"]
+        > reader["rows_per_second_first_opening_included"]
+        > 0
+        < reader["rows_per_second_cold"]
+    )
+    assert reader["rows_per_second"] > reader["rows_per_second_later_opening_included"] > 0
+    assert reader["anonymous_memory_mib"]["peak"] >= reader["anonymous_memory_mib"]["before"] > 0
+    assert found["million"]["rows"] == 4100 and found["million"]["peak_memory_mib"] > 0
+    assert not (tmp_path / "vectors").exists()
+
+
+def test_a_row_that_does_not_come_back_is_an_error(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(ShardSet, "shards", lambda self, columns=None: iter(()))
+    ended = CliRunner().invoke(
+        embedding.app, ["million", "--rows", "10", "--dim", "8", "--folder", str(tmp_path / "vectors")]
+    )
+    assert ended.exit_code == 1
+
+
+def test_images_are_all_different_and_the_same_every_time():
+    first, again = bare_vllm.pictures(3, 32), bare_vllm.pictures(3, 32)
+    assert first == again and len({row.key for row in first}) == 3
+
+
+def test_the_random_model_has_the_3b_sizes(tmp_path):
+    from transformers import AutoConfig, AutoProcessor
+
+    bare_vllm.random_3b(tmp_path, 448)
+    config, processor = AutoConfig.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    assert (config.text_config.num_hidden_layers, config.text_config.hidden_size, config.vision_config.depth) == (
+        36,
+        2048,
+        32,
+    )
+    assert config.image_token_id == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")

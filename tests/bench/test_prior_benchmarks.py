@@ -1,0 +1,66 @@
+"""benchmarks/prior_training.py and benchmarks/sampling.py, at a size that a CPU computes in seconds and without compiling."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from bench import peer, prior_training, sampling
+from pipeline.fusion_diff import Prior, PriorSizes
+
+TINY = PriorSizes(
+    dim=24,
+    channels=4,
+    grid=4,
+    patch_size=2,
+    width=32,
+    heads=2,
+    depth=2,
+    ffn_ratio=4,
+    time_frequencies=16,
+    text_dim=12,
+    text_tokens=300,
+)
+
+
+@pytest.fixture(autouse=True)
+def _on_a_cpu(monkeypatch):
+    monkeypatch.setattr(peer, "DEVICE", torch.device("cpu"))
+    monkeypatch.setattr(peer, "PAPER", TINY)
+    monkeypatch.setattr(prior_training, "EXAMPLES", 32)
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **options: None)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_training(tmp_path):
+    out = tmp_path / "bench.json"
+    prior_training.main([4], samples=8, steps=1, tokens=40, ragged=True, out=out)
+    found = json.loads(out.read_text())
+    assert [str(row["text_tokens"])[:8] for row in found["rows"]] == ["40", "20 to 60", "40"]
+    ours, ragged, other = found["rows"]
+    assert f"{sum(p.numel() for p in Prior(TINY).parameters()):,}" in ours["model"] and "PixArt" in other["model"]
+    assert all(row["samples_per_second"] > 0 for row in found["rows"])
+    assert ours["accumulated"] == 2 and found["versions"]["diffusers"] and found["hardware"]["cores"]
+
+
+def test_sampling(tmp_path):
+    out = tmp_path / "bench.json"
+    sampling.main([1, 3], tokens=5, repeats=2, out=out)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row.get("batch") for row in rows] == [1, 3, None, 1, 3]
+    assert all(row["least_cosine_with_fp32_plain"] > 0.99 for row in rows[:2]) and rows[2]["least_cosine"] > 0.99
+    assert all(row["median_ms"] > 0 for row in rows if "batch" in row)
+
+
+def test_the_peer_is_the_same_transformer():
+    """Sizes of the paper, without memory for the weights: depth, width, tokens, and nearly the prior's arithmetic."""
+    paper = PriorSizes(
+        **{**vars(TINY), "dim": 1536, "grid": 32, "width": 1152, "heads": 16, "depth": 28, "text_dim": 4096}
+    )
+    with torch.device("meta"):
+        model = peer.make_peer(paper)
+    assert len(model.transformer_blocks) == 28 and model.inner_dim == 1152
+    assert (model.config.sample_size // model.config.patch_size) ** 2 == paper.tokens == 256
