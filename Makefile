@@ -42,8 +42,10 @@ test: $(INSTALLED)  ## every test, with a small run of the whole graph among the
 coverage: $(INSTALLED)  ## the tests, and how many lines of pipeline/ they run: at least 85%
 	pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-fail-under=85 $(ARGS)
 
-lint: $(INSTALLED)  ## style and imports
+lint: $(INSTALLED)  ## style, format and types
 	ruff check
+	ruff format --check
+	mypy
 
 clean:  ## remove caches and build leftovers; .venv, data, models and reports stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
