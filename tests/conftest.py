@@ -26,8 +26,8 @@ hypothesis.settings.load_profile("repeatable")
 
 LONG = (
     "tests/stages/test_smoke.py",
-    "tests/app/test_demo_page.py",
-    "tests/app/test_controls_on_emoji.py",
+    "tests/app/page/test_page.py",
+    "tests/app/search/test_controls_on_emoji.py",
     "tests/stages/test_public_smoke.py",
 )
 

@@ -204,7 +204,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("path", OUTSIDE)
 def test_no_file_outside_the_gallery_is_served(url, project, path):
-    path = path.format(project=project, repository=Path(__file__).parents[2])
+    path = path.format(project=project, repository=Path(__file__).parents[3])
     for prefix in ("gradio_api/file=", "file=", "gradio_api/file/"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{url}{prefix}{path}")

@@ -14,7 +14,7 @@ from pipeline.app.cli.main import app
 from pipeline.retrieval import Ranking, write_rankings
 from tests import miniature
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pipeline.fusion_diff import PriorSizes
 from pipeline.sources.emoji import SourceError
 from pipeline.training import TrainingError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)

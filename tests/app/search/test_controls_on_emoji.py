@@ -20,7 +20,7 @@ from pipeline.config import load_params
 from pipeline.query.methods import Controls
 from pipeline.retrieval import Query, read_queries
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def pairs_of(queries: list[Query], count: int) -> list[tuple[Query, Query]]:
