@@ -36,7 +36,7 @@ from pipeline.diffcomp.superpatches import SuperPatches
 from pipeline.encoders.dual import clip
 from pipeline.encoders.dual.clip import ClipEncoder, build_clip
 from pipeline.encoders.dual.interface import DualEncoder
-from pipeline.errors import clear_errors
+from pipeline.errors import report_user_errors
 
 CSS_BOUND, STEP_BOUND = 0.07, 2.4
 """What is aimed at: CSS's share of plain encoding, and a training step in plain steps."""
@@ -47,7 +47,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-@clear_errors()
+@report_user_errors()
 def main(
     model: Annotated[str, typer.Option(help="One of open_clip's models.")] = "ViT-L-14",
     super_patch: Annotated[int, typer.Option(help="S.", min=1)] = 4,

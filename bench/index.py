@@ -31,7 +31,7 @@ from bench.machine import hardware, peak_memory_mib, versions
 from bench.vectors import Data
 from pipeline.artifacts import ArtifactError, read_json, write_json
 from pipeline.config import ParameterError
-from pipeline.errors import clear_errors
+from pipeline.errors import report_user_errors
 
 K = 10
 TARGETS = (0.95, 0.99)
@@ -46,7 +46,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-@clear_errors()
+@report_user_errors()
 def main(
     rows: Annotated[int, typer.Option(help="Vectors.", min=1000)] = 1_000_000,
     dim: Annotated[int, typer.Option(min=8)] = 1536,

@@ -10,7 +10,7 @@ import typer
 from omegaconf import OmegaConf
 
 from pipeline.config import load_params
-from pipeline.errors import clear_errors
+from pipeline.errors import report_user_errors
 from pipeline.experiments.ablation.run import FOLDER, run_tables
 from pipeline.experiments.ablation.tables import TABLES, read_tables
 
@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-@clear_errors()
+@report_user_errors()
 def main(
     names: Annotated[list[str], typer.Argument(metavar="TABLE...", help="Which; `all` for every one.")],
     jobs: Annotated[int, typer.Option(help="Cells trained at a time, each with runtime.threads threads.", min=1)] = 1,

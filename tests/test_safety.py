@@ -21,7 +21,7 @@ from pipeline.config import EncoderParams, IndexParams, TextEncoderParams, load_
 from pipeline.encoders.dual.interface import load_dual_encoder
 from pipeline.encoders.mllm.interface import open_mllm
 from pipeline.encoders.text import TextEncoder, locate
-from pipeline.errors import is_clear
+from pipeline.errors import is_user_error
 from pipeline.retrieval import Index, build_index
 from pipeline.sources.emoji.fetch import read_members
 from pipeline.training.checkpoint import Checkpoint
@@ -165,7 +165,7 @@ def test_a_planted_pickle_is_refused_and_never_loaded(read, planted, tmp_path, m
     monkeypatch.setattr(torch, "load", refuse)
     with pytest.raises(Exception) as raised:
         read(tmp_path, planted)
-    assert is_clear(raised.value), repr(raised.value)
+    assert is_user_error(raised.value), repr(raised.value)
 
 
 FORBIDDEN = {

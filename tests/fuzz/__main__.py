@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from pipeline.errors import is_clear
+from pipeline.errors import is_user_error
 from tests.fuzz.readers import Reader, readers
 
 
@@ -43,7 +43,7 @@ def fuzz(reader: Reader, cases: int, number: int | None = None, counted: Counter
         try:
             reader.read(case)
         except Exception as error:
-            if not is_clear(error) or not str(error).strip():
+            if not is_user_error(error) or not str(error).strip():
                 raise
             counted["named errors"] += 1
 

@@ -8,7 +8,7 @@ from PIL import Image
 from pipeline.artifacts import images
 from pipeline.artifacts.images import ImageError, decode_image
 from pipeline.config import ParameterError, load_params
-from pipeline.errors import is_clear
+from pipeline.errors import is_user_error
 from pipeline.sources.benchmarks import BenchmarkError, read_annotations
 from pipeline.sources.emoji import SourceError, fetch
 from tests import miniature
@@ -92,7 +92,7 @@ FOUND = [
 def test_found(every, name, case):
     with pytest.raises(Exception) as raised:
         every[name].read(case)
-    assert is_clear(raised.value), repr(raised.value)
+    assert is_user_error(raised.value), repr(raised.value)
 
 
 @pytest.mark.parametrize("place", ["../../outside.png", "/etc/hostname", "./dev/../../outside.png", "a\0b", None, 3])

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.config import Params, load_params
-from pipeline.errors import clear_errors
+from pipeline.errors import report_user_errors
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters: sizes, models, defaults.")]
 GalleryOption = Annotated[
@@ -33,7 +33,7 @@ def _set_up(path: Path, threads: int | None = None) -> Params:
     return params
 
 
-@clear_errors()
+@report_user_errors()
 def index(
     folder: Annotated[Path, typer.Argument(help="A folder of images; folders below it are searched too.")],
     out: Annotated[Path | None, typer.Option(help="Where the library goes; default: FOLDER/.cir.")] = None,
@@ -53,7 +53,7 @@ def index(
         typer.echo(f"{done.rejected} could not be read; {done.rejections} says why")
 
 
-@clear_errors()
+@report_user_errors()
 def search(
     image: Annotated[str, typer.Option(help="The reference: a file, or the id of an image of the gallery.")],
     text: Annotated[str, typer.Option(help="What should be different; `-` reads one text a line from standard input.")],
@@ -119,7 +119,7 @@ def search(
             aside.write_text(show.as_html(found, where), encoding="utf-8")
 
 
-@clear_errors()
+@report_user_errors()
 def demo(
     gallery: GalleryOption = "",
     host: Annotated[str, typer.Option(help="Who may connect: this machine alone unless told otherwise.")] = "127.0.0.1",

@@ -12,7 +12,7 @@ from pipeline.app.cli import commands
 from pipeline.app.cli.verify import verify
 from pipeline.app.scoring.commands import score, submit
 from pipeline.config import load_profile
-from pipeline.errors import clear_errors
+from pipeline.errors import report_user_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -23,7 +23,7 @@ def cir() -> None:
 
 
 @app.command()
-@clear_errors()
+@report_user_errors()
 def info(
     profile: Annotated[str, typer.Option(help="offline, smoke or paper.")] = "offline",
     conf: Annotated[Path, typer.Option(help="The folder of the profiles.")] = Path("conf"),

@@ -16,7 +16,7 @@ import yaml
 
 from pipeline.artifacts import ArtifactError, ShardSet, ShardWriter, read_json, sha256_file
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.errors import clear_errors
+from pipeline.errors import report_user_errors
 
 FOLDERS = ("data", "models", "reports")
 RAW = "data/raw"
@@ -25,7 +25,7 @@ CODE = frozenset([".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pickle"
 """Suffixes of formats that are, or may hold, pickles: nothing here writes any."""
 
 
-@clear_errors()
+@report_user_errors()
 def verify(root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(".")) -> None:
     """Check everything below data/, models/ and reports/, name what differs, and end with status 1 if anything does."""
     if not any((root / folder).is_dir() for folder in FOLDERS):

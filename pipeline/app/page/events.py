@@ -21,7 +21,7 @@ from pipeline.app.search.results import thumbnail
 from pipeline.app.search.searcher import Answer, Searcher, both
 from pipeline.app.search.user_images import UserImageError, read_user_image
 from pipeline.diffcomp.explain import heat_map
-from pipeline.errors import is_clear
+from pipeline.errors import is_user_error
 from pipeline.query.methods import FUSION_DIFF_METHODS, Controls
 from pipeline.report.names import describe
 
@@ -165,7 +165,7 @@ def friendly(run: Callable[[], Any]) -> str:
     try:
         return run() or ""
     except Exception as error:
-        if is_clear(error):
+        if is_user_error(error):
             return f'<div class="cir-message" role="alert">{escape(" ".join(str(error).split()))}</div>'
         logger.exception("a request failed")
         return '<div class="cir-message" role="alert">Something went wrong here, not with your question. The log says what.</div>'

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import clear_errors
+from pipeline.errors import report_user_errors
 
 AnnotationsFolder = Annotated[
     Path, typer.Option("--annotations", help="The folder with the annotation files, in their official layout.")
@@ -24,7 +24,7 @@ PredictionFiles = Annotated[
 ]
 
 
-@clear_errors()
+@report_user_errors()
 def score(
     benchmark: Annotated[str, typer.Argument(help="fashioniq, cirr, circo or genecis.")],
     annotations: AnnotationsFolder,
@@ -53,7 +53,7 @@ def score(
     typer.echo(json.dumps(scores, indent=2))
 
 
-@clear_errors()
+@report_user_errors()
 def submit(
     benchmark: Annotated[str, typer.Argument(help="cirr or circo.")],
     annotations: AnnotationsFolder,
