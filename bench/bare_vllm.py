@@ -18,8 +18,13 @@ from PIL import Image
 
 from bench.machine import versions
 from pipeline.config import EncoderParams, SmallMllmParams
-from pipeline.encoders.embedding.job import EncoderJob, EncoderRow, decoding, embedding_job, run_job
-from pipeline.encoders.mllm.interface import batches
+from pipeline.encoders.batching import batches
+from pipeline.encoders.embedding.decoding import row_decoder
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.rows import EncoderRow
+from pipeline.encoders.embedding.slices import EncoderJob
+from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.vllm_backend import EMBED, GENERATE, VllmMllm
 
 Way = tuple[int, int]
@@ -117,7 +122,7 @@ def prompts(mllm: VllmMllm, rows: list[EncoderRow], task: str) -> list[dict[str,
 
 
 def generating_job(mllm: VllmMllm, tokens: int) -> EncoderJob:
-    """As `pipeline.text.captions.caption_job`, for random weights, whose captions may be empty."""
+    """As `captioning_job`, for random weights, whose captions may be empty."""
     schema = pa.schema([("id", pa.string()), ("caption", pa.string())])
 
     def table(rows, captions):
@@ -126,7 +131,10 @@ def generating_job(mllm: VllmMllm, tokens: int) -> EncoderJob:
         )
 
     return EncoderJob(
-        schema, lambda rows, inputs: [one[0] for one in mllm.generate(inputs, tokens)], table, decoding(mllm, GENERATE)
+        schema,
+        lambda rows, inputs: [one[0] for one in mllm.generate(inputs, tokens)],
+        table,
+        row_decoder(mllm, GENERATE),
     )
 
 
@@ -183,13 +191,14 @@ class Comparison:
     def job(self, rows: list[EncoderRow]) -> None:
         made = embedding_job(self.mllm) if self.task == EMBED else generating_job(self.mllm, self.tokens)
         with tempfile.TemporaryDirectory(dir=self.folder) as where:
-            run_job(Rows(rows), made, where, {}, self.batch, rows_per_shard=8 * self.batch, workers=self.threads)
+            options = JobOptions(self.batch, rows_per_shard=8 * self.batch, workers=self.threads)
+            run_job(Rows(rows), made, where, {}, options)
 
     def parts(self, rows: list[EncoderRow]) -> dict[str, float]:
         """Images a second that are prepared without the engine, and that the engine takes once they are."""
         with ThreadPoolExecutor(self.threads) as pool:
             start = time.perf_counter()
-            prepared = list(pool.map(decoding(self.mllm, self.task), rows))
+            prepared = list(pool.map(row_decoder(self.mllm, self.task), rows))
             between = time.perf_counter()
         for some in batches(prepared, self.batch):
             self.mllm.embed(some) if self.task == EMBED else self.mllm.generate(some, self.tokens)

@@ -26,7 +26,10 @@ import typer
 from bench.bare_vllm import Comparison, Way, seconds
 from bench.machine import AnonymousPeak, hardware, peak_memory_mib, versions
 from pipeline.artifacts import ShardSet, ShardWriter, schemas, write_json
-from pipeline.encoders.embedding.job import EncoderRow, embedding_job, run_job
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.rows import EncoderRow
+from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.vllm_backend import EMBED, GENERATE
 
@@ -239,7 +242,7 @@ def million(
 ) -> None:
     """As many vectors written by the job and read back, hashes checked; the process' peak memory."""
     try:
-        wrote, _ = seconds(lambda: run_job(Numbers(rows), embedding_job(Drawn(dim)), folder, {}, 2_000))
+        wrote, _ = seconds(lambda: run_job(Numbers(rows), embedding_job(Drawn(dim)), folder, {}, JobOptions(2_000)))
         start = time.perf_counter()
         found = sum(table.num_rows for table in ShardSet.open(folder).shards())
         read = time.perf_counter() - start

@@ -14,8 +14,8 @@ from pipeline.backbones.clip import ClipTask, build_clip, clip_tokenizer
 from pipeline.backbones.corpus import load_corpus
 from pipeline.backbones.mllm import MllmTask
 from pipeline.config import Params, as_dict, load_params
+from pipeline.encoders.hub import resolve_model_path
 from pipeline.encoders.mllm.qwen import build_model, make_processor, save_model, train_tokenizer
-from pipeline.encoders.text import locate
 from pipeline.errors import run_stage
 from pipeline.training import train
 from pipeline.training.loop import log_csv, make_accelerator
@@ -27,7 +27,7 @@ def main(
     only: Annotated[str, typer.Option(help="Train just this one: mllm or clip.")] = "", folder: Path = FOLDER
 ) -> None:
     params = load_params()
-    corpus = load_corpus("data/pairs", "data/triplets/all", locate(params.text_encoder.path))
+    corpus = load_corpus("data/pairs", "data/triplets/all", resolve_model_path(params.text_encoder.path))
     prompts = [params.encoder.target_prompt, params.encoder.caption_prompt, params.encoder.chat_template] * 100
     tokenizer = train_tokenizer(corpus.texts() + prompts, params.backbones.mllm.vocabulary)
     for name, trainer in (("mllm", train_mllm), ("clip", train_clip)):

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import ShardSet, schemas, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.config import load_params
-from pipeline.encoders import text
-from pipeline.encoders.embedding.job import job_options, run_condition_job, run_embedding_job
-from pipeline.encoders.embedding.readers import ImageStore, PairReader, TripletReader, triplet_images
+from pipeline.config import Params, load_params
+from pipeline.encoders.embedding.conditions import run_condition_job
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.readers import ImageStore, PairReader, TripletReader, training_row, triplet_images
 from pipeline.encoders.embedding.rejected import rejected_images
-from pipeline.encoders.mllm import interface as mllm
+from pipeline.encoders.embedding.vectors import embedding_job
+from pipeline.encoders.identity import mllm_identity, text_encoder_identity
+from pipeline.encoders.mllm.open import open_mllm
+from pipeline.encoders.text import TextEncoder
 from pipeline.errors import run_stage
 from pipeline.runtime import set_up
-from pipeline.text.captions import training_caption
 
-IMAGES, TEXTS, TRIPLETS, FUSED = (
-    Path("data/pairs/images"),
-    Path("data/texts/pairs"),
-    Path("data/triplets/sampled"),
-    Path("data/fused"),
-)
+IMAGES, TEXTS, TRIPLETS = Path("data/pairs/images"), Path("data/texts/pairs"), Path("data/triplets/sampled")
+FUSED = Path("data/fused")
 MANY = 10_000
 """Rows a shard where many inputs of a shard are equal: those are encoded once."""
 
@@ -29,32 +29,40 @@ MANY = 10_000
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
-    images, texts, triplets = (ShardSet.open(folder) for folder in (IMAGES, TEXTS, TRIPLETS))
+    texts, triplets = ShardSet.open(TEXTS), ShardSet.open(TRIPLETS)
     inputs = {"inputs": {str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, TEXTS, TRIPLETS)}}
+    embed_images(params, texts, triplets, inputs)
+    encode_texts(params, texts, triplets, inputs)
 
-    f_m, size = mllm.open_mllm(params.encoder, params.runtime.device), params.encoder.batch_size
-    fused = mllm.identity(params.encoder, **inputs)
-    options = job_options(params.encoder)
-    run_embedding_job(PairReader(images, texts, training_caption), f_m, FUSED / "pairs", fused, size, **options)
+
+def embed_images(params: Params, texts: ShardSet, triplets: ShardSet, inputs: dict[str, Any]) -> None:
+    """f_M's vectors: z_0 of the pairs, z_r,delta of the queries, z_t of the target descriptions."""
+    images, encoder = ShardSet.open(IMAGES), params.encoder
+    job = embedding_job(open_mllm(encoder, params.runtime.device))
+    identity, options = mllm_identity(encoder, **inputs), JobOptions.from_params(encoder)
+    run_job(PairReader(images, texts, training_row), job, FUSED / "pairs", identity, options)
 
     unreadable = rejected_images(FUSED / "pairs")
     store = ImageStore(images, triplet_images(triplets))
     queries = TripletReader(triplets, "instruction", "reference_id", store, unreadable)
     targets = TripletReader(triplets, "target_description", "target_id", store, unreadable)
-    run_embedding_job(queries, f_m, FUSED / "triplets_query", fused, size, **options)
-    run_embedding_job(targets, f_m, FUSED / "triplets_target", fused, size, rows_per_shard=MANY, **options)
+    run_job(queries, job, FUSED / "triplets_query", identity, options)
+    run_job(targets, job, FUSED / "triplets_target", identity, JobOptions.from_params(encoder, MANY))
 
-    e_text = text.TextEncoder(params.text_encoder, params.runtime.device)
-    conditions = text.identity(params.text_encoder) | inputs
-    captions, instructions = (
-        PairReader(None, texts, training_caption, unreadable),
-        TripletReader(triplets, "instruction", skip=unreadable),
-    )
+
+def encode_texts(params: Params, texts: ShardSet, triplets: ShardSet, inputs: dict[str, Any]) -> None:
+    """E_text's token states: of the captions, unless training encodes them itself, and of the instructions."""
+    encoder = TextEncoder(params.text_encoder, params.runtime.device)
+    identity = text_encoder_identity(params.text_encoder) | inputs
+    options = JobOptions(params.encoder.batch_size, rows_per_shard=MANY)
+    unreadable = rejected_images(FUSED / "pairs")
     if params.text_encoder.while_training:
-        write_table(FUSED / "pairs_text", schemas.conditions(params.text_encoder.dim).empty_table(), conditions)
+        write_table(FUSED / "pairs_text", schemas.conditions(params.text_encoder.dim).empty_table(), identity)
     else:
-        run_condition_job(captions, e_text, FUSED / "pairs_text", conditions, size, rows_per_shard=MANY)
-    run_condition_job(instructions, e_text, FUSED / "triplets_text", conditions, size, rows_per_shard=MANY)
+        captions = PairReader(None, texts, training_row, unreadable)
+        run_condition_job(captions, encoder, FUSED / "pairs_text", identity, options)
+    instructions = TripletReader(triplets, "instruction", skip=unreadable)
+    run_condition_job(instructions, encoder, FUSED / "triplets_text", identity, options)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,15 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
 from pipeline.diffcomp import load_diffcomp
 from pipeline.diffcomp.checkpoints import backbone_identity, variant_identity
-from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.embedding.dual_gallery import embed_gallery
-from pipeline.encoders.embedding.job import job_options, run_embedding_job
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.readers import ImageReader
+from pipeline.encoders.embedding.vectors import embedding_job
+from pipeline.encoders.identity import mllm_identity
 from pipeline.encoders.image_source import ImageTable
-from pipeline.encoders.mllm.interface import identity, open_mllm
+from pipeline.encoders.mllm.open import open_mllm
 from pipeline.errors import run_stage
 from pipeline.retrieval.benchmarks import find_benchmarks
 from pipeline.runtime import device, set_up
@@ -32,13 +35,11 @@ def main() -> None:
     for stale in set(FOLDER.glob("*/*")) - keep:
         shutil.rmtree(stale)
 
-    f_m = open_mllm(encoder, params.runtime.device)
+    job = embedding_job(open_mllm(encoder, params.runtime.device))
     for benchmark in benchmarks:
-        made_of = identity(encoder, images=sha256_file(benchmark.images / MANIFEST))
+        made_of = mllm_identity(encoder, images=sha256_file(benchmark.images / MANIFEST))
         reader = ImageReader(ShardSet.open(benchmark.images))
-        run_embedding_job(
-            reader, f_m, FOLDER / benchmark.name / "fused", made_of, encoder.batch_size, **job_options(encoder)
-        )
+        run_job(reader, job, FOLDER / benchmark.name / "fused", made_of, JobOptions.from_params(encoder))
 
     base = params.diffcomp
     clip = load_dual_encoder(base.backbone, base.pretrained)

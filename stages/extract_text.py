@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import ShardSet, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.config import load_params
-from pipeline.encoders.embedding.job import job_options, run_job
-from pipeline.encoders.embedding.readers import PairReader, captions_by_image
-from pipeline.encoders.mllm.interface import identity, open_mllm
+from pipeline.config import Params, load_params
+from pipeline.encoders.embedding.captioning import captioning_job, captioning_rows
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.readers import PairReader
+from pipeline.encoders.identity import mllm_identity
+from pipeline.encoders.mllm.open import open_mllm
 from pipeline.errors import run_stage
 from pipeline.runtime import set_up
-from pipeline.text.captions import caption_job, captioning, merged, takes_long, without_caption
+from pipeline.text.captions import captions_by_image, lacks_caption, merge_captions, takes_long
 from pipeline.text.phrases import PhraseParser
 
 IMAGES, PAIRS = Path("data/pairs/images"), Path("data/pairs/pairs")
@@ -22,10 +26,18 @@ GENERATED, TEXTS = Path("data/texts/generated"), Path("data/texts/pairs")
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
+    pairs, identity = ShardSet.open(PAIRS), identity_of(params)
+    generated = generate_captions(params, pairs, identity)
+    table = merge_captions(captions_by_image(pairs), generated, PhraseParser(params.captions.spacy_model))
+    write_table(TEXTS, table, identity | {"spacy_model": params.captions.spacy_model})
+    print(f"{TEXTS}: {len(generated)} long and {table.num_rows - len(generated)} short captions")
+
+
+def identity_of(params: Params) -> dict[str, Any]:
+    """Everything that the generated captions depend on."""
     encoder = params.encoder
-    images, pairs = ShardSet.open(IMAGES), ShardSet.open(PAIRS)
     choice = {"long_share": params.captions.long_share, "seed": params.seed}
-    made_of = choice | identity(
+    return choice | mllm_identity(
         encoder,
         inputs={str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, PAIRS)},
         chat_template=encoder.chat_template,
@@ -33,20 +45,22 @@ def main() -> None:
         max_new_tokens=encoder.max_new_tokens,
         batch_size=encoder.batch_size,
     )
+
+
+def generate_captions(params: Params, pairs: ShardSet, identity: dict[str, Any]) -> list[dict[str, Any]]:
+    """The long pairs of the images that train with one, or that came without a caption."""
+    encoder, long_share = params.encoder, params.captions.long_share
     short = {
         image_id
-        for image_id, found in captions_by_image(pairs)
-        if not (takes_long(image_id, **choice) or without_caption(found))
+        for image_id, captions in captions_by_image(pairs)
+        if not (takes_long(image_id, long_share, params.seed) or lacks_caption(captions))
     }
-    reader = PairReader(images, pairs, captioning(encoder), skip=short)
-    generated = []
-    if len(reader):
-        job = caption_job(open_mllm(encoder, params.runtime.device), encoder)
-        run_job(reader, job, GENERATED, made_of, encoder.batch_size, **job_options(encoder))
-        generated = ShardSet.open(GENERATED).table().to_pylist()
-    table = merged(captions_by_image(pairs), generated, PhraseParser(params.captions.spacy_model))
-    write_table(TEXTS, table, made_of | {"spacy_model": params.captions.spacy_model})
-    print(f"{TEXTS}: {len(generated)} long and {table.num_rows - len(generated)} short captions")
+    reader = PairReader(ShardSet.open(IMAGES), pairs, captioning_rows(encoder), skip=short)
+    if not len(reader):
+        return []
+    job = captioning_job(open_mllm(encoder, params.runtime.device), encoder)
+    run_job(reader, job, GENERATED, identity, JobOptions.from_params(encoder))
+    return ShardSet.open(GENERATED).table().to_pylist()
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ from pipeline.artifacts import ShardSet, sha256_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import Params, as_dict, load_params
-from pipeline.encoders.embedding.readers import PairReader
+from pipeline.encoders.embedding.readers import PairReader, training_row
 from pipeline.encoders.embedding.rejected import rejected_images
-from pipeline.encoders.text import TextEncoder, identity
+from pipeline.encoders.identity import text_encoder_identity
+from pipeline.encoders.text import TextEncoder
 from pipeline.errors import run_stage
 from pipeline.fusion_diff import Diffusion, EncodedConditions, Prior, PriorSizes, PriorTask
 from pipeline.fusion_diff.checkpoints import Ids, check_same_ids, open_conditions, open_vectors, save_prior
 from pipeline.fusion_diff.conditions import Texts
 from pipeline.runtime import device, set_up
-from pipeline.text.captions import training_caption
 from pipeline.training import train
 from pipeline.training.loop import log_csv
 
@@ -31,10 +31,12 @@ def read_texts(params: Params, ids: Ids) -> tuple[Texts, dict[str, Any]]:
     """The pairs' texts, from shards or to be encoded while training, and whose states they are."""
     if not params.text_encoder.while_training:
         return open_conditions(TEXTS, ids)
-    rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_caption, rejected_images(PAIRS)).rows(0))
+    rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_row, rejected_images(PAIRS)).rows(0))
     check_same_ids(CAPTIONS, [row.id for row in rows], ids)
     encoder, sizes = TextEncoder(params.text_encoder, params.runtime.device), params.text_encoder
-    return EncodedConditions([row.text for row in rows], encoder, sizes.dim, sizes.max_tokens), identity(sizes)
+    return EncodedConditions([row.text for row in rows], encoder, sizes.dim, sizes.max_tokens), text_encoder_identity(
+        sizes
+    )
 
 
 def main() -> None:

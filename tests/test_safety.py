@@ -18,9 +18,10 @@ from pipeline.app.search.user_images import read_user_image
 from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sha256_file, write_table
 from pipeline.artifacts.images import decode_image
 from pipeline.config import EncoderParams, IndexParams, TextEncoderParams, load_params
-from pipeline.encoders.dual.interface import load_dual_encoder
-from pipeline.encoders.mllm.interface import open_mllm
-from pipeline.encoders.text import TextEncoder, locate
+from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.encoders.hub import resolve_model_path
+from pipeline.encoders.mllm.open import open_mllm
+from pipeline.encoders.text import TextEncoder
 from pipeline.errors import is_user_error
 from pipeline.retrieval import Index, build_index
 from pipeline.sources.emoji.fetch import read_members
@@ -99,7 +100,9 @@ def mllm(folder, content):
 def text_encoder(folder, content):
     params = TextEncoderParams()
     shutil.copytree(
-        locate(params.path), folder / "text", ignore=shutil.ignore_patterns("*.safetensors", "*.onnx", "*.bin", "*.h5")
+        resolve_model_path(params.path),
+        folder / "text",
+        ignore=shutil.ignore_patterns("*.safetensors", "*.onnx", "*.bin", "*.h5"),
     )
     (folder / "text/pytorch_model.bin").write_bytes(content)
     params.path = str(folder / "text")

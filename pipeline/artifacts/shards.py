@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +293,14 @@ class ShardSet:
             return pq.read_schema(path).names
         except (OSError, ValueError, pa.ArrowException) as error:
             raise ArtifactError(f"{path}: not readable as Parquet ({error})") from None
+
+    def from_shard(self, first: int) -> ShardSet:
+        """The same set without the shards before number `first`."""
+        return ShardSet(self.folder, replace(self.manifest, shards=self.manifest.shards[first:]))
+
+    def one_shard(self, number: int) -> ShardSet:
+        """The same set with one shard alone."""
+        return ShardSet(self.folder, replace(self.manifest, shards=self.manifest.shards[number : number + 1]))
 
     def open_shard(self, shard: Shard) -> pq.ParquetFile:
         """A shard's file. Raises ArtifactError when its rows or columns are not those of the manifest."""

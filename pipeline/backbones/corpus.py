@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.artifacts import ShardSet
-from pipeline.encoders.carriers import carried, carrier_words
+from pipeline.text.carriers import among_carrier_words, carrier_words
 
 EDITS_A_KIND = 8
 PARTIAL = 8
@@ -130,7 +130,7 @@ def _partial(caption: str, number: int, fillers: list[str]) -> list[str]:
     for _ in range(PARTIAL):
         begin = random_state.randrange(len(words))
         end = random_state.randint(begin + 1, len(words))
-        texts.append(carried(" ".join(words[begin:end]), fillers, random_state))
+        texts.append(among_carrier_words(" ".join(words[begin:end]), fillers, random_state))
     return texts
 
 
@@ -161,4 +161,4 @@ def _reworded(instruction: str, fillers: list[str], random_state: random.Random)
             words.append(word)
         elif draw < 0.4:
             words.append(random_state.choice(fillers))
-    return carried(" ".join(words), fillers, random_state)
+    return among_carrier_words(" ".join(words), fillers, random_state)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.artifacts import sha256_file
 from pipeline.artifacts.weights import WEIGHTS
-from pipeline.encoders.mllm.interface import fingerprint
+from pipeline.encoders.identity import fingerprint
 
 
 def backbone_identity(backbone: str, pretrained: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.relatives import difference, nearest_relatives
 from pipeline.encoders.augment import augment
-from pipeline.encoders.carriers import carried
+from pipeline.text.carriers import among_carrier_words
 
 logger = logging.getLogger(__name__)
 BATCH = 256
@@ -110,7 +110,10 @@ class DiffCompTask:
             texts = [text if coin < whole else part for text, part, coin in zip(texts, parts, drawn[1], strict=True)]
         if params.carriers:
             draws = random.Random(int(torch.randint(2**62, (), generator=generator)))
-            texts = [carried(text, self.words, draws) if draws.random() < params.carriers else text for text in texts]
+            texts = [
+                among_carrier_words(text, self.words, draws) if draws.random() < params.carriers else text
+                for text in texts
+            ]
         return texts
 
     def _parts(self, indices: Tensor, draws: Sequence[float], relatives: Tensor | None) -> list[str]:

@@ -11,10 +11,10 @@ from torch import Tensor
 from pipeline.config import DiffCompParams, Params
 from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.task import DiffCompTask
-from pipeline.encoders.carriers import carrier_words
-from pipeline.encoders.dual.interface import load_dual_encoder
-from pipeline.encoders.text import locate
+from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.encoders.hub import resolve_model_path
 from pipeline.runtime import device
+from pipeline.text.carriers import carrier_words
 from pipeline.training import train
 
 
@@ -33,7 +33,7 @@ def new_task(
     """
     model = DiffComp(load_dual_encoder(variant.backbone, variant.pretrained), variant).to(device(params.runtime))
     guides = nouns() if variant.granularity == "noun" else None
-    words = carrier_words(captions, locate(params.text_encoder.path)) if variant.carriers else []
+    words = carrier_words(captions, resolve_model_path(params.text_encoder.path)) if variant.carriers else []
     return DiffCompTask(model, pixels(model.encoder.image_size), captions, phrases, guides, words)
 
 

@@ -1,1 +1,1 @@
-"""f_M (the multimodal LLM), E_text, and the CLIP and BLIP backbones."""
+"""f_M (the multimodal LLM), E_text (the text encoder), and the CLIP and BLIP backbones."""

@@ -1,7 +1,8 @@
-"""What a model of a hub needs to be here, said in one line when it is not."""
+"""Where a model's files lie, and one clear line when they are missing."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -16,11 +17,40 @@ BYTES = {
     "ViT-L-14/openai": 1.7e9,
     "ViT-bigG-14/laion2b_s39b_b160k": 10.2e9,
 }
-"""About so many, of those that the profiles and the paper name."""
+"""Approximate download sizes of the models that the profiles and the papers name."""
+
+
+def resolve_model_path(path: str) -> str:
+    """Where the weights that a parameter names lie.
+
+    Args:
+        path: A folder, the name of an installed package that carries weights, or a hub name.
+
+    Returns:
+        The folder, for a package the one inside it that holds a config and safetensors; a hub name as it is.
+    """
+    if Path(path).is_dir() or not path.isidentifier():
+        return path
+    package = importlib.util.find_spec(path)
+    for root in package.submodule_search_locations or () if package else ():
+        for config in sorted(Path(root).rglob("config.json")):
+            if any(config.parent.glob("*.safetensors")):
+                return str(config.parent)
+    return path
 
 
 def not_loaded(parameter: str, path: str, revision: str, error: Exception) -> ArtifactError:
-    """A local model is named with what is wrong with it; a hub's with its revision, where it must lie, and its size."""
+    """The error for a transformers model that could not be loaded.
+
+    Args:
+        parameter: The parameter that names the model, such as `encoder.path`.
+        path: Its value: a folder or a hub name.
+        revision: The pinned revision of a hub name; "" for none.
+        error: What the library raised.
+
+    Returns:
+        For a local model what is wrong with it; for a hub's its revision, where it must lie, and its size.
+    """
     if (
         Path(path).exists()
         or "/" not in path.strip("/")
@@ -38,7 +68,7 @@ def not_loaded(parameter: str, path: str, revision: str, error: Exception) -> Ar
 
 
 def clip_not_loaded(backbone: str, pretrained: str, error: Exception) -> ArtifactError:
-    """As `not_loaded`, for open_clip's tags."""
+    """As `not_loaded`, for a model name and a pretrained tag of open_clip."""
     size = BYTES.get(f"{backbone}/{pretrained}")
     about = f", about {size / 1e9:,.1f} GB" if size else ""
     load = f"HF_HUB_OFFLINE=0 python -c \"import open_clip; open_clip.create_model('{backbone}', '{pretrained}')\""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,8 +12,8 @@ from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import TextEncoderParams
-from pipeline.encoders.hub import not_loaded
-from pipeline.encoders.mllm.interface import batches, fingerprint
+from pipeline.encoders.batching import batches
+from pipeline.encoders.hub import not_loaded, resolve_model_path
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +28,7 @@ class TextEncoder:
     def __init__(self, params: TextEncoderParams, device: str = "auto"):
         self.params = params
         self.device = torch.device("cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
-        source = {"pretrained_model_name_or_path": locate(params.path), "revision": params.revision or None}
+        source = {"pretrained_model_name_or_path": resolve_model_path(params.path), "revision": params.revision or None}
         try:
             config = AutoConfig.from_pretrained(**source)
             self.tokenizer = AutoTokenizer.from_pretrained(**source)
@@ -90,23 +87,3 @@ class TextEncoder:
 
 def _not_loaded(params: TextEncoderParams, error: Exception) -> ArtifactError:
     return not_loaded("text_encoder.path", params.path, params.revision, error)
-
-
-def identity(params: TextEncoderParams) -> dict[str, Any]:
-    """What makes text conditions comparable."""
-    names = ("path", "revision", "dim", "max_tokens")
-    return {
-        "text_encoder": {**{name: getattr(params, name) for name in names}, "weights": fingerprint(locate(params.path))}
-    }
-
-
-def locate(path: str) -> str:
-    """The folder that `text_encoder.path` means: itself, or the one an installed package carries; else a hub name."""
-    if Path(path).is_dir() or not path.isidentifier():
-        return path
-    package = importlib.util.find_spec(path)
-    for root in package.submodule_search_locations or () if package else ():
-        for config in sorted(Path(root).rglob("config.json")):
-            if any(config.parent.glob("*.safetensors")):
-                return str(config.parent)
-    return path

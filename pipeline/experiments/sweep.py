@@ -23,9 +23,8 @@ from pipeline.artifacts.atomic import as_stored
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import ParameterError, Params, RetrieveParams, as_dict
-from pipeline.encoders.mllm.interface import identity as mllm_identity
+from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.text import TextEncoder
-from pipeline.encoders.text import identity as text_identity
 from pipeline.fusion_diff import Sampler, TextConditions
 from pipeline.fusion_diff.checkpoints import check_same_ids, load_control, load_prior, read_vectors
 from pipeline.retrieval import Index, Query, rank_queries, read_queries
@@ -104,7 +103,7 @@ class Setting:
         where, queries = device(params.runtime), read_queries(paths.queries)
         ids = [query.query_id for query in queries]
         prior, diffusion = load_prior(
-            paths.prior, **mllm_identity(params.encoder), **text_identity(params.text_encoder)
+            paths.prior, **mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder)
         )
         adapter = load_control(paths.control, prior, paths.prior).to(where)
         names, fused, _ = read_vectors(paths.fused)

@@ -19,10 +19,11 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.config import Params
+from pipeline.encoders.batching import batches, encode_in_batches
 from pipeline.encoders.dual.interface import DualEncoder
-from pipeline.encoders.embedding.dual_gallery import encode_in_batches
 from pipeline.encoders.image_source import ImageTable
-from pipeline.encoders.mllm.interface import Mllm, MllmInput, batches, caption_input
+from pipeline.encoders.mllm.interface import Mllm, MllmInput
+from pipeline.encoders.mllm.prompts import caption_input
 from pipeline.query.methods import CLIP, Family, QueryVectors
 from pipeline.retrieval import Query
 from pipeline.text.phrases import PhraseParser

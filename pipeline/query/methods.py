@@ -25,12 +25,16 @@ from pipeline.artifacts import ArtifactError
 from pipeline.config import Params
 from pipeline.diffcomp import DiffComp, load_diffcomp, subtract
 from pipeline.diffcomp.checkpoints import backbone_identity, variant_identity
-from pipeline.encoders.dual.interface import DualEncoder, load_dual_encoder
-from pipeline.encoders.embedding.dual_gallery import encode_images, encode_in_batches
+from pipeline.encoders.batching import batches, encode_in_batches
+from pipeline.encoders.dual.interface import DualEncoder
+from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.encoders.embedding.dual_gallery import encode_images
+from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.image_source import ImageSource, square
-from pipeline.encoders.mllm.interface import Mllm, MllmInput, batches, identity, open_mllm, target_input
+from pipeline.encoders.mllm.interface import Mllm, MllmInput
+from pipeline.encoders.mllm.open import open_mllm
+from pipeline.encoders.mllm.prompts import target_input
 from pipeline.encoders.text import TextEncoder
-from pipeline.encoders.text import identity as text_identity
 from pipeline.fusion_diff import Sampler, TextConditions
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.gpu.batcher import SamplingBatcher
@@ -152,7 +156,7 @@ class FusionDiffQueries:
 
     def __init__(self, params: Params, mllm: Mllm, text_encoder: TextEncoder, stage1: Sampler, full: Sampler):
         self.params, self.mllm, self.text_encoder, self.stage1, self.full = params, mllm, text_encoder, stage1, full
-        self.spaces = {FUSED: identity(params.encoder)}
+        self.spaces = {FUSED: mllm_identity(params.encoder)}
         self.descriptions: dict[str, list[str]] = {}
         """Query id -> the target descriptions inferred for it so far."""
         self._batchers: dict[Sampler, SamplingBatcher] = {}
@@ -174,7 +178,9 @@ class FusionDiffQueries:
     def load(cls, params: Params, prior_folder: Path = PRIOR, control_folder: Path = CONTROL) -> FusionDiffQueries:
         """Raises ArtifactError when the prior learned another encoder's embeddings, or the adapter another prior."""
         where, sizes = device(params.runtime), params.retrieve
-        prior, diffusion = load_prior(prior_folder, **identity(params.encoder), **text_identity(params.text_encoder))
+        prior, diffusion = load_prior(
+            prior_folder, **mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder)
+        )
         adapter = load_control(control_folder, prior, prior_folder).to(where)
         prior.to(where)
         fast = sizes.fast and where == "cuda"

@@ -19,7 +19,7 @@ from pipeline.diffcomp.explain import (
     masking_probabilities,
     pair_similarities,
 )
-from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.image_source import ImageSource, ImageTable
 from pipeline.retrieval import Query, read_queries
 from pipeline.runtime import device

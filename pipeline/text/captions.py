@@ -1,84 +1,113 @@
-"""Captions: the long ones that f_M generates, and which pairs they replace the short ones in."""
+"""Captions of the pairs table: which image takes a long one, and how generated ones join the given ones."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+import itertools
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipeline.artifacts import schemas
-from pipeline.config import EncoderParams
-from pipeline.encoders.embedding.job import EncoderJob, EncoderRow, EncodingError, decoding
-from pipeline.encoders.embedding.readers import Captions, Choose
-from pipeline.encoders.mllm.interface import Mllm, MllmInput
-from pipeline.text.phrases import PhraseParser
+from pipeline.artifacts import ArtifactError, ShardSet, schemas
+
+Captions = dict[str, dict[str, Any]]
+"""An image's rows of the pairs table by caption kind (`short`, `long`)."""
+
+
+class CaptionError(ValueError):
+    """A caption that is missing or empty."""
+
+
+class ParsesPhrases(Protocol):
+    """What finds the phrases of texts; see `PhraseParser`."""
+
+    def phrases(self, texts: list[str]) -> list[list[str]]:
+        """The phrases of every text."""
+
+
+def captions_by_image(pairs: ShardSet, skip: Collection[str] = (), first: int = 0) -> Iterator[tuple[str, Captions]]:
+    """Images with their captions, in the order of the pairs table.
+
+    Args:
+        pairs: A table of `schemas.PAIRS`. An image's rows stand together.
+        skip: Ids of images that are left out.
+        first: The number of the shard to begin with.
+
+    Yields:
+        An image's id and its captions.
+
+    Raises:
+        ArtifactError: An image has a second caption of one kind.
+    """
+    rows = (row for table in pairs.from_shard(first).shards() for row in table.to_pylist())
+    for image_id, group in itertools.groupby(rows, key=lambda row: row["image_id"]):
+        captions: Captions = {}
+        for row in group:
+            if row["caption_kind"] in captions:
+                raise ArtifactError(
+                    f"{pairs.folder}: image {image_id!r} has a second {row['caption_kind']} caption ({row['pair_id']!r})"
+                )
+            captions[row["caption_kind"]] = row
+        if image_id not in skip:
+            yield image_id, captions
 
 
 def takes_long(image_id: str, long_share: float, seed: int) -> bool:
-    """Whether an image trains with a long caption: true for `long_share` of them, whatever their order or number."""
+    """Whether an image trains with a long caption.
+
+    Args:
+        image_id: The image.
+        long_share: The share of images that do, in [0, 1].
+        seed: Chooses which.
+
+    Returns:
+        True for about `long_share` of the images, whatever their order or number.
+    """
     digest = hashlib.sha256(f"caption/{seed}/{image_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < long_share
 
 
-def without_caption(captions: Captions) -> bool:
-    """Whether a pair was left to the captioning model by its source."""
+def lacks_caption(captions: Captions) -> bool:
+    """Whether the source left an image's caption empty, for the captioning model to write."""
     return "short" in captions and not (captions["short"]["caption"] or "").strip()
 
 
-def captioning(params: EncoderParams) -> Choose:
-    """The input of `caption_job` for an image."""
-    return lambda image_id, captions: EncoderRow(f"{image_id}/long", params.caption_prompt)
+def training_pair(captions: Captions) -> dict[str, Any]:
+    """The row of the pairs table that an image trains with: its long caption where it has one."""
+    return captions.get("long") or captions["short"]
 
 
-def caption_job(mllm: Mllm, params: EncoderParams) -> EncoderJob:
-    """Rows of `captioning` -> a generated long pair each. Raises EncodingError naming the row whose caption is empty."""
-
-    def encode(rows: Sequence[EncoderRow], inputs: Sequence[MllmInput]) -> list[str]:
-        captions = [answers[0] for answers in mllm.generate(inputs, params.max_new_tokens)]
-        for row, caption in zip(rows, captions, strict=True):
-            if not caption.strip():
-                raise EncodingError(f"row {row.id!r}: the generated caption is empty")
-        return captions
-
-    def table(rows: Sequence[EncoderRow], captions: Sequence[str]) -> pa.Table:
-        pairs = [
-            {"pair_id": row.id, "image_id": row.image_id, "caption": caption, "caption_kind": "long", "phrases": []}
-            for row, caption in zip(rows, captions, strict=True)
-        ]
-        return pa.Table.from_pylist(pairs, schemas.PAIRS)
-
-    return EncoderJob(schemas.PAIRS, encode, table, decoding(mllm, "generate"))
-
-
-def merged(
-    images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str, Any]], parser: PhraseParser
+def merge_captions(
+    images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str, Any]], parser: ParsesPhrases
 ) -> pa.Table:
-    """The given short row of every image, after its generated long one where there is one, with their phrases.
+    """Join generated captions to the given ones, and find the phrases of all.
 
-    An empty short caption is left out where there is a long one. Raises EncodingError naming the
-    image without a row of a short caption, or the row whose caption is empty.
+    Args:
+        images: As `captions_by_image` yields them.
+        generated: Long rows of the pairs table.
+        parser: Finds the phrases.
+
+    Returns:
+        A table of `schemas.PAIRS`: every image's short row, after its generated long one where there is one. An
+        empty short caption is left out where there is a long one.
+
+    Raises:
+        CaptionError: An image has no row of a short caption, or a caption is empty.
     """
     long = {row["image_id"]: row for row in generated}
     rows = []
     for image_id, captions in images:
         short = captions.get("short")
         if short is None:
-            raise EncodingError(f"image {image_id!r}: there is no short caption")
-        if not without_caption(captions):
+            raise CaptionError(f"image {image_id!r}: there is no short caption")
+        if not lacks_caption(captions):
             rows += [long[image_id], short] if image_id in long else [short]
         elif image_id in long:
             rows.append(long[image_id])
         else:
-            raise EncodingError(f"row {short['pair_id']!r}: the caption is empty")
+            raise CaptionError(f"row {short['pair_id']!r}: the caption is empty")
     found = parser.phrases([row["caption"] for row in rows])
     return pa.Table.from_pylist(
         [{**row, "phrases": phrases} for row, phrases in zip(rows, found, strict=True)], schemas.PAIRS
     )
-
-
-def training_caption(image_id: str, captions: Captions) -> EncoderRow:
-    """The pair that an image trains with: its long caption where it has one."""
-    pair = captions.get("long") or captions["short"]
-    return EncoderRow(pair["pair_id"], pair["caption"])

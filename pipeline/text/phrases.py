@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-
-from spacy.tokens import Doc, Span
+from typing import TYPE_CHECKING
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import CaptionParams
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc, Span
 
 _MARGIN = ("DET", "PUNCT", "SPACE")
 
@@ -19,7 +21,7 @@ class PhraseParser:
     """
 
     def __init__(self, model: str, batch_size: int = 256):
-        import spacy  # here, because loading it takes seconds that only this stage should pay
+        import spacy  # here: importing it takes seconds
 
         try:
             self._nlp = spacy.load(model, exclude=["ner", "lemmatizer"])

@@ -19,9 +19,8 @@ from pipeline.app.search.searcher import Searcher
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import DataParams, Params, as_dict, load_params, load_profile
 from pipeline.diffcomp import DiffComp, save_diffcomp
-from pipeline.encoders import text
-from pipeline.encoders.dual.interface import load_dual_encoder
-from pipeline.encoders.mllm import interface as mllm
+from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes
 from pipeline.fusion_diff.checkpoints import save_control, save_prior
 from pipeline.sources.emoji import build_tables
@@ -98,7 +97,7 @@ def untrained_models(params: Params) -> None:
         "models/prior",
         prior,
         params.prior.diffusion,
-        {**mllm.identity(params.encoder), **text.identity(params.text_encoder)},
+        {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder)},
     )
     adapter = ControlAdapter(prior)
     for layer in (adapter.zero_in, *adapter.zero_out):

@@ -127,7 +127,7 @@ def test_a_flipped_byte_in_a_shard_is_an_error_naming_the_shard(make, tmp_path):
 
 
 def test_max_side_is_part_of_the_identity_only_where_it_does_something(tiny_params):
-    from pipeline.encoders.mllm.interface import identity
+    from pipeline.encoders.identity import mllm_identity
 
-    plain, reduced = (identity(dataclasses.replace(tiny_params, max_side=side)) for side in (0, 448))
+    plain, reduced = (mllm_identity(dataclasses.replace(tiny_params, max_side=side)) for side in (0, 448))
     assert "max_side" not in plain["encoder"] and reduced["encoder"]["max_side"] == 448

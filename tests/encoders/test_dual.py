@@ -15,7 +15,8 @@ from pipeline.diffcomp import DiffComp
 from pipeline.encoders.dual import clip
 from pipeline.encoders.dual.blip import BlipEncoder, blip_large_config
 from pipeline.encoders.dual.clip import ClipEncoder, ClipSizes, build_clip, new_clip
-from pipeline.encoders.dual.interface import DualEncoder, load_dual_encoder
+from pipeline.encoders.dual.interface import DualEncoder
+from pipeline.encoders.dual.open import load_dual_encoder
 
 # open_clip/BLIP sizes of Table 1: image, layers, width, text layers, text width, joint, trained layers, patches a side
 TABLE_1 = {

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import load_profile
-from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.hub import not_loaded
-from pipeline.encoders.mllm.interface import open_mllm
+from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.text import TextEncoder
 
 CONF = Path(__file__).parents[2] / "conf"

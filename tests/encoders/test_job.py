@@ -12,16 +12,11 @@ import pytest
 
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.encoders.embedding import rows as rows_module
-from pipeline.encoders.embedding.job import (
-    EncoderRow,
-    EncodingError,
-    UnreadableRow,
-    decode,
-    embedding_job,
-    run_embedding_job,
-    run_job,
-)
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
+from pipeline.encoders.embedding.rows import EncoderRow, EncodingError, UnreadableRow, decode
+from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.fusion_diff.checkpoints import read_vectors
 
 
@@ -53,7 +48,9 @@ def run(make):
 
 
 def run_rows(reader, rows, mllm, folder, **options):
-    return run_embedding_job(reader(rows), mllm, folder, {"of": "test"}, batch_size=3, rows_per_shard=7, **options)
+    return run_job(
+        reader(rows), embedding_job(mllm), folder, {"of": "test"}, JobOptions(3, rows_per_shard=7, **options)
+    )
 
 
 def test_vectors_are_those_of_the_encoder_in_the_rows_order(make, tiny_mllm, tmp_path, run):
@@ -128,9 +125,7 @@ def test_rows_are_decoded_while_a_batch_is_encoded_but_never_more_than_a_batch_a
         embedding_job(Slow(), note),
         tmp_path,
         {},
-        batch_size=5,
-        rows_per_shard=10,
-        workers=1,
+        JobOptions(5, rows_per_shard=10, workers=1),
     )
     assert sorted(decoded) == sorted(row.id for row in make.rows(30))
     assert all(count <= 5 * (number + 2) + 1 for number, count in enumerate(seen))
@@ -150,9 +145,10 @@ def test_killed_again_before_anything_was_saved_the_rejected_rows_are_remembered
 def test_rejections_of_an_earlier_identity_go(make, tiny_mllm, tmp_path):
     rows = make.rows(5)
     rows[1] = dataclasses.replace(rows[1], image=b"no image")
-    run_embedding_job(make.reader(rows), tiny_mllm, tmp_path, {"of": "bad"}, 3, max_rejected_share=0.5)
+    job, tolerant = embedding_job(tiny_mllm), JobOptions(3, max_rejected_share=0.5)
+    run_job(make.reader(rows), job, tmp_path, {"of": "bad"}, tolerant)
     assert (tmp_path / REJECTED).exists()
-    run_embedding_job(make.reader(make.rows(5)), tiny_mllm, tmp_path, {"of": "good"}, 3)
+    run_job(make.reader(make.rows(5)), job, tmp_path, {"of": "good"}, tolerant)
     assert not (tmp_path / REJECTED).exists()
 
 
@@ -177,9 +173,8 @@ def test_a_damaged_shard_of_a_finished_set_is_encoded_again(make, run, tiny_mllm
 def test_another_identity_starts_anew(make, tiny_mllm, tmp_path, run):
     run(make.rows(7), tiny_mllm, tmp_path)
     counting = Counting(tiny_mllm)
-    run_embedding_job(
-        make.reader(make.rows(7)), counting, tmp_path, {"of": "something else"}, batch_size=3, rows_per_shard=7
-    )
+    options = JobOptions(3, rows_per_shard=7)
+    run_job(make.reader(make.rows(7)), embedding_job(counting), tmp_path, {"of": "something else"}, options)
     assert sum(counting.seen) == 7
 
 

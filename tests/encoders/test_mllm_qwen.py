@@ -13,7 +13,9 @@ from PIL import Image
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import EncoderParams
-from pipeline.encoders.mllm.interface import MllmInput, fingerprint, identity, open_mllm
+from pipeline.encoders.identity import fingerprint, mllm_identity
+from pipeline.encoders.mllm.interface import MllmInput
+from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT, SPECIAL_TOKENS, language_states, train_tokenizer, visual_tokens
 
 
@@ -91,7 +93,7 @@ def test_identity_follows_the_weights_not_only_the_path(tiny_params, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x02")  # trained anew while the process lives
     assert fingerprint(str(other)) != before
     assert fingerprint("Qwen/Qwen2.5-VL-7B-Instruct") == ""
-    assert identity(tiny_params) == identity(dataclasses.replace(tiny_params, backend="vllm"))
+    assert mllm_identity(tiny_params) == mllm_identity(dataclasses.replace(tiny_params, backend="vllm"))
 
 
 def test_a_folder_without_a_model_is_an_error_naming_the_parameter(tmp_path):

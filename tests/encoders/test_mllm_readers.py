@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.artifacts import ArtifactError, ShardSet, schemas, write_table
-from pipeline.encoders.embedding.job import EncoderRow
 from pipeline.encoders.embedding.readers import ImageReader, ImageStore, PairReader, TripletReader, triplet_images
+from pipeline.encoders.embedding.rows import EncoderRow
 
 IDS = ["a", "b", "c", "d", "e"]
 

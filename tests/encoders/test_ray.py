@@ -10,10 +10,12 @@ import pytest
 
 from pipeline.artifacts import ShardSet
 from pipeline.config import ParameterError
-from pipeline.encoders.embedding.job import EncoderRow, EncodingError, decode, embedding_job, job_options, run_job
-from pipeline.encoders.embedding.readers import PairReader
-from pipeline.encoders.mllm.interface import open_mllm
-from pipeline.text.captions import training_caption
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.readers import PairReader, training_row
+from pipeline.encoders.embedding.rows import EncoderRow, EncodingError, decode
+from pipeline.encoders.embedding.vectors import embedding_job
+from pipeline.encoders.mllm.open import open_mllm
 
 IDS = [f"i{n:02d}" for n in range(26)]
 
@@ -32,14 +34,12 @@ def ray():
 def run(make, tmp_path, tiny_params):
     """run(folder, engine, decode): the job over 26 images, two of which cannot be read, in slices of six."""
     images = make.images(tmp_path / "images", IDS, rows_per_shard=4)
-    reader = PairReader(images, make.pairs(tmp_path / "pairs", IDS), training_caption)
+    reader = PairReader(images, make.pairs(tmp_path / "pairs", IDS), training_row)
 
     def call(folder, engine, look=None, share=0.1):
-        params = dataclasses.replace(tiny_params, engine=engine, replicas=2, max_rejected_share=share)
+        params = dataclasses.replace(tiny_params, engine=engine, replicas=2, max_rejected_share=share, batch_size=4)
         job = embedding_job(open_mllm(params, "cpu"), look or damaged)
-        return run_job(
-            reader, job, tmp_path / folder, {"of": "test"}, batch_size=4, rows_per_shard=6, **job_options(params)
-        )
+        return run_job(reader, job, tmp_path / folder, {"of": "test"}, JobOptions.from_params(params, rows_per_shard=6))
 
     return call
 

@@ -12,8 +12,11 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import TextEncoderParams
-from pipeline.encoders.embedding.job import EncoderRow, EncodingError, run_condition_job
-from pipeline.encoders.text import TextEncoder, identity
+from pipeline.encoders.embedding.conditions import run_condition_job
+from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
+from pipeline.encoders.identity import text_encoder_identity
+from pipeline.encoders.text import TextEncoder
 from pipeline.fusion_diff.checkpoints import read_conditions
 
 TEXTS = [
@@ -58,10 +61,11 @@ def test_one_warning_counts_the_texts_that_were_cut(encoder, caplog):
 
 def test_conditions_are_stored_as_the_prior_reads_them(make, encoder, tmp_path, caplog):
     rows = [EncoderRow(f"row-{number}", text) for number, text in enumerate([*TEXTS, TEXTS[0]])]
-    run_condition_job(make.reader(rows), encoder, tmp_path, identity(encoder.params), batch_size=2, rows_per_shard=3)
+    options = JobOptions(2, rows_per_shard=3)
+    run_condition_job(make.reader(rows), encoder, tmp_path, text_encoder_identity(encoder.params), options)
     conditions, stored = read_conditions(tmp_path, [row.id for row in rows])
     assert (
-        stored["text_encoder"] == identity(encoder.params)["text_encoder"]
+        stored["text_encoder"] == text_encoder_identity(encoder.params)["text_encoder"]
         and len(stored["text_encoder"]["weights"]) == 64
     )
     assert conditions.dim == 384 and conditions.lengths.tolist() == [5, 5, 16, 5]
@@ -72,7 +76,7 @@ def test_conditions_are_stored_as_the_prior_reads_them(make, encoder, tmp_path, 
 def test_an_empty_text_is_an_error_naming_the_row(make, encoder, tmp_path):
     with pytest.raises(EncodingError, match="row 'empty'"):
         run_condition_job(
-            make.reader([EncoderRow("full", "a"), EncoderRow("empty", "")]), encoder, tmp_path, {}, batch_size=2
+            make.reader([EncoderRow("full", "a"), EncoderRow("empty", "")]), encoder, tmp_path, {}, JobOptions(2)
         )
 
 
@@ -104,7 +108,7 @@ def test_a_t5_folder_gives_its_encoders_states(tmp_path):
     encoder = TextEncoder(params, "cpu")
     assert type(encoder.model).__name__ == "T5EncoderModel"
     assert [tuple(state.shape) for state in encoder.encode(["a red ball", "a"])] == [(3, 32), (1, 32)]
-    assert identity(params) != identity(dataclasses.replace(params, max_tokens=9))
+    assert text_encoder_identity(params) != text_encoder_identity(dataclasses.replace(params, max_tokens=9))
 
 
 def test_missing_weights_are_an_error_naming_the_parameter(tmp_path):

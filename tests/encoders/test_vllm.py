@@ -14,11 +14,16 @@ from PIL import Image
 
 from pipeline.artifacts import ShardSet
 from pipeline.config import EncoderParams, ParameterError
-from pipeline.encoders.embedding.job import EncoderRow, run_embedding_job, run_job
+from pipeline.encoders.embedding.captioning import captioning_job, captioning_rows
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED
-from pipeline.encoders.mllm.interface import MllmInput, identity, open_mllm
+from pipeline.encoders.embedding.rows import EncoderRow
+from pipeline.encoders.embedding.vectors import embedding_job
+from pipeline.encoders.identity import mllm_identity
+from pipeline.encoders.mllm.interface import MllmInput
+from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.mllm.vllm_backend import EMBED
-from pipeline.text.captions import caption_job, captioning
 
 PARAMS = EncoderParams(backend="vllm", max_new_tokens=24)
 TEXTS = ["a red ball", "make it blue", "a woman firefighter with medium skin tone, smiling", "", "a"]
@@ -109,8 +114,8 @@ def test_a_job_resumes_to_the_same_bytes_and_lists_what_it_could_not_encode(vllm
             return vllm_mllm.embed(inputs)
 
     def run(mllm, folder):
-        options = {"rows_per_shard": 8, "max_rejected_share": 0.1}
-        return run_embedding_job(make.reader(asked), mllm, folder, identity(PARAMS), 4, **options)
+        options = JobOptions(4, rows_per_shard=8, max_rejected_share=0.1)
+        return run_job(make.reader(asked), embedding_job(mllm), folder, mllm_identity(PARAMS), options)
 
     run(vllm_mllm, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -125,10 +130,10 @@ def test_a_job_resumes_to_the_same_bytes_and_lists_what_it_could_not_encode(vllm
 
 def test_captions_of_a_job_are_those_of_single_calls(vllm_mllm, make, tmp_path):
     asked = [dataclasses.replace(row, text=PARAMS.caption_prompt) for row in rows(5)]
-    run_job(make.reader(asked), caption_job(vllm_mllm, PARAMS), tmp_path, {}, batch_size=2)
+    run_job(make.reader(asked), captioning_job(vllm_mllm, PARAMS), tmp_path, {}, JobOptions(2))
     alone = [vllm_mllm.generate([MllmInput(row.text, Image.open(io.BytesIO(row.image)))], 24)[0][0] for row in asked]
     assert ShardSet.open(tmp_path).table()["caption"].to_pylist() == alone
-    assert captioning(PARAMS)("x", {}).text == PARAMS.caption_prompt
+    assert captioning_rows(PARAMS)("x", {}).text == PARAMS.caption_prompt
 
 
 def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):

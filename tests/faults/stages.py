@@ -139,8 +139,8 @@ def _be(stage: str, folder: Path, prepare: Callable[[], None], noted: Path) -> N
 
 def _note_work(out: int) -> None:
     """Small shards, and a line for every step of a training and every row that is encoded or embedded."""
+    from pipeline.encoders.embedding import ahead, conditions, job
     from pipeline.encoders.embedding import dual_gallery as gallery
-    from pipeline.encoders.embedding import job, slices
     from pipeline.training import loop
 
     def noting(function: Callable, lines: Callable[..., list[str]]) -> Callable:
@@ -157,15 +157,19 @@ def _note_work(out: int) -> None:
     gallery.encode_images = noting(
         gallery.encode_images, lambda encoder, pictures, image_ids: [f"row {name}" for name in image_ids]
     )
-    next_row = slices.Ahead.__next__
+    next_row = ahead.DecodedAhead.__next__
 
-    def noted_row(ahead: slices.Ahead) -> slices.Decoded:
-        decoded = next_row(ahead)
-        os.write(out, f"row {decoded.row.id}\n".encode())
-        return decoded
+    def noted_row(rows: ahead.DecodedAhead) -> ahead.PendingRow:
+        pending = next_row(rows)
+        os.write(out, f"row {pending.row.id}\n".encode())
+        return pending
 
-    slices.Ahead.__next__ = noted_row
+    ahead.DecodedAhead.__next__ = noted_row
     rows = ROWS
     whole_job, whole_gallery = job.run_job, gallery.embed_gallery
-    job.run_job = lambda *arguments, **options: whole_job(*arguments[:5], **{**options, "rows_per_shard": rows})
+
+    def job_of_small_shards(reader, made, folder, identity, options):
+        return whole_job(reader, made, folder, identity, replace(options, rows_per_shard=rows))
+
+    job.run_job = conditions.run_job = job_of_small_shards
     gallery.embed_gallery = functools.partial(whole_gallery, rows_per_shard=rows)

@@ -23,7 +23,7 @@ from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sh
 from pipeline.artifacts.images import EncodedImages, image_columns
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import IndexParams, load_params
-from pipeline.encoders.embedding.job import EncoderRow, UnreadableRow, decode
+from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRow, decode
 from pipeline.encoders.image_source import ImageTable
 from pipeline.retrieval import Index, build_index, read_queries
 from pipeline.retrieval.gallery_vectors import vectors

@@ -22,7 +22,10 @@ from torch import nn
 
 from pipeline.artifacts import ShardSet
 from pipeline.config import OptimiserParams
-from pipeline.encoders.embedding.job import EncoderRow, run_embedding_job
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.rows import EncoderRow
+from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.training import train
 
 ALLOWED = 24 * 2**20
@@ -111,7 +114,7 @@ def long_training(steps: int, folder: Path, task: Callable[[Watch], SmallTask] =
 
 def long_embedding(rows: int, folder: Path) -> Watch:
     watch = Watch(rows)
-    run_embedding_job(Texts(rows), CheapEncoder(watch), folder, {}, 256)
+    run_job(Texts(rows), embedding_job(CheapEncoder(watch)), folder, {}, JobOptions(256))
     assert sum(table.num_rows for table in ShardSet.open(folder).shards(["id"])) == rows
     return watch
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from pipeline.artifacts import ShardSet
 from pipeline.config import DataParams, ParameterError, WebParams
-from pipeline.encoders.embedding.job import EncoderRow
 from pipeline.encoders.embedding.readers import ImageStore, PairReader, triplet_images
+from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.sources.emoji.fetch import SourceError
 from pipeline.sources.web import build
 from pipeline.sources.web.archives import webdataset

@@ -14,9 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.artifacts import schemas, write_table
 from pipeline.config import load_params
-from pipeline.encoders import text
 from pipeline.encoders.dual.clip import ClipEncoder, ClipSizes, new_clip
-from pipeline.encoders.mllm import interface as mllm
+from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 
 WORDS = ["[PAD]", "[EOS]", "[UNK]", "a", "red", "blue", "green", "ball", "cat", "dog", "with", "hat"]
 COLOURS, THINGS = ("red", "blue", "green"), ("ball", "cat", "dog", "hat")
@@ -119,7 +118,7 @@ def workspace(tmp_path, monkeypatch):
     ]
     write_table("data/pairs/images", pa.Table.from_pylist(images, schema=schemas.IMAGES), {})
     write_table("data/texts/pairs", pa.Table.from_pylist(texts, schema=schemas.PAIRS), {})
-    embedded, encoded = mllm.identity(params.encoder), text.identity(params.text_encoder)
+    embedded, encoded = mllm_identity(params.encoder), text_encoder_identity(params.text_encoder)
     write_vectors("data/fused/pairs", ids, 0, embedded)
     write_conditions("data/fused/pairs_text", ids, encoded)
     for number, side in enumerate(("query", "target"), start=1):

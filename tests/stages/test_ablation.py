@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.artifacts import ArtifactError, ShardSet, read_json, schemas, write_table
 from pipeline.config import ParameterError, load_params
 from pipeline.diffcomp import DiffComp, load_diffcomp
-from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.embedding.dual_gallery import embed_gallery
 from pipeline.encoders.image_source import ImageTable
 from pipeline.experiments.ablation import data, run

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import Params
-from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.image_source import ImageTable
 from pipeline.query.cirevl import CirevlQueries, ReferenceCaptions, answers_of
 from pipeline.query.methods import QueryVectors

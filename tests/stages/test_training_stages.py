@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 from pipeline.artifacts import ArtifactError, ShardSet, schemas, weights, write_table
 from pipeline.config import load_params
 from pipeline.diffcomp import load_diffcomp
-from pipeline.encoders.dual.interface import load_dual_encoder
+from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.image_source import ImageTable
 from pipeline.fusion_diff import Sampler
 from pipeline.fusion_diff.checkpoints import load_control, load_prior

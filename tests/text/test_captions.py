@@ -11,11 +11,15 @@ from PIL import Image
 
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import EncoderParams
-from pipeline.encoders.embedding.job import EncodingError, run_job
-from pipeline.encoders.embedding.readers import PairReader, captions_by_image
-from pipeline.text.captions import caption_job, captioning, merged, takes_long, training_caption, without_caption
+from pipeline.encoders.embedding.captioning import captioning_job, captioning_rows
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.readers import PairReader, training_row
+from pipeline.encoders.embedding.rows import EncodingError
+from pipeline.text.captions import CaptionError, captions_by_image, lacks_caption, merge_captions, takes_long
 
 PARAMS = EncoderParams(max_new_tokens=7)
+OPTIONS = JobOptions(2, rows_per_shard=3)
 
 
 class Writer:
@@ -49,15 +53,15 @@ def tables(folder, short=lambda n: f"shade {n}"):
             pairs.append({**pair, "caption_kind": kind, "phrases": []})
     write_table(folder / "images", pa.Table.from_pylist(images, schemas.IMAGES), {})
     write_table(folder / "pairs", pa.Table.from_pylist(pairs, schemas.PAIRS), {})
-    return PairReader(ShardSet.open(folder / "images"), ShardSet.open(folder / "pairs"), captioning(PARAMS))
+    return PairReader(ShardSet.open(folder / "images"), ShardSet.open(folder / "pairs"), captioning_rows(PARAMS))
 
 
 def test_chosen_images_get_a_generated_long_caption_before_their_given_short_one(tmp_path):
     writer, reader = Writer(), tables(tmp_path)
-    run_job(reader, caption_job(writer, PARAMS), tmp_path / "generated", {}, batch_size=2, rows_per_shard=3)
+    run_job(reader, captioning_job(writer, PARAMS), tmp_path / "generated", {}, OPTIONS)
     assert writer.calls == [2, 1, 2]
     generated = ShardSet.open(tmp_path / "generated").table().to_pylist()
-    rows = merged(captions_by_image(ShardSet.open(tmp_path / "pairs")), generated[1:2], Words()).to_pylist()
+    rows = merge_captions(captions_by_image(ShardSet.open(tmp_path / "pairs")), generated[1:2], Words()).to_pylist()
     assert [row["pair_id"] for row in rows] == ["i0/short", "i1/long", "i1/short", "i2/short", "i3/short", "i4/short"]
     assert rows[1:3] == [
         {
@@ -72,12 +76,12 @@ def test_chosen_images_get_a_generated_long_caption_before_their_given_short_one
 
 
 def test_captioning_resumes_to_the_same_bytes(tmp_path):
-    reader, job = tables(tmp_path), caption_job(Writer(), PARAMS)
-    run_job(reader, job, tmp_path / "whole", {}, batch_size=2, rows_per_shard=3)
+    reader, job = tables(tmp_path), captioning_job(Writer(), PARAMS)
+    run_job(reader, job, tmp_path / "whole", {}, OPTIONS)
     with pytest.raises(EncodingError, match="row 'i4/long': the generated caption is empty"):
-        run_job(reader, caption_job(Writer(silent=4), PARAMS), tmp_path / "cut", {}, batch_size=2, rows_per_shard=3)
+        run_job(reader, captioning_job(Writer(silent=4), PARAMS), tmp_path / "cut", {}, OPTIONS)
     again = Writer()
-    run_job(reader, caption_job(again, PARAMS), tmp_path / "cut", {}, batch_size=2, rows_per_shard=3)
+    run_job(reader, captioning_job(again, PARAMS), tmp_path / "cut", {}, OPTIONS)
     assert again.calls == [2]
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes()
@@ -85,14 +89,14 @@ def test_captioning_resumes_to_the_same_bytes(tmp_path):
 
 def test_an_empty_short_caption_is_an_error_naming_the_row(tmp_path):
     tables(tmp_path, short=lambda n: " " if n == 3 else "fine")
-    with pytest.raises(EncodingError, match="i3/short.*empty"):
-        merged(captions_by_image(ShardSet.open(tmp_path / "pairs")), [], Words())
+    with pytest.raises(CaptionError, match="i3/short.*empty"):
+        merge_captions(captions_by_image(ShardSet.open(tmp_path / "pairs")), [], Words())
 
 
 def test_a_pair_that_came_without_a_caption_has_the_generated_one_alone(tmp_path):
     tables(tmp_path, short=lambda n: "" if n == 3 else "fine")
     pairs = ShardSet.open(tmp_path / "pairs")
-    assert [image_id for image_id, found in captions_by_image(pairs) if without_caption(found)] == ["i3"]
+    assert [image_id for image_id, found in captions_by_image(pairs) if lacks_caption(found)] == ["i3"]
     long = {
         "pair_id": "i3/long",
         "image_id": "i3",
@@ -100,13 +104,13 @@ def test_a_pair_that_came_without_a_caption_has_the_generated_one_alone(tmp_path
         "caption_kind": "long",
         "phrases": [],
     }
-    rows = merged(captions_by_image(pairs), [long], Words()).to_pylist()
+    rows = merge_captions(captions_by_image(pairs), [long], Words()).to_pylist()
     assert [row["pair_id"] for row in rows] == ["i0/short", "i1/short", "i2/short", "i3/long", "i4/short"]
 
 
 def test_a_missing_short_caption_is_an_error_naming_the_image():
-    with pytest.raises(EncodingError, match="'i7'.*no short caption"):
-        merged([("i7", {})], [], Words())
+    with pytest.raises(CaptionError, match="'i7'.*no short caption"):
+        merge_captions([("i7", {})], [], Words())
 
 
 def test_the_choice_of_images_has_the_asked_share_and_does_not_change():
@@ -122,5 +126,5 @@ def test_the_choice_of_images_has_the_asked_share_and_does_not_change():
 
 def test_an_image_trains_with_its_long_caption_where_it_has_one():
     short, long = ({"pair_id": kind, "caption": f"a {kind} caption"} for kind in ("short", "long"))
-    assert training_caption("i", {"short": short}).text == "a short caption"
-    assert training_caption("i", {"short": short, "long": long}).id == "long"
+    assert training_row("i", {"short": short}).text == "a short caption"
+    assert training_row("i", {"short": short, "long": long}).id == "long"

@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.app.search.user_images import UserImageError, read_user_image
 from pipeline.artifacts import ArtifactError, ShardSet, read_json
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.encoders.embedding.job import MAX_PIXELS
+from pipeline.encoders.embedding.rows import MAX_PIXELS
 from pipeline.encoders.image_source import ImageTable
 
 LIBRARY, GALLERY = ".cir", "gallery.json"

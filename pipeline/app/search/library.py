@@ -28,18 +28,17 @@ from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import ParameterError, Params
 from pipeline.diffcomp import load_diffcomp
 from pipeline.diffcomp.checkpoints import backbone_identity, variant_identity
-from pipeline.encoders.dual.interface import DualEncoder, load_dual_encoder
-from pipeline.encoders.embedding.job import (
-    MAX_PIXELS,
-    ROWS_PER_SHARD,
-    EncoderRow,
-    UnreadableRow,
-    embedding_job,
-    run_job,
-)
+from pipeline.encoders.dual.interface import DualEncoder
+from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.encoders.embedding.job import run_job
+from pipeline.encoders.embedding.options import ROWS_PER_SHARD, JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
+from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRow
+from pipeline.encoders.embedding.vectors import embedding_job
+from pipeline.encoders.identity import mllm_identity
 from pipeline.encoders.image_source import pixels_of
-from pipeline.encoders.mllm.interface import MllmInput, identity, open_mllm
+from pipeline.encoders.mllm.interface import MllmInput
+from pipeline.encoders.mllm.open import open_mllm
 from pipeline.query.methods import CLIP, DIFFCOMP, FUSED, FUSION_DIFF_METHODS
 from pipeline.retrieval import BASELINES, build_index
 from pipeline.runtime import device
@@ -189,7 +188,7 @@ class FolderReader:
 
 
 def decode_reduced(row: EncoderRow) -> MllmInput:
-    """As `pipeline.encoders.embedding.job.decode`, at a bounded size. Raises UnreadableRow with the reason."""
+    """As `pipeline.encoders.embedding.rows.decode`, at a bounded size. Raises UnreadableRow with the reason."""
     if row.note:
         raise UnreadableRow(row.note)
     try:
@@ -214,9 +213,14 @@ class ImageEmbedder:
 def embed_folder(reader: FolderReader, space: str, params: Params, out: Path, made_of: dict[str, Any]) -> None:
     """Every readable image's vector in one space."""
     embedder, made_by = _opener(space, params)()
-    size = params.encoder.batch_size
     job = embedding_job(embedder, decode_reduced)
-    run_job(reader, job, out, made_by | made_of | {"batch_size": size}, size, ROWS_PER_SHARD, max_rejected_share=1.0)
+    run_job(
+        reader,
+        job,
+        out,
+        made_by | made_of,
+        JobOptions(params.encoder.batch_size, ROWS_PER_SHARD, max_rejected_share=1.0),
+    )
     if not ShardSet.open(out, verify=False).rows:
         raise ArtifactError(f"{out}: none of {len(reader)} files can be read as an image; {REJECTED} says why")
 
@@ -225,7 +229,7 @@ def _opener(space: str, params: Params) -> Callable[[], tuple[Any, dict[str, Any
     """How to load what embeds images into a space, and what it is known by."""
 
     def fused():
-        return open_mllm(params.encoder, params.runtime.device), identity(params.encoder)
+        return open_mllm(params.encoder, params.runtime.device), mllm_identity(params.encoder)
 
     def untouched():
         base = params.diffcomp

@@ -8,14 +8,11 @@ and the positions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-from pipeline.artifacts import ArtifactError, read_json
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -133,33 +130,3 @@ class DualEncoder(nn.Module):
                 blocks[len(blocks) - wanted :].requires_grad_(True)
                 for parameter in head():
                     parameter.requires_grad_(True)
-
-
-def load_dual_encoder(backbone: str | Path, pretrained: str = "") -> DualEncoder:
-    """A local open_clip or BLIP folder, an open_clip model name, or a BLIP name of the hub.
-
-    `pretrained` is open_clip's tag or file for a model name (empty: random weights), or a hub
-    revision for BLIP. Raises ArtifactError for a folder that holds neither kind, and for a file of weights
-    that is not safetensors.
-    """
-    import open_clip
-
-    from pipeline.encoders.dual.blip import BlipEncoder
-    from pipeline.encoders.dual.clip import CLIP_CONFIG, ClipEncoder
-
-    folder = Path(backbone)
-    if folder.is_dir():
-        if (folder / CLIP_CONFIG).is_file():
-            return ClipEncoder.from_folder(folder)
-        if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "blip":
-            return BlipEncoder.from_pretrained(folder)
-        raise ArtifactError(f"{folder}: neither {CLIP_CONFIG} nor a BLIP config.json is there")
-    if Path(pretrained).is_file() and Path(pretrained).suffix != ".safetensors":
-        raise ArtifactError(
-            f"{pretrained}: weights are taken from safetensors only; other formats may run code when they are read"
-        )
-    if str(backbone) in open_clip.list_models():
-        return ClipEncoder.from_name(str(backbone), pretrained)
-    if "blip" in str(backbone).lower():
-        return BlipEncoder.from_pretrained(backbone, revision=pretrained or None)
-    raise ArtifactError(f"{backbone}: not a folder, not an open_clip model name and not a BLIP name")

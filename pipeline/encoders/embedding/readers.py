@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
@@ -12,29 +11,16 @@ from typing import Any
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.images import EncodedImages, image_columns
 from pipeline.encoders.embedding.rows import EncoderRow
+from pipeline.text.captions import Captions, captions_by_image, training_pair
 
-Captions = dict[str, dict[str, Any]]
-"""An image's rows of the pairs table by caption kind."""
-Choose = Callable[[str, Captions], EncoderRow]
-"""Image id and captions -> the row to encode, its image still missing."""
+ChooseRow = Callable[[str, Captions], EncoderRow]
+"""An image's id and captions -> the row to encode, without its image."""
 
 
-def captions_by_image(pairs: ShardSet, skip: Collection[str] = (), first: int = 0) -> Iterator[tuple[str, Captions]]:
-    """Images with their captions, in the table's order, from shard number `first` on.
-
-    Raises ArtifactError for a second caption of one kind.
-    """
-    rows = (row for table in _from_shard(pairs, first).shards() for row in table.to_pylist())
-    for image_id, group in itertools.groupby(rows, key=lambda row: row["image_id"]):
-        captions: Captions = {}
-        for row in group:
-            if row["caption_kind"] in captions:
-                raise ArtifactError(
-                    f"{pairs.folder}: image {image_id!r} has a second {row['caption_kind']} caption ({row['pair_id']!r})"
-                )
-            captions[row["caption_kind"]] = row
-        if image_id not in skip:
-            yield image_id, captions
+def training_row(image_id: str, captions: Captions) -> EncoderRow:
+    """The pair that an image trains with, as a row."""
+    pair = training_pair(captions)
+    return EncoderRow(pair["pair_id"], pair["caption"])
 
 
 class ImageReader:
@@ -48,7 +34,7 @@ class ImageReader:
 
     def rows(self, start: int) -> Iterator[EncoderRow]:
         first, skipped = _shard_of_row(self._images, start)
-        stream = _stream(_from_shard(self._images, first)) if first < len(self._images.manifest.shards) else ()
+        stream = _stream(self._images.from_shard(first)) if first < len(self._images.manifest.shards) else ()
         for image_id, encoded in itertools.islice(stream, start - skipped, None):
             yield EncoderRow(image_id, self._text, encoded, image_id)
 
@@ -60,7 +46,7 @@ class PairReader:
     ArtifactError naming the first image that does not.
     """
 
-    def __init__(self, images: ShardSet | None, pairs: ShardSet, choose: Choose, skip: Collection[str] = ()):
+    def __init__(self, images: ShardSet | None, pairs: ShardSet, choose: ChooseRow, skip: Collection[str] = ()):
         self._images, self._pairs, self._choose, self._skip = images, pairs, choose, skip
         self._begins, self._continued = [], []  # of every shard: images begun before it, and the one that goes on in it
         self._count, last = 0, None
@@ -108,7 +94,7 @@ class _ImagesInOrder:
     def find(self, image_id: str) -> bytes | None:
         """None when it does not come after the ones before."""
         while self.shard < len(self._images.manifest.shards):
-            alone = _one_shard(self._images, self.shard)
+            alone = self._images.one_shard(self.shard)
             if self._ids is None:
                 self._ids = {found: row for row, found in enumerate(alone.table(["image_id"])["image_id"].to_pylist())}
             row = self._ids.get(image_id, -1)
@@ -175,7 +161,7 @@ class ImageStore:
         """Raises KeyError for an id that is not there."""
         shard, row = self._places[image_id]
         if shard not in self._open:
-            self._open[shard] = EncodedImages(_one_shard(self._images, shard).table(image_columns(self._images)))
+            self._open[shard] = EncodedImages(self._images.one_shard(shard).table(image_columns(self._images)))
             if len(self._open) > self._kept_shards:
                 self._open.popitem(last=False)
         self._open.move_to_end(shard)
@@ -190,20 +176,6 @@ def triplet_images(triplets: ShardSet) -> set[str]:
         for column in table.columns
         for image_id in column.to_pylist()
     }
-
-
-def _one_shard(shards: ShardSet, number: int) -> ShardSet:
-    return ShardSet(
-        shards.folder, dataclasses.replace(shards.manifest, shards=shards.manifest.shards[number : number + 1])
-    )
-
-
-def _from_shard(shards: ShardSet, first: int) -> ShardSet:
-    return (
-        ShardSet(shards.folder, dataclasses.replace(shards.manifest, shards=shards.manifest.shards[first:]))
-        if first
-        else shards
-    )
 
 
 def _shard_of_row(shards: ShardSet, row: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The rows of an encoding job: what a reader yields, and how a row becomes an input."""
+"""The rows of an encoding job: what a reader yields, and how a row becomes an input of f_M."""
 
 from __future__ import annotations
 
@@ -19,8 +19,16 @@ MAX_ASPECT = 200
 """Qwen2.5-VL's processor takes nothing longer than this many times its width."""
 
 
+RowKey = tuple[bytes, str]
+"""A hash of the image, and the text."""
+
+
+class EncodingError(ValueError):
+    """A row that cannot be encoded, named, or too many of them."""
+
+
 class UnreadableRow(ValueError):
-    """Why one row cannot be encoded; the job decides what follows from it."""
+    """Why one row cannot be encoded. The job decides what follows from it."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,10 @@ class EncoderRow:
     """An encoded image; None: text alone."""
     image_id: str = ""
     note: Any = None
-    """What the writer wants to know besides."""
+    """What a job's own `decode` wants to know besides."""
 
     @property
-    def key(self) -> tuple[bytes, str]:
+    def key(self) -> RowKey:
         """Equal for rows whose inputs are equal."""
         return hashlib.blake2b(self.image or b"", digest_size=16).digest(), self.text
 
@@ -52,7 +60,18 @@ class Reader(Protocol):
 
 
 def decode(row: EncoderRow, max_side: int = 0) -> MllmInput:
-    """What f_M sees of a row; max_side: see `EncoderParams`. Raises UnreadableRow with the reason."""
+    """Decode a row.
+
+    Args:
+        row: An image, a text, or both.
+        max_side: Larger images are reduced to it; see `EncoderParams`.
+
+    Returns:
+        What f_M sees.
+
+    Raises:
+        UnreadableRow: The row has neither, or its image cannot be decoded.
+    """
     if row.image is None:
         if not row.text:
             raise UnreadableRow("there is neither an image nor a text")

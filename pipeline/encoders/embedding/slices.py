@@ -8,27 +8,16 @@ makes the same batches and the same shard.
 from __future__ import annotations
 
 import itertools
-import os
-from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakValueDictionary
 
 import pyarrow as pa
 
-from pipeline.encoders.embedding.rows import EncoderRow, Reader, UnreadableRow, decode
+from pipeline.encoders.embedding.ahead import DecodedAhead, PendingRow
+from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.rows import EncoderRow, Reader, RowKey, UnreadableRow, decode
 from pipeline.encoders.mllm.interface import MllmInput
-
-Key = tuple[bytes, str]
-CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-
-
-def _on_any_core() -> None:
-    """vLLM on a CPU binds the thread that starts it to one core, and the threads that this one starts would follow."""
-    if CORES:
-        os.sched_setaffinity(0, CORES)
 
 
 @dataclass(frozen=True)
@@ -36,12 +25,12 @@ class EncoderJob:
     """What to make of the rows."""
 
     schema: pa.Schema
-    encode: Callable[[Sequence[EncoderRow], Sequence[MllmInput]], Sequence[Any]]
+    encode: Callable[[Sequence[EncoderRow], Sequence[MllmInput]], Iterable[Any]]
     """One batch -> one result an input. Equal inputs of a slice are encoded once."""
     table: Callable[[Sequence[EncoderRow], Sequence[Any]], pa.Table]
     """A whole slice's rows and results -> its table, one row for each."""
-    decode: Callable[[EncoderRow], MllmInput] | None = None
-    """One row -> what the encoder sees, or UnreadableRow; called in threads. None: `decode`."""
+    decode: Callable[[EncoderRow], MllmInput] = decode
+    """One row -> what the encoder sees, or UnreadableRow; called in threads."""
 
 
 @dataclass
@@ -56,115 +45,82 @@ class Slice:
     """Entries of `rejected.parquet`."""
 
 
+def _ignore(entry: dict[str, Any]) -> None:
+    """Nobody is told of a rejected row: the slice itself holds it."""
+
+
 def encode_slices(
     reader: Reader,
     job: EncoderJob,
     start: int,
-    batch_size: int,
-    rows_per_slice: int,
-    workers: int,
-    rejected: Callable[[dict[str, Any]], None] = lambda entry: None,
+    options: JobOptions,
+    reject: Callable[[dict[str, Any]], None] = _ignore,
 ) -> Iterator[Slice]:
-    """The slices from row `start` (a multiple of rows_per_slice) on, in order, one in memory.
+    """Encode the rows from `start` on, slice by slice.
 
-    While a batch is encoded, `workers` threads decode the rows of the next one. `rejected` hears of
-    every row that cannot be encoded, and may end it all with an exception.
+    While a batch is encoded, threads decode the rows of the next one.
+
+    Args:
+        reader: The rows.
+        job: What to make of them.
+        start: The first row, a multiple of `options.rows_per_shard`.
+        options: The sizes of slices and batches, and the number of threads.
+        reject: Called with the entry of every row that cannot be encoded. It may end the job with an exception.
+
+    Yields:
+        The slices, in order. One is in memory at a time.
     """
-    with Ahead(reader.rows(start), job.decode or decode, workers, batch_size) as rows:
-        for first in itertools.count(start, rows_per_slice):
-            one = _encode_slice(itertools.islice(rows, rows_per_slice), rows, job, first, batch_size, rejected)
-            if not one.rows:
+    with DecodedAhead(reader.rows(start), job.decode, options.workers, options.batch_size) as rows:
+        for first in itertools.count(start, options.rows_per_shard):
+            encoder = _SliceEncoder(job, first, options.batch_size, reject)
+            rows.known = encoder.results
+            encoded = encoder.encode(itertools.islice(rows, options.rows_per_shard))
+            if not encoded.rows:
                 return
-            yield one
+            yield encoded
 
 
-def _encode_slice(
-    rows: Iterator[Decoded],
-    ahead: Ahead,
-    job: EncoderJob,
-    start: int,
-    batch_size: int,
-    rejected: Callable[[dict[str, Any]], None],
-) -> Slice:
-    one, kept, keys = Slice(start), [], []
-    pending: dict[Key, tuple[EncoderRow, MllmInput]] = {}
-    results: dict[Key, Any] = {}
-    ahead.known = results
+class _SliceEncoder:
+    """Encodes one slice, batch by batch, every distinct input once."""
 
-    def encode() -> None:
-        batch, inputs = zip(*pending.values(), strict=True)
-        results.update(zip(pending, job.encode(batch, inputs), strict=True))
-        pending.clear()
+    def __init__(self, job: EncoderJob, start: int, batch_size: int, reject: Callable[[dict[str, Any]], None]):
+        self._job, self._batch_size, self._reject = job, batch_size, reject
+        self._slice = Slice(start)
+        self._pending: dict[RowKey, tuple[EncoderRow, MllmInput]] = {}
+        self.results: dict[RowKey, Any] = {}
 
-    for decoded in rows:
-        row, key = decoded.row, decoded.key
-        one.rows += 1
-        if key not in results and key not in pending:
-            try:
-                pending[key] = row, decoded.input(job.decode or decode)
-            except UnreadableRow as error:
-                one.rejected.append(
-                    {"row": start + one.rows - 1, "id": row.id, "image_id": row.image_id, "reason": str(error)}
-                )
-                rejected(one.rejected[-1])
+    def encode(self, rows: Iterator[PendingRow]) -> Slice:
+        """The slice that these rows make."""
+        kept: list[EncoderRow] = []
+        keys: list[RowKey] = []
+        for pending in rows:
+            self._slice.rows += 1
+            if not self._take(pending):
                 continue
-        kept.append(row)
-        keys.append(key)
-        if len(pending) == batch_size:
-            encode()
-    if pending:
-        encode()
-    one.table = job.table(kept, [results[key] for key in keys]) if kept else None
-    return one
+            kept.append(pending.row)
+            keys.append(pending.key)
+            if len(self._pending) == self._batch_size:
+                self._encode_batch()
+        if self._pending:
+            self._encode_batch()
+        self._slice.table = self._job.table(kept, [self.results[key] for key in keys]) if kept else None
+        return self._slice
 
+    def _take(self, pending: PendingRow) -> bool:
+        """Put a row's input into the batch, unless an equal one was there; False: the row is rejected."""
+        if pending.key in self.results or pending.key in self._pending:
+            return True
+        try:
+            self._pending[pending.key] = pending.row, pending.input(self._job.decode)
+        except UnreadableRow as error:
+            row, number = pending.row, self._slice.start + self._slice.rows - 1
+            entry = {"row": number, "id": row.id, "image_id": row.image_id, "reason": str(error)}
+            self._slice.rejected.append(entry)
+            self._reject(entry)
+            return False
+        return True
 
-@dataclass
-class Decoded:
-    """A row without its bytes, and its input: being made, or still to be made from the bytes."""
-
-    row: EncoderRow
-    key: Key
-    future: Future | None
-    image: bytes | None
-
-    def input(self, decode: Callable[[EncoderRow], MllmInput]) -> MllmInput:
-        return self.future.result() if self.future else decode(replace(self.row, image=self.image))
-
-
-class Ahead:
-    """An iterator over `rows`, up to `count` of them in advance, their images decoded by threads. Close it by `with`."""
-
-    def __init__(self, rows: Iterator[EncoderRow], decode: Callable[[EncoderRow], MllmInput], workers: int, count: int):
-        self._rows, self._decode, self._count = rows, decode, count
-        self._pool = ThreadPoolExecutor(workers, initializer=_on_any_core) if workers else None
-        self._window: deque[Decoded] = deque()
-        self._running: WeakValueDictionary[Key, Future] = WeakValueDictionary()
-        self.known: Container[Key] = ()
-        """Inputs that need no decoding any more."""
-
-    def __enter__(self) -> Ahead:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-    def __iter__(self) -> Ahead:
-        return self
-
-    def __next__(self) -> Decoded:
-        wanted = self._count + 1 - len(self._window) if self._pool else not self._window
-        for row in itertools.islice(self._rows, int(wanted)):
-            self._window.append(self._begin(row))
-        if not self._window:
-            raise StopIteration
-        return self._window.popleft()
-
-    def _begin(self, row: EncoderRow) -> Decoded:
-        key, bare = row.key, replace(row, image=None)
-        future = None
-        if self._pool and row.image and key not in self.known:
-            future = self._running.get(key)
-            if future is None:
-                future = self._running[key] = self._pool.submit(self._decode, row)
-        return Decoded(bare, key, future, None if future else row.image)
+    def _encode_batch(self) -> None:
+        rows, inputs = zip(*self._pending.values(), strict=True)
+        self.results.update(zip(self._pending, self._job.encode(rows, inputs), strict=True))
+        self._pending.clear()

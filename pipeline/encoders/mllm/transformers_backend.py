@@ -12,7 +12,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from pipeline.config import EncoderParams
 from pipeline.encoders.hub import not_loaded
-from pipeline.encoders.mllm.interface import MllmInput, leading
+from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 
 
@@ -44,7 +44,7 @@ class TransformersMllm:
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
         states = self.model.model(**self._batch(self.params.embed_template, inputs), use_cache=False).last_hidden_state
         last = F.normalize(states[:, -1].float(), dim=-1)  # [B, D]
-        return leading(last.cpu().numpy(), self.params.dim)
+        return leading_dimensions(last.cpu().numpy(), self.params.dim)
 
     @torch.inference_mode()
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:

@@ -24,7 +24,7 @@ from transformers import AutoConfig
 
 from pipeline.config import EncoderParams, ParameterError
 from pipeline.encoders.hub import not_loaded
-from pipeline.encoders.mllm.interface import MllmInput, leading
+from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.preparers import Preparers, rendered
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 
@@ -166,7 +166,7 @@ class VllmMllm:
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
         outputs = self._run(EMBED, inputs, self._vllm.PoolingParams(task=EMBED))
         last = torch.stack([output.outputs.data for output in outputs]).float()  # [B, D]
-        return leading(F.normalize(last, dim=-1).cpu().numpy(), self.params.dim)
+        return leading_dimensions(F.normalize(last, dim=-1).cpu().numpy(), self.params.dim)
 
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:
         if sequences > 1:

@@ -15,7 +15,7 @@ from pipeline.artifacts import ArtifactError, ShardSet, schemas, sha256_file, wr
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import CaptionParams, Params
 from pipeline.diffcomp import DiffComp
-from pipeline.encoders.embedding.dual_gallery import encode_in_batches
+from pipeline.encoders.batching import encode_in_batches
 from pipeline.encoders.image_source import ImageTable
 from pipeline.retrieval import Query, read_queries
 from pipeline.retrieval.protocols import recall_by_category

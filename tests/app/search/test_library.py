@@ -13,7 +13,7 @@ from pipeline.app.search.galleries import FolderGallery, open_gallery
 from pipeline.app.search.library import ImageEmbedder, find_images, index_folder
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.config import ParameterError, load_params
-from pipeline.encoders.embedding.job import EncodingError
+from pipeline.encoders.embedding.rows import EncodingError
 
 
 @pytest.fixture
@@ -45,8 +45,9 @@ def test_the_projects_folder_was_indexed_for_the_usual_methods(in_project):
 
 def test_vectors_are_those_of_the_benchmarks_stage(in_project, tables):
     """The same images, through the job of a folder and through the gallery stage's encoder."""
-    from pipeline.encoders.dual.interface import load_dual_encoder
-    from pipeline.encoders.embedding.dual_gallery import encode_images, encode_in_batches
+    from pipeline.encoders.batching import encode_in_batches
+    from pipeline.encoders.dual.open import load_dual_encoder
+    from pipeline.encoders.embedding.dual_gallery import encode_images
     from pipeline.encoders.image_source import ImageTable
 
     pictures = ImageTable("data/benchmarks/emoji_cir/images")

@@ -1,0 +1,84 @@
+"""Decoding ahead: threads decode the next rows while a batch is encoded."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+from pipeline.encoders.embedding.rows import EncoderRow, RowKey
+from pipeline.encoders.mllm.interface import MllmInput
+
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def _on_any_core() -> None:
+    """vLLM on a CPU binds the thread that starts it to one core, and the threads that this one starts would follow."""
+    if CORES:
+        os.sched_setaffinity(0, CORES)
+
+
+@dataclass
+class PendingRow:
+    """A row without its bytes, and its input: being decoded, or still to be decoded from the bytes."""
+
+    row: EncoderRow
+    key: RowKey
+    future: Future[MllmInput] | None
+    image: bytes | None
+
+    def input(self, decode: Callable[[EncoderRow], MllmInput]) -> MllmInput:
+        """The decoded input. Raises UnreadableRow."""
+        return self.future.result() if self.future else decode(replace(self.row, image=self.image))
+
+
+class DecodedAhead:
+    """An iterator over rows, some of them in advance, their images decoded by threads. Close it by `with`.
+
+    Args:
+        rows: The rows.
+        decode: A row -> its input; called in threads.
+        workers: Threads; 0: nothing is done in advance.
+        count: How many rows in advance, at most.
+    """
+
+    def __init__(self, rows: Iterator[EncoderRow], decode: Callable[[EncoderRow], MllmInput], workers: int, count: int):
+        self._rows, self._decode, self._count = rows, decode, count
+        self._pool = ThreadPoolExecutor(workers, initializer=_on_any_core) if workers else None
+        self._window: deque[PendingRow] = deque()
+        self._running: WeakValueDictionary[RowKey, Future[MllmInput]] = WeakValueDictionary()
+        self.known: Container[RowKey] = ()
+        """Inputs that need no decoding any more."""
+
+    def __enter__(self) -> DecodedAhead:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> DecodedAhead:
+        return self
+
+    def __next__(self) -> PendingRow:
+        wanted = self._count + 1 - len(self._window) if self._pool else not self._window
+        for row in itertools.islice(self._rows, int(wanted)):
+            self._window.append(self._begin(row))
+        if not self._window:
+            raise StopIteration
+        return self._window.popleft()
+
+    def _begin(self, row: EncoderRow) -> PendingRow:
+        """Start decoding a row, unless its input is known or an equal row is being decoded."""
+        key, bare = row.key, replace(row, image=None)
+        future = None
+        if self._pool and row.image and key not in self.known:
+            future = self._running.get(key)
+            if future is None:
+                future = self._running[key] = self._pool.submit(self._decode, row)
+        return PendingRow(bare, key, future, None if future else row.image)

@@ -1,0 +1,38 @@
+"""From a row to an input that f_M takes: everything that can be done for one row alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from pipeline.config import EncoderParams
+from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRow, decode
+from pipeline.encoders.mllm.interface import Embedder, Generator, MllmInput, Task, preparer
+
+DecodeRow = Callable[[EncoderRow], MllmInput]
+"""A row -> its input, or UnreadableRow."""
+
+
+def row_decoder(mllm: Embedder | Generator, task: Task, decode_row: DecodeRow | None = None) -> DecodeRow:
+    """How a job decodes its rows for a model.
+
+    Args:
+        mllm: The model. Where it can, it prepares the input too.
+        task: The call that the input is for.
+        decode_row: None: `rows.decode`, reduced to `encoder.max_side` where the model has parameters.
+
+    Returns:
+        A row -> its input. It raises UnreadableRow with the reason, and threads may call it.
+    """
+    params = getattr(mllm, "params", None)
+    max_side = params.max_side if isinstance(params, EncoderParams) else 0
+    return partial(_decode_and_prepare, decode_row or partial(decode, max_side=max_side), preparer(mllm, task))
+
+
+def _decode_and_prepare(decode_row: DecodeRow, prepare: Callable[[MllmInput], MllmInput], row: EncoderRow) -> MllmInput:
+    """One row's input; what the model rejects is unreadable too."""
+    one = decode_row(row)
+    try:
+        return prepare(one)
+    except ValueError as error:
+        raise UnreadableRow(f"the encoder does not take it: {' '.join(str(error).split())}") from None
