@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.diffcomp.model import DiffComp
-from pipeline.encoders.image_source import pixels_of, square
+from pipeline.encoders.image_source import centre_square, square_pixels
 
 SIDE = 320
 
@@ -83,11 +83,11 @@ def heat_map(
     scaled = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
     colours = (matplotlib.colormaps["inferno"](scaled)[..., :3] * 255).astype(np.uint8)
     heat = Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST)
-    return Image.blend(square(picture, side), heat, 0.6)
+    return Image.blend(centre_square(picture, side), heat, 0.6)
 
 
 def _pixels(model: DiffComp, images: Sequence[Image.Image]) -> Tensor:
-    return model.encoder.normalise(torch.stack([pixels_of(image, model.encoder.image_size) for image in images]))
+    return model.encoder.normalise(torch.stack([square_pixels(image, model.encoder.image_size) for image in images]))
 
 
 def _tokens(model: DiffComp, texts: Sequence[str]) -> Tensor:

@@ -1,10 +1,10 @@
-"""Images of an `images` shard set by id: as PIL for f_M, as pixels for the dual encoders."""
+"""Images by id: as PIL images for f_M, as pixels for the dual encoders."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,21 +15,30 @@ from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.images import EncodedImages, ImageError, decode_image, image_columns
 
 
-class ImageSource(Protocol):
+class ImageSource(ABC):
     """Images by id."""
 
+    @abstractmethod
     def image(self, image_id: str) -> Image.Image:
         """One image as RGB."""
 
     def pixels(self, image_ids: Sequence[str], size: int) -> Tensor:
-        """uint8 [N, 3, size, size]; see `square`."""
+        """N images as squares, see `centre_square`.
+
+        Args:
+            image_ids: The N ids.
+            size: The side of a square, in pixels.
+
+        Returns:
+            uint8 [N, 3, size, size].
+        """
         pixels = torch.empty(len(image_ids), 3, size, size, dtype=torch.uint8)
         for row, image_id in enumerate(image_ids):
-            pixels[row] = pixels_of(self.image(image_id), size)
+            pixels[row] = square_pixels(self.image(image_id), size)
         return pixels
 
 
-class LooseImages(ImageSource):
+class InMemoryImages(ImageSource):
     """RGB images that are in memory already."""
 
     def __init__(self, images: Mapping[str, Image.Image]):
@@ -40,9 +49,13 @@ class LooseImages(ImageSource):
 
 
 class ImageTable(ImageSource):
-    """The images of one folder, kept encoded (or by path) and decoded when asked for.
+    """The images of one shard set, kept encoded (or by path) and decoded on demand.
 
-    Raises ArtifactError naming an image that is not there or cannot be decoded.
+    Args:
+        folder: A shard set of `schemas.IMAGES` or `schemas.IMAGE_FILES`.
+
+    Raises:
+        ArtifactError: The shard set cannot be read. Later: an image is missing or cannot be decoded; it is named.
     """
 
     def __init__(self, folder: str | Path):
@@ -57,7 +70,6 @@ class ImageTable(ImageSource):
         return len(self.ids)
 
     def image(self, image_id: str) -> Image.Image:
-        """One image as RGB."""
         if image_id not in self._rows:
             raise ArtifactError(f"{self.folder}: image {image_id!r} is not there")
         try:
@@ -66,13 +78,21 @@ class ImageTable(ImageSource):
             raise ArtifactError(f"{self.folder}: image {image_id!r}: {error}") from None
 
 
-def pixels_of(image: Image.Image, size: int) -> Tensor:
-    """An RGB image as uint8 [3, size, size]; see `square`."""
-    return torch.from_numpy(np.array(square(image, size))).permute(2, 0, 1)
+def square_pixels(image: Image.Image, size: int) -> Tensor:
+    """An RGB image as a square, uint8 [3, size, size]; see `centre_square`."""
+    return torch.from_numpy(np.array(centre_square(image, size))).permute(2, 0, 1)
 
 
-def square(image: Image.Image, size: int) -> Image.Image:
-    """The shorter side is brought to `size`, the middle is kept."""
+def centre_square(image: Image.Image, size: int) -> Image.Image:
+    """Resize an image until its shorter side is `size`, and keep the centre.
+
+    Args:
+        image: Any size.
+        size: The side of the square, in pixels.
+
+    Returns:
+        The centre, `size` x `size`; the image itself where it has that size already.
+    """
     if image.size == (size, size):
         return image
     scale = size / min(image.size)

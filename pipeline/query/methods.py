@@ -30,7 +30,7 @@ from pipeline.encoders.dual.interface import DualEncoder
 from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.embedding.dual_gallery import encode_images
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
-from pipeline.encoders.image_source import ImageSource, square
+from pipeline.encoders.image_source import ImageSource, centre_square
 from pipeline.encoders.mllm.interface import Mllm, MllmInput
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.mllm.prompts import target_input
@@ -437,7 +437,7 @@ class DualEncoderQueries:
         pixels = encoder.normalise(pictures.pixels([query.reference_id for query in batch], size))
         if region is None:
             return pixels, None
-        painted = torch.from_numpy(np.array(square(region, size))).float() / 255.0  # [S, S]
+        painted = torch.from_numpy(np.array(centre_square(region, size))).float() / 255.0  # [S, S]
         return pixels, painted.expand(len(batch), -1, -1).to(pixels.device)
 
 

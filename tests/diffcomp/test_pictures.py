@@ -15,7 +15,7 @@ from pipeline.diffcomp.explain import (
     masking_probabilities,
     pair_similarities,
 )
-from pipeline.encoders.image_source import pixels_of
+from pipeline.encoders.image_source import square_pixels
 
 TEXTS = ["a red ball", "a cat with a hat", "a dog"]
 
@@ -34,7 +34,7 @@ def test_masking_follows_the_text_and_its_phrases(model, images):
     values = masking_probabilities(model, images[0], "a cat with a hat", ["a cat", "a hat"])
     assert values.shape == (4, 4) and values.mean() == pytest.approx(0.6, abs=2e-3)
     encoder = model.encoder
-    _, local, _ = model.reference_features(encoder.normalise(pixels_of(images[0], 32)[None]))
+    _, local, _ = model.reference_features(encoder.normalise(square_pixels(images[0], 32)[None]))
     scores = (
         (encoder.encode_text(encoder.tokenize(["a cat", "a hat"])) @ local[0].T).amax(0).detach().numpy()
     )  # z_j [4]
@@ -48,7 +48,7 @@ def test_masking_follows_the_text_and_its_phrases(model, images):
 def test_less_is_kept_where_the_reference_disagrees(model, images):
     kept = kept_of_reference(model, images[1], TEXTS[1])
     encoder = model.encoder
-    _, local, _ = model.reference_features(encoder.normalise(pixels_of(images[1], 32)[None]))
+    _, local, _ = model.reference_features(encoder.normalise(square_pixels(images[1], 32)[None]))
     difference = discrepancy(local, encoder.encode_text(encoder.tokenize([TEXTS[1]]))[:, None])[0].detach().numpy()
     assert np.array_equal(np.argsort(-kept[::2, ::2].flatten()), np.argsort(difference))
     assert ((kept > 0) & (kept < 1)).all()
@@ -59,7 +59,7 @@ def test_similarities_of_pairs(model, images):
     np.testing.assert_allclose(aligned, image_text_similarities(model, images, TEXTS, batch_size=2), atol=1e-6)
     encoder = model.encoder
     with torch.no_grad():
-        looks = encoder.encode_image(encoder.normalise(torch.stack([pixels_of(image, 32) for image in images])))
+        looks = encoder.encode_image(encoder.normalise(torch.stack([square_pixels(image, 32) for image in images])))
         expected = torch.nn.functional.cosine_similarity(looks, encoder.encode_text(encoder.tokenize(TEXTS)))
     np.testing.assert_allclose(aligned, expected, atol=1e-5)
     assert masked.shape == (3,) and not np.allclose(aligned, masked)

@@ -36,7 +36,7 @@ from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
 from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRow
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.identity import mllm_identity
-from pipeline.encoders.image_source import pixels_of
+from pipeline.encoders.image_source import square_pixels
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.query.methods import CLIP, DIFFCOMP, FUSED, FUSION_DIFF_METHODS
@@ -206,7 +206,7 @@ class ImageEmbedder:
     @torch.inference_mode()
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
         """f_I of the inputs' images, float32 [N, dim]."""
-        pixels = torch.stack([pixels_of(one.image, self._encoder.image_size) for one in inputs])
+        pixels = torch.stack([square_pixels(one.image, self._encoder.image_size) for one in inputs])
         return self._encoder.encode_image(self._encoder.normalise(pixels)).float().cpu().numpy()
 
 

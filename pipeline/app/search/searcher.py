@@ -17,7 +17,7 @@ from pipeline.app.search.nearest_captions import Caption, TrainingCaptions
 from pipeline.app.search.requests import REFERENCE, Request
 from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import ParameterError, Params
-from pipeline.encoders.image_source import LooseImages
+from pipeline.encoders.image_source import InMemoryImages
 from pipeline.query.methods import (
     CLIP,
     CONTROL,
@@ -91,7 +91,7 @@ class Searcher:
         with self._lock:
             family = self._family(request.method)
         asked = family.ask(
-            request.method, request.query(), LooseImages({REFERENCE: request.image}), request.controls, self._lock
+            request.method, request.query(), InMemoryImages({REFERENCE: request.image}), request.controls, self._lock
         )
         with self._lock:
             index = self._index(family, asked.query.space)
@@ -110,7 +110,7 @@ class Searcher:
         with self._lock:
             family = self._family(request.method)
             return family.kept(
-                request.method, request.query(), LooseImages({REFERENCE: request.image}), request.controls.region
+                request.method, request.query(), InMemoryImages({REFERENCE: request.image}), request.controls.region
             )
 
     def nearest_captions(self, answer: Answer, count: int = 5) -> list[Caption]:

@@ -2,7 +2,7 @@
 
 `transformers` walks over the images of a batch one by one in every attention layer, which leaves a
 GPU idle while a small model trains. Here images of equal size run as one batch through the same
-modules and weights; `tests/encoders/test_qwen.py` holds the two to each other.
+modules and weights; `tests/encoders/mllm/test_qwen.py` holds the two to each other.
 """
 
 from __future__ import annotations

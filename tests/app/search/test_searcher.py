@@ -91,12 +91,12 @@ def test_the_reference_itself_is_the_best_answer_for_image_only(searcher):
 
 def test_answers_equal_those_of_the_retrieve_stage(searcher, reference):
     """The command's path and the pipeline's give one query the same vectors."""
-    from pipeline.encoders.image_source import LooseImages
+    from pipeline.encoders.image_source import InMemoryImages
 
     request = Request(reference, "as a firefighter", "fusion_diff")
     for methods in (("fusion_diff", "stage1_only", "fused_only"), ("diffcomp", "slerp", "image_text")):
         family = searcher._family(methods[0])
-        found = family.vectors([request.query()], LooseImages({"reference": reference}))
+        found = family.vectors([request.query()], InMemoryImages({"reference": reference}))
         for method in methods:
             np.testing.assert_array_equal(
                 searcher.search(replace(request, method=method)).vector, found[method].vectors[0]

@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.artifacts import ArtifactError, ShardSet
-from pipeline.encoders.embedding import rows as rows_module
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
-from pipeline.encoders.embedding.rows import EncoderRow, EncodingError, UnreadableRow, decode
+from pipeline.encoders.embedding.rows import EncoderRow, EncodingError, decode
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.fusion_diff.checkpoints import read_vectors
 
@@ -227,19 +226,3 @@ def test_a_vector_that_is_not_finite_is_an_error_naming_the_row(tmp_path, run):
     rows = [EncoderRow("fine", "good"), EncoderRow("wrong", "bad")]
     with pytest.raises(EncodingError, match="'wrong'.*not finite"):
         run(rows, Broken(), tmp_path)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
-def test_every_mode_becomes_rgb(make, mode):
-    assert decode(EncoderRow("one", "", make.png(0, mode=mode))).image.mode == "RGB"
-
-
-def test_an_image_too_large_is_refused_from_its_header(make, monkeypatch):
-    monkeypatch.setattr(rows_module, "MAX_PIXELS", 100)
-    with pytest.raises(UnreadableRow, match="32 x 32 pixels, at most 100"):
-        decode(EncoderRow("one", "", make.png(0)))
-
-
-def test_a_row_of_nothing_is_refused():
-    with pytest.raises(UnreadableRow, match="neither"):
-        decode(EncoderRow("one"))

@@ -1,8 +1,7 @@
-"""Images as the web has them: each kind of damage or oddity has one outcome."""
+"""Rows and their images, as the web has them: each kind of damage or oddity has one outcome."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import struct
 import zlib
@@ -12,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.encoders.embedding import rows as rows_module
 from pipeline.encoders.embedding.readers import ImageReader
 from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRow, decode
 
@@ -126,8 +126,17 @@ def test_a_flipped_byte_in_a_shard_is_an_error_naming_the_shard(make, tmp_path):
         ShardSet.open(tmp_path)
 
 
-def test_max_side_is_part_of_the_identity_only_where_it_does_something(tiny_params):
-    from pipeline.encoders.identity import mllm_identity
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_every_mode_becomes_rgb(make, mode):
+    assert decode(EncoderRow("one", "", make.png(0, mode=mode))).image.mode == "RGB"
 
-    plain, reduced = (mllm_identity(dataclasses.replace(tiny_params, max_side=side)) for side in (0, 448))
-    assert "max_side" not in plain["encoder"] and reduced["encoder"]["max_side"] == 448
+
+def test_an_image_too_large_is_refused_from_its_header(make, monkeypatch):
+    monkeypatch.setattr(rows_module, "MAX_PIXELS", 100)
+    with pytest.raises(UnreadableRow, match="32 x 32 pixels, at most 100"):
+        decode(EncoderRow("one", "", make.png(0)))
+
+
+def test_a_row_of_nothing_is_refused():
+    with pytest.raises(UnreadableRow, match="neither"):
+        decode(EncoderRow("one"))
