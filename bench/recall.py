@@ -11,6 +11,7 @@ import copy
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ from pipeline.fusion_diff import (
     PriorSizes,
     PriorTask,
     Sampler,
+    SamplerSettings,
     TextConditions,
 )
 from pipeline.fusion_diff.checkpoints import open_conditions, open_vectors
@@ -55,7 +57,7 @@ SAMPLED: dict[str, dict[str, Any]] = {
     "bf16, a quarter guided": GUIDED | {"guided_share": 0.25},
     "fp8, half of the steps guided": GUIDED | {"guided_share": 0.5, "fp8": True},
 }
-"""`Sampler`'s arguments; with `fast` where nothing else is said."""
+"""What changes of `SamplerSettings`, and `Sampler`'s `fast` (true where nothing else is said) and `fp8`."""
 
 
 def write_texts(params: Params, between: Path) -> None:
@@ -105,15 +107,15 @@ def draw(params: Params, seeds: list[int], between: Path) -> None:
             own = with_overrides(params, {"prior": changed, "control": changed, "seed": seed}, "bench.recall")
             with tempfile.TemporaryDirectory() as folder:
                 prior, adapter, diffusion = train_both(own, folder)
-            names = "solver_steps", "guidance_scale", "control_scale", "temperature"
             for way, given in SAMPLED.items():
-                options = {name: getattr(own.retrieve, name) for name in names} | {"fast": True} | given
+                speed = {"fast": given.get("fast", True), "fp8": given.get("fp8", False)}
+                changes = {name: value for name, value in given.items() if name not in speed}
+                settings = replace(SamplerSettings.from_params(own.retrieve), **changes)
                 parts = copy.deepcopy(prior).to(setting.DEVICE), copy.deepcopy(adapter).to(setting.DEVICE)
-                if options["fast"]:
+                if speed["fast"]:
                     parts = tuple(part.bfloat16() for part in parts)
-                drawn = Sampler(*parts, diffusion, **options).sample(
-                    ids, states, mask, read["fused"], seed=params.seed
-                )[:, 0]
+                sampler = Sampler(*parts, diffusion, settings, **speed)
+                drawn = sampler.sample(ids, states, mask, read["fused"], seed=params.seed)[:, 0]
                 targets[f"{kind}/{way}/{seed}"] = drawn.cpu().contiguous()
     save_file(targets, between / "targets.safetensors")
     write_json(between / "where.json", where())

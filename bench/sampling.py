@@ -22,7 +22,7 @@ import typer
 from bench import peer as setting
 from bench.peer import make_peer, peer_inputs, randomise, wait, where
 from pipeline.config import DiffusionParams
-from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, Sampler
+from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, Sampler, SamplerSettings
 from pipeline.fusion_diff.sampler import guide, solve
 
 GAMMA, STEPS = 2.5, 14
@@ -75,9 +75,15 @@ def measure_ours(
     diffusion = Diffusion(DiffusionParams(), setting.PAPER.dim)
     given = queries(max(batches), tokens)
     options, kind = {"guided_share": guided_share}, "fp8" if fp8 else "bf16"
-    reference = Sampler(prior, adapter, diffusion, STEPS, GAMMA, **options).sample(*given, cached=False)
+    reference = Sampler(prior, adapter, diffusion, SamplerSettings(STEPS, GAMMA, **options)).sample(
+        *given, cached=False
+    )
     prior.bfloat16(), adapter.bfloat16()
-    sampler, rows, drawn = Sampler(prior, adapter, diffusion, STEPS, GAMMA, fast=True, fp8=fp8, **options), [], {}
+    sampler, rows, drawn = (
+        Sampler(prior, adapter, diffusion, SamplerSettings(STEPS, GAMMA, **options), fast=True, fp8=fp8),
+        [],
+        {},
+    )
     for size in batches:
         given = queries(size, tokens)
         call = functools.partial(sampler.sample, *given)

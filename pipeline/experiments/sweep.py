@@ -25,7 +25,7 @@ from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import ParameterError, Params, RetrieveParams, as_dict
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.text import TextEncoder
-from pipeline.fusion_diff import Sampler, TextConditions
+from pipeline.fusion_diff import Sampler, SamplerSettings, TextConditions
 from pipeline.fusion_diff.checkpoints import check_same_ids, load_control, load_prior, read_vectors
 from pipeline.retrieval import Index, Query, rank_queries, read_queries
 from pipeline.retrieval.bootstrap import mean_interval
@@ -136,10 +136,7 @@ class Setting:
 
     def sample(self, retrieve: RetrieveParams) -> np.ndarray:
         """[Q, K, d] targets, as the retrieve stage samples them, on the plain path."""
-        scales = (retrieve.guidance_scale, retrieve.control_scale, retrieve.temperature)
-        return self.draw(
-            Sampler(*self.parts, retrieve.solver_steps, *scales, guided_share=retrieve.guided_share), retrieve
-        )
+        return self.draw(Sampler(*self.parts, SamplerSettings.from_params(retrieve)), retrieve)
 
     def draw(self, sampler: Sampler, retrieve: RetrieveParams) -> np.ndarray:
         """The same from a given sampler."""

@@ -4,7 +4,7 @@ from pipeline.fusion_diff.conditions import EncodedConditions, TextConditions, c
 from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior, controlled
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.prior import Prior, PriorSizes
-from pipeline.fusion_diff.sampler import Sampler
+from pipeline.fusion_diff.sampler import Sampler, SamplerSettings
 from pipeline.fusion_diff.tasks import ControlTask, PriorTask
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "PriorSizes",
     "PriorTask",
     "Sampler",
+    "SamplerSettings",
     "TextConditions",
     "check_vectors",
     "controlled",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.config import RetrieveParams
 from pipeline.fusion_diff.conditions import check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, controlled, denoise_controlled
 from pipeline.fusion_diff.diffusion import Diffusion
@@ -57,6 +59,53 @@ class Branches(NamedTuple):
     """Of the latter alone, for steps without guidance."""
 
 
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How targets are sampled (Algorithm 4). The defaults are those of `RetrieveParams`.
+
+    Raises:
+        ValueError: A number is out of its range; says which.
+    """
+
+    solver_steps: int = RetrieveParams.solver_steps
+    guidance_scale: float = RetrieveParams.guidance_scale
+    """gamma of Eq. 4."""
+    control_scale: float = RetrieveParams.control_scale
+    """delta: the weight of the adapter's residuals (Eq. 6). 0 leaves the adapter out."""
+    temperature: float = RetrieveParams.temperature
+    """Scales the starting noise; 1 is the paper's.
+
+    Below 1, samples keep nearer to the mean of what the conditions allow; at 0 all hypotheses of a query are one.
+    Retrieval needs accuracy more than diversity, and a prior that was trained for minutes strays. A low temperature
+    then does what the mean of many hypotheses does, at the cost of one.
+    """
+    guided_share: float = RetrieveParams.guided_share
+    """Share of the solver's steps, from the first on and rounded up, that are guided; 1 is the paper's.
+
+    A guided step costs two rows a sample; the others take the conditional prediction as it is. The two branches draw
+    nearer to each other the less noise is left (Castillo et al., "Adaptive Guidance", 2023), so that leaving out the
+    last steps changes least.
+    """
+
+    def __post_init__(self) -> None:
+        if self.guidance_scale < 0.0:
+            raise ValueError(f"sampler: guidance_scale {self.guidance_scale} is negative")
+        if self.temperature < 0.0:
+            raise ValueError(f"sampler: temperature {self.temperature} is negative")
+        if not 0.0 < self.guided_share <= 1.0:
+            raise ValueError(f"sampler: guided_share {self.guided_share} is not above 0 and at most 1")
+
+    @classmethod
+    def from_params(cls, params: RetrieveParams) -> SamplerSettings:
+        """The settings that `retrieve` configures."""
+        return cls(**{field.name: getattr(params, field.name) for field in fields(cls)})
+
+    @property
+    def guided_steps(self) -> int:
+        """How many of the first solver steps are guided."""
+        return math.ceil(self.guided_share * self.solver_steps - 1e-9) if self.guidance_scale > 0.0 else 0
+
+
 class Sampler:
     """Draws target embeddings from the prior, steered by the Control-Adapter where there is one.
 
@@ -66,15 +115,9 @@ class Sampler:
     `fast` runs all steps as one piece of work of a fixed size (`pipeline.gpu.graphs`): on a GPU
     with fused blocks (in bfloat16), stacked projections, the adapter beside the encoder, and recorded as a CUDA
     graph on first use of a size; weights that change afterwards go unnoticed. Without an adapter, or with a
-    control_scale (delta) of zero, the prior samples alone. temperature scales the starting noise: 1 is
-    the paper's; below it samples keep nearer to the mean of what the conditions allow, and at 0 all
-    hypotheses of a query are one. A search has to hit, not to be diverse, and a prior that was trained
-    for minutes strays: there a low temperature does what the mean of many hypotheses does, at the cost of one.
-    guided_share: the first so many of the solver's steps, rounded up, are guided and cost two rows a sample; the
-    others take the conditional prediction as it is. The two branches draw nearer to each other the less noise is
-    left (Castillo et al., "Adaptive Guidance", 2023), so that leaving out the last steps changes least; 1 is the paper's.
+    control_scale (delta) of zero, the prior samples alone.
     fp8: with `fast` on a GPU of compute capability 8.9 or more, the blocks' products are of numbers of 8 bits (`products.Bits8`).
-    Raises ValueError when steps, scales or sizes cannot be used.
+    Raises ValueError when steps or sizes cannot be used.
     """
 
     def __init__(
@@ -82,35 +125,22 @@ class Sampler:
         prior: Prior,
         adapter: ControlAdapter | None,
         diffusion: Diffusion,
-        solver_steps: int = 14,
-        guidance_scale: float = 2.5,
-        control_scale: float = 1.0,
-        temperature: float = 1.0,
+        settings: SamplerSettings,
         fast: bool = False,
-        guided_share: float = 1.0,
         fp8: bool = False,
     ):
         if diffusion.dim != prior.sizes.dim:
             raise ValueError(f"sampler: the diffusion has dimension {diffusion.dim}, the prior {prior.sizes.dim}")
         if adapter is not None and adapter.sizes != prior.sizes:
             raise ValueError(f"sampler: the adapter was built for {adapter.sizes}, the prior has {prior.sizes}")
-        if guidance_scale < 0.0:
-            raise ValueError(f"sampler: guidance_scale {guidance_scale} is negative")
-        if temperature < 0.0:
-            raise ValueError(f"sampler: temperature {temperature} is negative")
-        if not 0.0 < guided_share <= 1.0:
-            raise ValueError(f"sampler: guided_share {guided_share} is not above 0 and at most 1")
         self.prior = prior.eval()
         self._given = adapter
-        self.adapter = None if adapter is None or control_scale == 0.0 else adapter.eval()
-        self.diffusion, self.solver_steps = diffusion, solver_steps
-        self.guidance_scale, self.control_scale, self.temperature = guidance_scale, control_scale, temperature
-        self.guided_share, self.fp8 = guided_share, fp8
-        self.guided_steps = math.ceil(guided_share * solver_steps - 1e-9) if guidance_scale > 0.0 else 0
+        self.adapter = None if adapter is None or settings.control_scale == 0.0 else adapter.eval()
+        self.diffusion, self.settings, self.fp8 = diffusion, settings, fp8
         self.device = prior.positions.device
         with torch.no_grad():
-            schedule = prior.modulation(diffusion.solver(solver_steps).timesteps.to(self.device))
-        self._modulations = [schedule.row(index) for index in range(solver_steps)]
+            schedule = prior.modulation(diffusion.solver(settings.solver_steps).timesteps.to(self.device))
+        self._modulations = [schedule.row(index) for index in range(settings.solver_steps)]
         self._beside: torch.cuda.Stream | None = None
         self._fast = self._make_fast() if fast else None
 
@@ -131,27 +161,18 @@ class Sampler:
                     module.stack()
                 elif isinstance(module, BlockBody) and self.prior.patch.weight.dtype.itemsize == 2:
                     module.prepare(self.fp8)
-        return FixedSizes(self._prepare, solver_weights(self.diffusion, self.solver_steps).to(self.device))
+        return FixedSizes(self._prepare, solver_weights(self.diffusion, self.settings.solver_steps).to(self.device))
 
     def _prepare(self, inputs: Inputs) -> Denoise:
         return self._cached_denoiser(inputs.states, inputs.mask, inputs.control, beside=self._beside)
 
     def scaled(self, guidance_scale: float | None = None, control_scale: float | None = None) -> Sampler:
         """This sampler with other scales (None: its own). What `fast` records is made for one pair of scales, so others go without."""
-        guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        control_scale = self.control_scale if control_scale is None else control_scale
-        if (guidance_scale, control_scale) == (self.guidance_scale, self.control_scale):
+        scales = {"guidance_scale": guidance_scale, "control_scale": control_scale}
+        settings = replace(self.settings, **{name: scale for name, scale in scales.items() if scale is not None})
+        if settings == self.settings:
             return self
-        return Sampler(
-            self.prior,
-            self._given,
-            self.diffusion,
-            self.solver_steps,
-            guidance_scale,
-            control_scale,
-            self.temperature,
-            guided_share=self.guided_share,
-        )
+        return Sampler(self.prior, self._given, self.diffusion, settings)
 
     @torch.no_grad()
     def sample(
@@ -177,10 +198,10 @@ class Sampler:
         """
         states, mask, control = self._check(ids, text_states, text_mask, control, hypotheses)
         if negative is not None:
-            if self.guidance_scale == 0.0:
+            if self.settings.guidance_scale == 0.0:
                 raise ValueError("sampler: a negative text needs a guidance_scale above 0")
             negative = self._check_text(ids, *negative, "negative ")
-        noise = self.temperature * query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1).to(
+        noise = self.settings.temperature * query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1).to(
             self.device
         )  # [Q*K, d]
         if cached and self._fast is not None and negative is None:
@@ -191,7 +212,7 @@ class Sampler:
         else:
             make = self._cached_denoiser if cached else self._plain_denoiser
             clean = solve(
-                make(states, mask, control, hypotheses, negative), noise, self.diffusion, self.solver_steps
+                make(states, mask, control, hypotheses, negative), noise, self.diffusion, self.settings.solver_steps
             )  # [Q*K, d]
         return F.normalize(self.diffusion.unscale(clean), dim=-1).unflatten(0, (len(ids), hypotheses))
 
@@ -239,7 +260,7 @@ class Sampler:
         """The texts' keys and values and the control's shift, and then the denoiser."""
         queries = len(states)
         if negative is None:
-            context = self.prior.text_context(states, mask, rows=2 * queries if self.guided_steps else queries)
+            context = self.prior.text_context(states, mask, rows=2 * queries if self.settings.guided_steps else queries)
         else:
             context = self.prior.text_context(
                 *_stack(negative, (states, mask)), rows=2 * queries
@@ -262,17 +283,17 @@ class Sampler:
         beside: torch.cuda.Stream | None = None,
     ) -> Tensor:
         """Eq. 4 for noisy [B, d] at a solver step: the unconditional rows, without control, come first."""
-        guided, modulation = index < self.guided_steps, self._modulations[index]
+        guided, modulation = index < self.settings.guided_steps, self._modulations[index]
         rows, states = (torch.cat([noisy, noisy]), text.both) if guided else (noisy, text.conditional)
         if self.adapter is None:
             predicted = self.prior.denoise(rows, modulation, states)
         else:
-            parts = (rows, modulation, states, adapter_text, shift, self.control_scale, beside)
+            parts = (rows, modulation, states, adapter_text, shift, self.settings.control_scale, beside)
             predicted = denoise_controlled(self.prior, self.adapter, *parts)
         if not guided:
             return predicted
         unconditional, conditional = predicted.chunk(2)  # each [B, d]
-        return guide(conditional, unconditional, self.guidance_scale)
+        return guide(conditional, unconditional, self.settings.guidance_scale)
 
     def _plain_denoiser(
         self,
@@ -292,11 +313,11 @@ class Sampler:
                 conditional = self.prior(noisy, steps, states, mask)
             else:
                 conditional = controlled(
-                    self.prior, self.adapter, noisy, steps, states, mask, control, self.control_scale
+                    self.prior, self.adapter, noisy, steps, states, mask, control, self.settings.control_scale
                 )
-            if index >= self.guided_steps:
+            if index >= self.settings.guided_steps:
                 return conditional
-            return guide(conditional, self.prior(noisy, steps, *without), self.guidance_scale)
+            return guide(conditional, self.prior(noisy, steps, *without), self.settings.guidance_scale)
 
         return denoise
 

@@ -35,7 +35,7 @@ from pipeline.encoders.mllm.interface import Mllm, MllmInput
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.mllm.prompts import target_input
 from pipeline.encoders.text import TextEncoder
-from pipeline.fusion_diff import Sampler, TextConditions
+from pipeline.fusion_diff import Sampler, SamplerSettings, TextConditions
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.gpu.batcher import SamplingBatcher
 from pipeline.retrieval import BASELINES, Index, Query
@@ -187,18 +187,7 @@ class FusionDiffQueries:
         if fast:
             prior.bfloat16(), adapter.bfloat16()
         stage1, full = (
-            Sampler(
-                prior,
-                control,
-                diffusion,
-                sizes.solver_steps,
-                sizes.guidance_scale,
-                sizes.control_scale,
-                sizes.temperature,
-                fast,
-                sizes.guided_share,
-                sizes.fp8,
-            )
+            Sampler(prior, control, diffusion, SamplerSettings.from_params(sizes), fast, sizes.fp8)
             for control in (None, adapter)
         )
         mllm, text_encoder = (
@@ -263,7 +252,7 @@ class FusionDiffQueries:
             guidance = NEGATIVE_GUIDANCE
         with alone:
             sampler = (self.stage1 if fused is None else self.full).scaled(guidance, controls.control_scale)
-        if controls.negative and sampler.guidance_scale == 0.0:
+        if controls.negative and sampler.settings.guidance_scale == 0.0:
             raise ControlError(f"negative: {method} needs a guidance scale above 0 to be led away from it")
         with clock.part("sample"):
             if sampler in self._batchers and not controls.negative:

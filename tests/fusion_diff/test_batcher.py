@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from pipeline.fusion_diff import Sampler
+from pipeline.fusion_diff import Sampler, SamplerSettings
 from pipeline.gpu.batcher import SamplingBatcher
 
 
 @pytest.fixture
 def sampler(prior, adapter, diffusion):
-    return Sampler(prior, adapter, diffusion, 4, fast=True)
+    return Sampler(prior, adapter, diffusion, SamplerSettings(4), fast=True)
 
 
 @pytest.fixture

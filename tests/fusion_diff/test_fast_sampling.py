@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.config import DiffusionParams
-from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, PriorSizes, Sampler
+from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, PriorSizes, Sampler, SamplerSettings
 from pipeline.fusion_diff.sampler import solve
 from pipeline.gpu.graphs import SIZES, solver_weights
 
@@ -50,7 +50,11 @@ def test_the_weights_are_the_solver(prediction, steps):
 @pytest.mark.parametrize(("rows", "hypotheses"), [(1, 1), (5, 1), (3, 2), (33, 2)])
 def test_fast_equals_plain(prior, adapter, diffusion, sizes, with_adapter, guidance_scale, rows, hypotheses):
     sampler = Sampler(
-        prior, adapter if with_adapter else None, diffusion, 6, guidance_scale, control_scale=0.7, fast=True
+        prior,
+        adapter if with_adapter else None,
+        diffusion,
+        SamplerSettings(6, guidance_scale, control_scale=0.7),
+        fast=True,
     )
     queries = make_queries(sizes, rows)
     fast, plain = (
@@ -67,7 +71,8 @@ def test_guidance_on_the_first_steps_alone(prior, adapter, diffusion, sizes, sha
     queries = make_queries(sizes, 3)
     negative = make_queries(sizes, 3)[:2] if with_negative else None
     samplers = [
-        Sampler(prior, adapter, diffusion, 6, 2.5, 0.7, fast=fast, guided_share=share) for fast in (True, False)
+        Sampler(prior, adapter, diffusion, SamplerSettings(6, 2.5, 0.7, guided_share=share), fast=fast)
+        for fast in (True, False)
     ]
     plain = samplers[1].sample(IDS[:3], *queries, hypotheses=2, cached=False, negative=negative)
     rows, denoise = [], prior.output
@@ -79,15 +84,17 @@ def test_guidance_on_the_first_steps_alone(prior, adapter, diffusion, sizes, sha
         drawn = sampler.sample(IDS[:3], *queries, hypotheses=2, negative=negative)
         assert (drawn - plain).norm() / plain.norm() < 1e-5
         size = 8 if sampler is samplers[0] and not with_negative else 6  # `fast` pads to a fixed size
-        assert rows == [2 * size] * guided + [size] * (6 - guided) and sampler.scaled(1.0).guided_share == share
-    whole = Sampler(prior, adapter, diffusion, 6, 2.5, 0.7).sample(IDS[:3], *queries, hypotheses=2, negative=negative)
+        assert rows == [2 * size] * guided + [size] * (6 - guided) and sampler.scaled(1.0).settings.guided_share == share
+    whole = Sampler(prior, adapter, diffusion, SamplerSettings(6, 2.5, 0.7)).sample(
+        IDS[:3], *queries, hypotheses=2, negative=negative
+    )
     assert torch.equal(whole, drawn) == (share == 1.0)
     with pytest.raises(ValueError, match="guided_share 0.0"):
-        Sampler(prior, adapter, diffusion, 6, guided_share=0.0)
+        Sampler(prior, adapter, diffusion, SamplerSettings(6, guided_share=0.0))
 
 
 def test_a_query_alone_equals_the_same_among_32(prior, adapter, diffusion, sizes):
-    sampler = Sampler(prior, adapter, diffusion, 6, fast=True)
+    sampler = Sampler(prior, adapter, diffusion, SamplerSettings(6), fast=True)
     states, mask, control = make_queries(sizes, 32)
     together = sampler.sample(IDS[:32], states, mask, control)
     for row in (0, 5, 31):
@@ -98,7 +105,7 @@ def test_a_query_alone_equals_the_same_among_32(prior, adapter, diffusion, sizes
 
 def test_other_scales_and_negative_texts_work_beside_it(prior, adapter, diffusion, sizes):
     queries = make_queries(sizes, 3)
-    fast, plain = (Sampler(prior, adapter, diffusion, 4, fast=fast) for fast in (True, False))
+    fast, plain = (Sampler(prior, adapter, diffusion, SamplerSettings(4), fast=fast) for fast in (True, False))
     assert fast.scaled() is fast
     for scales in ({"guidance_scale": 1.0}, {"control_scale": 0.3}):
         torch.testing.assert_close(
@@ -146,11 +153,15 @@ def test_on_a_gpu_graphs_give_what_the_plain_path_gives(randomise, rows):
     adapter = randomise(ControlAdapter(prior), 0.03).eval().cuda()
     diffusion = Diffusion(DiffusionParams(), sizes.dim)
     queries = make_queries(sizes, rows, longest=50)
-    plain = Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion).sample(IDS[:rows], *queries, cached=False)
-    fast = Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, fast=True)
+    plain = Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, SamplerSettings()).sample(
+        IDS[:rows], *queries, cached=False
+    )
+    fast = Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, SamplerSettings(), fast=True)
     first = fast.sample(IDS[:rows], *queries)
     assert (first - plain).norm() / plain.norm() < 1e-5
     other = fast.sample(IDS[rows : 2 * rows], *make_queries(sizes, rows, longest=50))
     assert (other - first).norm() > 0.1 and torch.equal(fast.sample(IDS[:rows], *queries), first)
-    half = Sampler(prior.bfloat16(), adapter.bfloat16(), diffusion, fast=True).sample(IDS[:rows], *queries)
+    half = Sampler(prior.bfloat16(), adapter.bfloat16(), diffusion, SamplerSettings(), fast=True).sample(
+        IDS[:rows], *queries
+    )
     assert F.cosine_similarity(half, plain, dim=-1).min() > 0.999

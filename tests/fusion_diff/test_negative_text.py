@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.fusion_diff import Sampler, controlled
+from pipeline.fusion_diff import Sampler, SamplerSettings, controlled
 from pipeline.fusion_diff.sampler import query_noise
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -24,7 +24,7 @@ def negative():
 @pytest.mark.parametrize("with_adapter", [True, False])
 @pytest.mark.parametrize("hypotheses", [1, 3])
 def test_the_fast_path_equals_the_plain_one(prior, adapter, diffusion, queries, negative, with_adapter, hypotheses):
-    sampler = Sampler(prior, adapter if with_adapter else None, diffusion, 6, 2.5, control_scale=0.7)
+    sampler = Sampler(prior, adapter if with_adapter else None, diffusion, SamplerSettings(6, 2.5, control_scale=0.7))
     options = {"hypotheses": hypotheses, "seed": 1, "negative": negative}
     fast, plain = (sampler.sample(IDS, *queries, cached=cached, **options) for cached in (True, False))
     assert (fast - plain).norm() / plain.norm() < 1e-5
@@ -39,14 +39,16 @@ def test_it_stands_in_the_unconditional_branch_alone(prior, adapter, diffusion, 
         epsilon = 3.5 * conditional - 2.5 * prior(noise, step, *negative)
     alpha_bar = diffusion.alphas_cumprod[999]
     clean = (noise - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
-    sampled = Sampler(prior, adapter, diffusion, 1, 2.5, 0.8).sample(IDS, states, mask, control, negative=negative)
+    sampled = Sampler(prior, adapter, diffusion, SamplerSettings(1, 2.5, 0.8)).sample(
+        IDS, states, mask, control, negative=negative
+    )
     torch.testing.assert_close(sampled[:, 0], torch.nn.functional.normalize(clean, dim=1), rtol=1e-4, atol=1e-4)
 
 
 def test_the_null_text_as_negative_text_changes_nothing(prior, adapter, diffusion, queries):
     states, mask, control = queries
     null = prior.null_text.detach().expand(5, -1, -1)
-    sampler = Sampler(prior, adapter, diffusion, 4)
+    sampler = Sampler(prior, adapter, diffusion, SamplerSettings(4))
     without, within = (
         sampler.sample(IDS, states, mask, control, negative=negative)
         for negative in (None, (null, torch.ones(5, null.shape[1], dtype=torch.bool)))
@@ -55,17 +57,19 @@ def test_the_null_text_as_negative_text_changes_nothing(prior, adapter, diffusio
 
 
 def test_other_scales_are_those_of_a_sampler_built_with_them(prior, adapter, diffusion, queries):
-    off = Sampler(prior, adapter, diffusion, 4, guidance_scale=1.0, control_scale=0.0)
+    off = Sampler(prior, adapter, diffusion, SamplerSettings(4, guidance_scale=1.0, control_scale=0.0))
     again = off.scaled(2.0, 0.5).sample(IDS, *queries)
-    assert torch.equal(again, Sampler(prior, adapter, diffusion, 4, 2.0, 0.5).sample(IDS, *queries))
+    assert torch.equal(again, Sampler(prior, adapter, diffusion, SamplerSettings(4, 2.0, 0.5)).sample(IDS, *queries))
     assert torch.equal(off.scaled().sample(IDS, *queries), off.sample(IDS, *queries))
 
 
 def test_what_cannot_be_used_is_named(prior, adapter, diffusion, queries, negative):
     states, mask = negative
     with pytest.raises(ValueError, match="needs a guidance_scale above 0"):
-        Sampler(prior, adapter, diffusion, 2, guidance_scale=0.0).sample(IDS, *queries, negative=negative)
-    sampler = Sampler(prior, adapter, diffusion, 2)
+        Sampler(prior, adapter, diffusion, SamplerSettings(2, guidance_scale=0.0)).sample(
+            IDS, *queries, negative=negative
+        )
+    sampler = Sampler(prior, adapter, diffusion, SamplerSettings(2))
     with pytest.raises(ValueError, match="query b has no negative text tokens"):
         sampler.sample(IDS, *queries, negative=(states, mask & (torch.arange(5) != 1)[:, None]))
     with pytest.raises(ValueError, match="5 ids, negative text states"):

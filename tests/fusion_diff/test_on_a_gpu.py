@@ -16,6 +16,7 @@ from pipeline.fusion_diff import (
     PriorSizes,
     PriorTask,
     Sampler,
+    SamplerSettings,
     TextConditions,
 )
 from pipeline.gpu.batcher import SamplingBatcher
@@ -199,10 +200,10 @@ def test_training_recorded_as_graphs_is_training(stage, prior, adapter, diffusio
 def test_fast_sampling_is_the_plain_one_and_no_query_sees_its_company(prior, adapter, diffusion, queries, guided_share):
     """fp32 within 1e-5; bfloat16, alone and among 32, at a cosine of 0.9999 with each other and of 0.999 with fp32."""
     options = {"solver_steps": 6, "guided_share": guided_share}
-    plain = Sampler(prior, adapter, diffusion, **options).sample(IDS, *queries, cached=False)
-    fast = Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, fast=True, **options)
+    plain = Sampler(prior, adapter, diffusion, SamplerSettings(**options)).sample(IDS, *queries, cached=False)
+    fast = Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, SamplerSettings(**options), fast=True)
     close(fast.sample(IDS, *queries), plain, 1e-5)
-    half = Sampler(prior.bfloat16(), adapter.bfloat16(), diffusion, fast=True, **options)
+    half = Sampler(prior.bfloat16(), adapter.bfloat16(), diffusion, SamplerSettings(**options), fast=True)
     among = half.sample(IDS, *queries)
     alone = torch.cat(
         [half.sample(IDS[row : row + 1], *(part[row : row + 1] for part in queries)) for row in (0, 15, 31)]
@@ -214,22 +215,23 @@ def test_fast_sampling_is_the_plain_one_and_no_query_sees_its_company(prior, ada
 @needs_8_bits
 def test_sampling_with_products_of_8_bits(prior, adapter, diffusion, queries):
     """Nearer to fp32 than a tenth in angle's cosine, other than bfloat16's samples, and refused for sizes that it cannot take."""
-    plain = Sampler(prior, adapter, diffusion, 6).sample(IDS, *queries, cached=False)
+    plain = Sampler(prior, adapter, diffusion, SamplerSettings(6)).sample(IDS, *queries, cached=False)
     prior.bfloat16(), adapter.bfloat16()
     half, small = (
-        Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, 6, fast=True, fp8=fp8) for fp8 in (False, True)
+        Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, SamplerSettings(6), fast=True, fp8=fp8)
+        for fp8 in (False, True)
     )
     found, other = small.sample(IDS, *queries), half.sample(IDS, *queries)
     assert F.cosine_similarity(found, plain, dim=-1).min() > 0.99
     assert not torch.equal(found, other) and torch.equal(found, small.sample(IDS, *queries))
     narrow = Prior(PriorSizes(**{**vars(SIZES), "width": 136})).to(DEVICE).bfloat16()
     with pytest.raises(ValueError, match="136 to 408 numbers; both must be multiples of 16"):
-        Sampler(narrow, None, diffusion, 6, fast=True, fp8=True)
+        Sampler(narrow, None, diffusion, SamplerSettings(6), fast=True, fp8=True)
 
 
 def test_batches_of_a_thread_beside_other_work_on_the_gpu(prior, adapter, diffusion, queries):
     """A graph is recorded in the batcher's thread while another one allocates and computes."""
-    sampler, ended = Sampler(prior, adapter, diffusion, 3, fast=True), threading.Event()
+    sampler, ended = Sampler(prior, adapter, diffusion, SamplerSettings(3), fast=True), threading.Event()
     states, _, control = queries
 
     def busy():

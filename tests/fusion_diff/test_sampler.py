@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.fusion_diff import Sampler, controlled
+from pipeline.fusion_diff import Sampler, SamplerSettings, controlled
 from pipeline.fusion_diff.sampler import guide, query_noise, solve
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -19,7 +19,9 @@ def queries(inputs):
 def test_the_fast_path_equals_the_plain_one(
     prior, adapter, diffusion, queries, with_adapter, guidance_scale, hypotheses
 ):
-    sampler = Sampler(prior, adapter if with_adapter else None, diffusion, 6, guidance_scale, control_scale=0.7)
+    sampler = Sampler(
+        prior, adapter if with_adapter else None, diffusion, SamplerSettings(6, guidance_scale, control_scale=0.7)
+    )
     fast, plain = (
         sampler.sample(IDS, *queries, hypotheses=hypotheses, seed=1, cached=cached) for cached in (True, False)
     )
@@ -30,27 +32,27 @@ def test_the_fast_path_equals_the_plain_one(
 
 def test_inputs_steer_the_sample(prior, adapter, diffusion, queries):
     states, mask, control = queries
-    sampler = Sampler(prior, adapter, diffusion, 4)
+    sampler = Sampler(prior, adapter, diffusion, SamplerSettings(4))
     base = sampler.sample(IDS, states, mask, control)
     others = [
         sampler.sample(IDS, states + 1, mask, control),
         sampler.sample(IDS, states, mask, control + 1),
         sampler.sample(IDS, states, mask, control, seed=1),
-        Sampler(prior, None, diffusion, 4).sample(IDS, states, mask),
-        Sampler(prior, adapter, diffusion, 4, control_scale=0.5).sample(IDS, states, mask, control),
-        Sampler(prior, adapter, diffusion, 4, guidance_scale=1.0).sample(IDS, states, mask, control),
+        Sampler(prior, None, diffusion, SamplerSettings(4)).sample(IDS, states, mask),
+        Sampler(prior, adapter, diffusion, SamplerSettings(4, control_scale=0.5)).sample(IDS, states, mask, control),
+        Sampler(prior, adapter, diffusion, SamplerSettings(4, guidance_scale=1.0)).sample(IDS, states, mask, control),
     ]
     assert all((base - other).abs().max() > 1e-3 for other in others)
 
 
 def test_zero_control_scale_is_the_prior_alone(prior, adapter, diffusion, queries):
-    off = Sampler(prior, adapter, diffusion, 4, control_scale=0.0).sample(IDS, *queries)
-    assert torch.equal(off, Sampler(prior, None, diffusion, 4).sample(IDS, *queries))
+    off = Sampler(prior, adapter, diffusion, SamplerSettings(4, control_scale=0.0)).sample(IDS, *queries)
+    assert torch.equal(off, Sampler(prior, None, diffusion, SamplerSettings(4)).sample(IDS, *queries))
 
 
 def test_results_do_not_depend_on_batch_size_order_or_padding(prior, adapter, diffusion, queries):
     states, mask, control = queries
-    sampler = Sampler(prior, adapter, diffusion, 6)
+    sampler = Sampler(prior, adapter, diffusion, SamplerSettings(6))
     together = sampler.sample(IDS, states, mask, control, hypotheses=2, seed=5)
     for row in range(5):
         one = slice(row, row + 1)
@@ -98,7 +100,7 @@ def test_the_unconditional_branch_has_no_text_and_no_control(prior, adapter, dif
         epsilon = 3.5 * conditional - 2.5 * prior(noise, step)
     alpha_bar = diffusion.alphas_cumprod[999]
     clean = (noise - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
-    sampled = Sampler(prior, adapter, diffusion, 1, 2.5, 0.8).sample(IDS, states, mask, control)
+    sampled = Sampler(prior, adapter, diffusion, SamplerSettings(1, 2.5, 0.8)).sample(IDS, states, mask, control)
     torch.testing.assert_close(sampled[:, 0], torch.nn.functional.normalize(clean, dim=1), rtol=1e-4, atol=1e-4)
 
 
@@ -133,7 +135,7 @@ def test_more_steps_come_closer(diffusion):
 
 def test_bad_queries_are_named(prior, adapter, diffusion, queries):
     states, mask, control = queries
-    sampler = Sampler(prior, adapter, diffusion, 2)
+    sampler = Sampler(prior, adapter, diffusion, SamplerSettings(2))
     with pytest.raises(ValueError, match="query c has no text tokens"):
         sampler.sample(IDS, states, mask & (torch.arange(5) != 2)[:, None], control)
     bad = states.clone()
@@ -158,27 +160,29 @@ def test_bad_queries_are_named(prior, adapter, diffusion, queries):
 
 def test_padding_may_hold_anything(prior, adapter, diffusion, queries):
     states, mask, control = queries
-    sampler = Sampler(prior, adapter, diffusion, 2)
+    sampler = Sampler(prior, adapter, diffusion, SamplerSettings(2))
     other = states.masked_fill(~mask[..., None], float("nan"))
     torch.testing.assert_close(sampler.sample(IDS, other, mask, control), sampler.sample(IDS, states, mask, control))
 
 
 def test_bad_settings_are_refused(prior, adapter, diffusion):
     with pytest.raises(ValueError, match="0 solver steps"):
-        Sampler(prior, adapter, diffusion, 0)
+        Sampler(prior, adapter, diffusion, SamplerSettings(0))
     with pytest.raises(ValueError, match="guidance_scale -1.0"):
-        Sampler(prior, adapter, diffusion, guidance_scale=-1.0)
+        Sampler(prior, adapter, diffusion, SamplerSettings(guidance_scale=-1.0))
 
 
 def test_temperature_scales_the_starting_noise(prior, adapter, diffusion, queries):
     def sample(hypotheses=2, **settings):
-        return Sampler(prior, adapter, diffusion, 4, **settings).sample(IDS, *queries, hypotheses=hypotheses)
+        return Sampler(prior, adapter, diffusion, SamplerSettings(4, **settings)).sample(
+            IDS, *queries, hypotheses=hypotheses
+        )
 
     plain, still = sample(), sample(temperature=0.0)
     assert torch.equal(sample(temperature=1.0), plain)
     assert (plain[:, 0] - plain[:, 1]).abs().max() > 1e-3
     torch.testing.assert_close(still[:, 0], still[:, 1])
-    scaled = Sampler(prior, adapter, diffusion, 4, temperature=0.5).scaled(control_scale=1.0)
+    scaled = Sampler(prior, adapter, diffusion, SamplerSettings(4, temperature=0.5)).scaled(control_scale=1.0)
     assert torch.equal(scaled.sample(IDS, *queries, hypotheses=2), sample(temperature=0.5))
     with pytest.raises(ValueError, match="temperature -1"):
         sample(temperature=-1.0)

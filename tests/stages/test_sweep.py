@@ -12,7 +12,7 @@ from pipeline.artifacts import schemas, write_table
 from pipeline.config import ParameterError
 from pipeline.experiments import sweep
 from pipeline.experiments.sweep import SweepPaths, run_sweep
-from pipeline.fusion_diff import Sampler, TextConditions
+from pipeline.fusion_diff import Sampler, SamplerSettings, TextConditions
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.report.sweeps import read_sweeps
 from pipeline.retrieval import build_index
@@ -67,7 +67,9 @@ def test_a_sweep_scores_what_the_sampler_draws(ready):
         (value, kind) for value in ("0", "1.5") for kind in ("mean", "hair", "tone")
     ]
     prior, diffusion = load_prior("models/prior")
-    sampler = Sampler(prior, load_control("models/control", prior, "models/prior"), diffusion, 2, guidance_scale=1.5)
+    sampler = Sampler(
+        prior, load_control("models/control", prior, "models/prior"), diffusion, SamplerSettings(2, guidance_scale=1.5)
+    )
     text = TextConditions.from_list(FakeTextEncoder().encode([f"a {name}" for name in IDS]))
     drawn = sampler.sample(
         IDS, *text.batch(torch.arange(12)), torch.from_numpy(unit(12, 3)), hypotheses=2, seed=0

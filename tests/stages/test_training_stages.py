@@ -17,7 +17,7 @@ from pipeline.config import load_params
 from pipeline.diffcomp import load_diffcomp
 from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.image_source import ImageTable
-from pipeline.fusion_diff import Sampler
+from pipeline.fusion_diff import Sampler, SamplerSettings
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.query.methods import CONTROL, PRIOR, DualEncoderQueries, FusionDiffQueries, open_space
 from pipeline.retrieval import Query, build_index
@@ -48,7 +48,7 @@ class FakeTextEncoder:
 def fusion_diff(params) -> FusionDiffQueries:
     prior, diffusion = load_prior(PRIOR)
     adapter = load_control(CONTROL, prior, PRIOR)
-    samplers = (Sampler(prior, one, diffusion, 2, 1.0) for one in (None, adapter))
+    samplers = (Sampler(prior, one, diffusion, SamplerSettings(2, 1.0)) for one in (None, adapter))
     return FusionDiffQueries(params, FakeMllm(), FakeTextEncoder(), *samplers)
 
 
