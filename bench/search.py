@@ -62,7 +62,7 @@ def page_answers(searcher: Searcher, repeats: int) -> dict[str, Any]:
         os.environ |= {"GRADIO_TEMP_DIR": cache, "GRADIO_ANALYTICS_ENABLED": "False"}
         from gradio_client import Client, handle_file
 
-        from pipeline.app.page.layout import launch
+        from pipeline.app.page.server import launch
 
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))

@@ -159,3 +159,9 @@ def benchmark_gallery(in_project) -> BenchmarkGallery:
 @pytest.fixture
 def reference(searcher) -> Image.Image:
     return searcher.gallery.image(searcher.gallery.ids[0])
+
+
+@pytest.fixture
+def photo(in_project) -> str:
+    """The path of one of the photos."""
+    return str(sorted(Path("photos").rglob("t*.png"))[0].resolve())

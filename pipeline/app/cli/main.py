@@ -1,45 +1,180 @@
-"""`cir`: the command line."""
+"""`cir`: the command line. What only one command needs is imported inside it, so that `cir --help` is quick."""
 
 from __future__ import annotations
 
 import json
+import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.app.cli import commands
-from pipeline.app.cli.verify import verify
+from pipeline.app.cli import options
 from pipeline.app.scoring.commands import score, submit
-from pipeline.config import load_profile
+from pipeline.config import Params, load_params, load_profile
 from pipeline.errors import report_user_errors
+
+if TYPE_CHECKING:
+    from pipeline.app.search.requests import Request
+    from pipeline.app.search.searcher import Answer
+
+IMAGES, BENCHMARKS, PROJECT = "Search images", "Score rankings", "Inspect the project"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
 def cir() -> None:
-    """Zero-shot composed image retrieval: Fusion-Diff and DiffComp."""
+    """Zero-shot composed image retrieval with Fusion-Diff and DiffComp.
+
+    Find images by a reference image and a text that says what should be different about it.
+    """
 
 
-@app.command()
+@app.command(rich_help_panel=IMAGES)
+@report_user_errors()
+def index(
+    folder: Annotated[Path, typer.Argument(help="A folder of images. Its subfolders are indexed too.")],
+    out: options.LibraryFolder = None,
+    method: options.IndexedMethods = None,
+    params: options.ParamsPath = options.PARAMS_FILE,
+) -> None:
+    """Embed and index a folder of images.
+
+    An interrupted run continues where it stopped when the command is given again.
+    """
+    from pipeline.app.search.library import index_folder
+
+    done = index_folder(folder, _set_up(params), out, method or ())
+    typer.echo(f"{done.library}: {done.pictures} images in {', '.join(done.spaces)}")
+    for space, reason in done.left_out.items():
+        typer.echo(f"left out: {space} ({reason})")
+    if done.rejected:
+        typer.echo(f"{done.rejected} images rejected; {done.rejections} lists them with the reasons")
+
+
+@app.command(rich_help_panel=IMAGES)
+@report_user_errors()
+def search(  # noqa: PLR0913 - one argument an option
+    image: options.ReferenceName,
+    text: options.Modification,
+    method: options.SearchedMethods = None,
+    top: options.Top = 10,
+    gallery: options.GalleryName = "",
+    negative: options.Negative = "",
+    negative_weight: options.NegativeWeight = 0.2,
+    region: options.Region = "",
+    concept: options.Concept = "",
+    guidance: options.Guidance = None,
+    control: options.Control = None,
+    hypotheses: options.Hypotheses = None,
+    as_json: options.AsJson = False,
+    html: options.HtmlPath = None,
+    threads: options.Threads = 1,
+    params: options.ParamsPath = options.PARAMS_FILE,
+) -> None:
+    """Search a gallery by a reference image and a modification text."""
+    from pipeline.app.search.galleries import open_gallery
+    from pipeline.app.search.reference import find_reference
+    from pipeline.app.search.requests import Request, read_region
+    from pipeline.app.search.results import write_html
+    from pipeline.app.search.searcher import Searcher
+    from pipeline.query.methods import Controls
+
+    opened = open_gallery(gallery or None)
+    reference, reference_id = find_reference(image, opened)
+    mask = read_region(region, reference.size) if region else None
+    controls = Controls(negative, negative_weight, mask, guidance, control, hypotheses)
+    make_request = partial(Request, reference, top=top, concept=concept, exclude=reference_id, controls=controls)
+    texts = (line.strip() for line in sys.stdin if line.strip()) if text == "-" else [text]
+
+    searcher, found = None, []
+    for request in (make_request(words, name) for words in texts for name in method or ["fusion_diff"]):
+        # Only now, after the request's own checks: loading the models takes seconds.
+        searcher = searcher or Searcher(_set_up(params, threads), opened)
+        answer = searcher.search(request)
+        found.append((request, answer))
+        _print_answer(request, answer, as_json)
+    if html:
+        write_html(html, found, opened)
+
+
+@app.command(rich_help_panel=IMAGES)
+@report_user_errors()
+def demo(
+    gallery: options.GalleryName = "",
+    host: Annotated[str, typer.Option(help="The address to listen on. 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 7860,
+    threads: options.Threads = 1,
+    params: options.ParamsPath = options.PARAMS_FILE,
+) -> None:
+    """Serve a web page that searches a gallery."""
+    from pipeline.app.page.server import serve
+    from pipeline.app.search.galleries import open_gallery
+    from pipeline.app.search.searcher import Searcher
+
+    serve(Searcher(_set_up(params, threads), open_gallery(gallery or None)), host, port)
+
+
+app.command(rich_help_panel=BENCHMARKS)(score)
+app.command(rich_help_panel=BENCHMARKS)(submit)
+
+
+@app.command(rich_help_panel=PROJECT)
 @report_user_errors()
 def info(
     profile: Annotated[str, typer.Option(help="offline, smoke or paper.")] = "offline",
-    conf: Annotated[Path, typer.Option(help="The folder of the profiles.")] = Path("conf"),
+    conf: Annotated[Path, typer.Option(help="The folder with the profiles.")] = Path("conf"),
 ) -> None:
-    """Print the sizes and parameter counts of every model of a profile, as JSON."""
+    """Print the sizes and parameter counts of a profile's models as JSON.
+
+    No weights are loaded or downloaded.
+    """
     from pipeline.app.cli.model_sizes import describe_models
 
     typer.echo(json.dumps(describe_models(load_profile(profile, conf)), indent=2))
 
 
-app.command()(score)
-app.command()(submit)
-app.command()(verify)
-app.command()(commands.index)
-app.command()(commands.search)
-app.command()(commands.demo)
+@app.command(rich_help_panel=PROJECT)
+@report_user_errors()
+def verify(root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(".")) -> None:
+    """Check every file of data/, models/ and reports/ against its manifest, its inputs and dvc.lock.
+
+    Every byte is read. Each problem is one line, and the exit status is 1 if there is any.
+    """
+    from pipeline.app.cli.output_checks import check_outputs
+
+    checked, problems = 0, 0
+    for name, problem in check_outputs(root):
+        checked += 1
+        if problem:
+            problems += 1
+            typer.echo(f"{name}: {problem}")
+    typer.echo(f"{checked} checks, {problems} problems")
+    if problems:
+        raise SystemExit(1)
+
+
+def _set_up(path: Path, threads: int | None = None) -> Params:
+    """The parameters, with threads and seeds set. One image in a small model gains nothing from a second thread."""
+    from pipeline.runtime import set_up
+
+    params = load_params(path)
+    params.runtime.threads = threads or params.runtime.threads
+    set_up(params.runtime, params.seed)
+    return params
+
+
+def _print_answer(request: Request, answer: Answer, as_json: bool) -> None:
+    from rich.console import Console
+
+    from pipeline.app.search import results
+
+    if as_json:
+        typer.echo(json.dumps(results.as_json(request, answer), ensure_ascii=False))
+    else:
+        Console().print(results.as_table(request, answer))
 
 
 if __name__ == "__main__":

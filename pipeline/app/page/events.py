@@ -1,211 +1,251 @@
-"""What the demo page answers: the events of `pipeline.app.page.layout` as plain functions, without its layout.
+"""What the demo page does when a visitor acts, without its layout.
 
-Nothing that a visitor sends may end the server or be taken for markup: refusals come back as a
-sentence, and every text in HTML is escaped here.
+Nothing that a visitor sends may end the server or be taken for markup: what cannot be used comes
+back as a sentence, and `pipeline.app.page.markup` escapes every text.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pipeline.app.page.markup import (
+    alert,
+    captions_table,
+    descriptions_list,
+    error_alert,
+    panel_heading,
+    quiet,
+)
 from pipeline.app.search.requests import Request, RequestError, painted
 from pipeline.app.search.results import thumbnail
 from pipeline.app.search.searcher import Answer, Searcher, both
 from pipeline.app.search.user_images import UserImageError, read_user_image
 from pipeline.diffcomp.explain import heat_map
-from pipeline.errors import is_user_error
 from pipeline.query.methods import FUSION_DIFF_METHODS, Controls
 from pipeline.report.names import describe
 
-logger = logging.getLogger(__name__)
-
-NONE = "none"
-"""In the place of the second method."""
-PICKS = 24
-"""Images that the gallery offers at once."""
+NO_METHOD = "none"
+"""The choice that leaves the second panel empty."""
+SUGGESTIONS = 24
+"""Gallery images that are offered as references at once."""
 EDITOR_SIDE = 480
-"""The reference is shown so large where a region is painted."""
+"""Longer side, in pixels, of the reference on which a region is painted."""
+
+Thumbnails = list[tuple[Image.Image, str]]
+"""Images with their captions."""
+
+
+@dataclass(frozen=True)
+class SearchForm:
+    """The fields of the form, in the order in which the page sends them."""
+
+    reference: str | None
+    """The file of the reference image."""
+    reference_id: str
+    """Its id, where it was picked from the gallery."""
+    text: str | None
+    negative: str | None
+    concept: str | None
+    method: str
+    second_method: str
+    """A method to compare with, or `NO_METHOD`."""
+    guidance: float
+    control: float
+    hypotheses: float
+    top: float
+    editor: dict[str, Any] | None
+    """Value of the image editor: its `layers` hold what was painted."""
 
 
 @dataclass
 class Panel:
-    """One method's answers."""
+    """One method's results."""
 
     shown: bool = False
-    title: str = ""
-    pictures: list[tuple[Image.Image, str]] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    heat: Image.Image | None = None
-    why: str = ""
+    heading: str = ""
+    thumbnails: Thumbnails = field(default_factory=list)
+    image_ids: list[str] = field(default_factory=list)
+    heat_map: Image.Image | None = None
+    explanation: str = ""
 
 
 @dataclass
 class Results:
-    """What one press of the button shows."""
+    """What one press of the button shows: a panel a method, or a message why there is none."""
 
     message: str
     panels: tuple[Panel, Panel]
 
 
-class Answers:
-    """Everything the page asks of a searcher."""
+class PageEvents:
+    """The page's requests to a searcher."""
 
     def __init__(self, searcher: Searcher):
         self.searcher, self.gallery = searcher, searcher.gallery
 
-    def search(self, form: dict[str, Any]) -> Results:
-        """Both panels for the form's fields (see `pipeline.app.page.layout`); reference is a file's path."""
-        found: list[Panel] = []
+    def search(self, form: SearchForm) -> Results:
+        """Search with one or two methods.
 
-        def run() -> str:
+        Args:
+            form: What the visitor entered.
+
+        Returns:
+            A panel for each method, or a message and empty panels where the form cannot be used.
+        """
+        try:
             request = self._request(form)
-            for method in dict.fromkeys(name for name in (form["method"], form["other"]) if name != NONE):
-                found.append(
-                    self._panel(
-                        both(request, method, self.searcher.takes_region(method)), request.controls.region is not None
-                    )
-                )
-            return ""
+            methods = dict.fromkeys(name for name in (form.method, form.second_method) if name != NO_METHOD)
+            panels = [self._panel(request, method) for method in methods]
+        except Exception as error:  # nothing that a visitor sends may end the server
+            return Results(error_alert(error), (Panel(), Panel()))
+        first, second, *_ = *panels, Panel(), Panel()
+        return Results("", (first, second))
 
-        message = friendly(run)
-        panels = [] if message else found
-        return Results(message, tuple([*panels, Panel(), Panel()][:2]))
-
-    def _request(self, form: dict[str, Any]) -> Request:
-        if not form["reference"]:
+    def _request(self, form: SearchForm) -> Request:
+        if not form.reference:
             raise RequestError("there is no reference image yet: upload one, or pick one from the gallery")
         try:
-            reference = read_user_image(form["reference"])
+            reference = read_user_image(form.reference)
         except UserImageError as error:
             raise RequestError(f"this reference cannot be used: {error}") from None
-        # A scale that nobody moved is the parameter itself, which may give way: a negative text brings guidance where it is 0.
-        guidance = None if form["guidance"] == self.searcher.params.retrieve.guidance_scale else form["guidance"]
+        # An unmoved slider stands for the parameter, which a method may override: a negative text needs guidance.
+        moved = form.guidance != self.searcher.params.retrieve.guidance_scale
         controls = Controls(
-            (form["negative"] or "").strip(),
-            region=region_of(form["region"], reference.size),
-            guidance_scale=guidance,
-            control_scale=form["control"],
-            hypotheses=int(form["hypotheses"]),
+            (form.negative or "").strip(),
+            region=painted_region(form.editor, reference.size),
+            guidance_scale=form.guidance if moved else None,
+            control_scale=form.control,
+            hypotheses=int(form.hypotheses),
         )
         return Request(
             reference,
-            form["text"] or "",
-            form["method"],
-            int(form["top"]),
-            form["concept"] or "",
-            form["reference_id"] or None,
+            form.text or "",
+            form.method,
+            int(form.top),
+            form.concept or "",
+            form.reference_id or None,
             controls,
         )
 
-    def _panel(self, request: Request, painted: bool) -> Panel:
+    def _panel(self, request: Request, method: str) -> Panel:
+        takes_region = self.searcher.takes_region(method)
+        region_ignored = request.controls.region is not None and not takes_region
+        request = both(request, method, takes_region)
         answer = self.searcher.search(request)
-        pictures = [
-            (thumbnail(self.gallery.image(hit.image_id)), f"{rank} · {hit.score:.3f}")
-            for rank, hit in enumerate(answer.hits, start=1)
-        ]
-        ignored = painted and request.controls.region is None
-        panel = Panel(True, title(answer, ignored), pictures, [hit.image_id for hit in answer.hits])
-        if self.searcher.takes_region(request.method):
+        panel = Panel(
+            shown=True,
+            heading=panel_heading(describe(method).label, answer.seconds, region_ignored),
+            thumbnails=[
+                (thumbnail(self.gallery.image(hit.image_id)), f"{rank} · {hit.score:.3f}")
+                for rank, hit in enumerate(answer.hits, start=1)
+            ],
+            image_ids=[hit.image_id for hit in answer.hits],
+        )
+        if takes_region:
             kept = self.searcher.kept(request)
-            panel.heat = heat_map(request.image, kept)
-            panel.why = (
-                "<p>What stays of the reference: 1 - alpha of every super-patch, "
+            panel.heat_map = heat_map(request.image, kept)
+            panel.explanation = (
+                "<p>What is kept of the reference: 1 - alpha of every super-patch, "
                 f"from {kept.min():.2f} (dark) to {kept.max():.2f} (bright).</p>"
             )
         else:
-            panel.why = self._why(answer)
+            panel.explanation = self._explanation(answer)
         return panel
 
-    def _why(self, answer: Answer) -> str:
+    def _explanation(self, answer: Answer) -> str:
         if answer.method not in FUSION_DIFF_METHODS:
-            return '<p class="cir-quiet">A training-free row: one vector, nothing learned to show.</p>'
-        parts = []
-        if answer.descriptions:
-            parts.append("<p>The target as the language model described it:</p>")
-            parts += [f"<blockquote>{escape(text)}</blockquote>" for text in answer.descriptions]
-        rows: list[str] = []
-        problem = friendly(
-            lambda: rows.extend(
-                f"<tr><td>{caption.cosine:.3f}</td><td>{escape(caption.text)}</td></tr>"
-                for caption in self.searcher.nearest_captions(answer)
-            )
-        )
-        if problem:
-            return "".join(parts) + problem
-        what = "fused query" if answer.method == "fused_only" else "sampled target"
-        return "".join(parts) + f"<p>Training captions nearest to the {what}:</p><table>{''.join(rows)}</table>"
+            return quiet("A training-free baseline: its query vector has no parts to show.")
+        searched = "fused query" if answer.method == "fused_only" else "sampled target"
+        try:
+            nearest = captions_table(self.searcher.nearest_captions(answer), searched)
+        except Exception as error:  # the results are there; only their explanation is missing
+            nearest = error_alert(error)
+        return descriptions_list(answer.descriptions) + nearest
 
-    def reference(self, image_id: str) -> Image.Image:
-        """A gallery image as the next reference. Raises ArtifactError for an id that is not of the gallery."""
+    def gallery_image(self, image_id: str) -> Image.Image:
+        """A gallery image that becomes the next reference.
+
+        Args:
+            image_id: Its id in the gallery.
+
+        Returns:
+            The image, RGB.
+
+        Raises:
+            ArtifactError: When the gallery has no such image.
+        """
         return self.gallery.image(image_id)
 
-    def picks(self, words: str, page: int) -> tuple[list[tuple[Image.Image, str]], list[str]]:
-        """Images to start from: those whose id has `words` in it, else some from all over the gallery."""
+    def suggest(self, words: str, page: int) -> tuple[Thumbnails, list[str]]:
+        """Gallery images to start from.
+
+        Args:
+            words: A part of the ids of wanted images. Empty: images from all over the gallery.
+            page: Number of the selection, from 0 on; after the last page, the first one comes again.
+
+        Returns:
+            At most `SUGGESTIONS` thumbnails captioned with their ids, and the ids.
+        """
         ids = self.gallery.ids
-        if words.strip():
-            chosen = [image_id for image_id in ids if words.strip().casefold() in image_id.casefold()]
-            start = (page * PICKS) % len(chosen) if chosen else 0
-            chosen = chosen[start : start + PICKS]
+        wanted = words.strip().casefold()
+        if wanted:
+            chosen = [image_id for image_id in ids if wanted in image_id.casefold()]
+            start = (page * SUGGESTIONS) % len(chosen) if chosen else 0
+            chosen = chosen[start : start + SUGGESTIONS]
         else:
-            stride = max(1, len(ids) // PICKS)
-            chosen = ids[page % stride :: stride][:PICKS]
+            stride = max(1, len(ids) // SUGGESTIONS)
+            chosen = ids[page % stride :: stride][:SUGGESTIONS]
         return [(thumbnail(self.gallery.image(image_id)), image_id) for image_id in chosen], chosen
 
 
-def friendly(run: Callable[[], Any]) -> str:
-    """Call it; what a person can mend comes back as HTML, what is our mistake goes to the log."""
-    try:
-        return run() or ""
-    except Exception as error:
-        if is_user_error(error):
-            return f'<div class="cir-message" role="alert">{escape(" ".join(str(error).split()))}</div>'
-        logger.exception("a request failed")
-        return '<div class="cir-message" role="alert">Something went wrong here, not with your question. The log says what.</div>'
-
-
-def title(answer: Answer, ignored_region: bool) -> str:
-    """A panel's heading: the method, and the time by part."""
-    parts = " · ".join(f"{part} {1000 * seconds:.0f} ms" for part, seconds in answer.seconds.items())
-    total = f"{sum(answer.seconds.values()):.2f} s"
-    note = "<br>The region means nothing to this method and was left out." if ignored_region else ""
-    return f'<h3>{escape(describe(answer.method).label)}</h3><p class="cir-quiet">{parts} · together {total}{note}</p>'
-
-
-def asked(text: str, negative: str) -> str:
-    """What was asked, to stand above the answers."""
-    without = f" <span>without {escape(negative.strip())}</span>" if negative and negative.strip() else ""
-    return f'<p class="cir-asked">“{escape(text.strip())}”{without}</p>'
-
-
 def editor_value(reference: Image.Image) -> dict[str, Any]:
-    """The reference to paint on, at a size that a finger can paint."""
+    """The image editor's value with a reference to paint on.
+
+    Args:
+        reference: The reference image.
+
+    Returns:
+        The background, `EDITOR_SIDE` pixels on its longer side, and no layers.
+    """
     scale = EDITOR_SIDE / max(reference.size)
-    size = tuple(max(1, round(side * scale)) for side in reference.size)
-    return {"background": reference.resize(size, Image.Resampling.BICUBIC), "layers": [], "composite": None}
+    width, height = (max(1, round(side * scale)) for side in reference.size)
+    background = reference.resize((width, height), Image.Resampling.BICUBIC)
+    return {"background": background, "layers": [], "composite": None}
 
 
-def region_of(editor: dict[str, Any] | None, size: tuple[int, int]) -> Image.Image | None:
-    """What is painted in the editor, as a region over a reference of `size`; None: nothing is."""
+def painted_region(editor: dict[str, Any] | None, size: tuple[int, int]) -> Image.Image | None:
+    """What is painted in the image editor.
+
+    Args:
+        editor: The editor's value.
+        size: Width and height of the reference in pixels.
+
+    Returns:
+        A region of this size (mode L, 255 where painted). None when nothing is painted.
+    """
     layers = (editor or {}).get("layers") or []
     masks = [np.asarray(layer.convert("RGBA").resize(size, Image.Resampling.NEAREST))[..., 3] > 0 for layer in layers]
     mask = np.logical_or.reduce(masks) if masks else np.zeros(1, bool)
     return painted(mask) if mask.any() else None
 
 
-def open_reference(path: str | Path | None) -> tuple[Image.Image | None, str]:
-    """An upload as RGB, or why it is none."""
+def open_upload(path: str | Path | None) -> tuple[Image.Image | None, str]:
+    """An uploaded file as an RGB image.
+
+    Args:
+        path: The file. None: the upload was removed.
+
+    Returns:
+        The image and no message, or no image and the reason as an alert.
+    """
     if not path:
         return None, ""
     try:
         return read_user_image(path), ""
     except UserImageError as error:
-        message = f"this reference cannot be used: {error}"
-        return None, f'<div class="cir-message" role="alert">{escape(message)}</div>'
+        return None, alert(f"this reference cannot be used: {error}")

@@ -1,4 +1,4 @@
-"""Answers for people and programs: a table in the terminal, JSON, one HTML page."""
+"""Search results as a table in the terminal, as JSON, and as one HTML page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,22 @@ from rich.text import Text
 from pipeline.app.search.galleries import Gallery
 from pipeline.app.search.requests import Request
 from pipeline.app.search.searcher import Answer
+from pipeline.artifacts import write_atomically
 
 THUMBNAIL = 240
-"""Longer side of the images in a page."""
+"""Longer side of the images in a page, in pixels."""
 
 
 def as_table(request: Request, answer: Answer) -> Table:
-    """For `rich`: ranks, scores and ids; what was inferred and how long it took stand below."""
+    """One answer for the terminal.
+
+    Args:
+        request: What was searched for.
+        answer: What was found.
+
+    Returns:
+        Ranks, scores and image ids. Inferred descriptions and the time of each part stand below.
+    """
     notes = [f'"{description}"' for description in answer.descriptions]
     notes.append(", ".join(f"{part} {1000 * seconds:.0f} ms" for part, seconds in answer.seconds.items()))
     heading, below = Text(f"{answer.method}: {request.text}"), Text("\n".join(notes))
@@ -35,7 +44,15 @@ def as_table(request: Request, answer: Answer) -> Table:
 
 
 def as_json(request: Request, answer: Answer) -> dict[str, Any]:
-    """Plain values."""
+    """One answer as plain values.
+
+    Args:
+        request: What was searched for.
+        answer: What was found.
+
+    Returns:
+        Method, text, negative text, inferred descriptions, seconds by part, and `hits` from rank 1 on.
+    """
     return {
         "method": answer.method,
         "text": request.text,
@@ -50,7 +67,15 @@ def as_json(request: Request, answer: Answer) -> dict[str, Any]:
 
 
 def as_html(found: list[tuple[Request, Answer]], gallery: Gallery) -> str:
-    """One page with its images inside and every text escaped; asks nothing of a network."""
+    """Several answers as one page. Images are embedded, texts are escaped, and nothing is loaded from a network.
+
+    Args:
+        found: Requests with their answers, in the order of the page.
+        gallery: Where the images of the results come from.
+
+    Returns:
+        The HTML document.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -73,14 +98,21 @@ def as_html(found: list[tuple[Request, Answer]], gallery: Gallery) -> str:
     return environment.get_template("search.html").render(searches=searches, gallery=gallery.name)
 
 
+def write_html(path: Path, found: list[tuple[Request, Answer]], gallery: Gallery) -> None:
+    """Write the page of `as_html` to a file, which is replaced only when the page is complete."""
+    with write_atomically(path) as unfinished:
+        unfinished.write_text(as_html(found, gallery), encoding="utf-8")
+
+
 def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> Image.Image:
-    """A smaller copy; what is small already stays as it is."""
+    """A copy of an image, at most `side` pixels long. A smaller image keeps its size."""
     copy = image.copy()
     copy.thumbnail((side, side))
     return copy
 
 
 def data_uri(image: Image.Image) -> str:
+    """An image's thumbnail as a `data:` address for HTML."""
     buffer = io.BytesIO()
     thumbnail(image).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,74 @@
+"""The options of `cir index`, `cir search` and `cir demo`, with their help texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+_FUSION_DIFF, _DIFFCOMP, _OUTPUT, _COMPUTING = "Fusion-Diff", "DiffComp", "Output", "Models and computing"
+
+PARAMS_FILE = Path("params.yaml")
+
+ParamsPath = Annotated[
+    Path,
+    Option("--params", rich_help_panel=_COMPUTING, help="The file with model paths, sizes and defaults."),
+]
+Threads = Annotated[
+    int,
+    Option(min=1, rich_help_panel=_COMPUTING, help="CPU threads of a search. Large models gain from more."),
+]
+GalleryName = Annotated[
+    str,
+    Option(
+        help="What to search: a folder that `cir index` has indexed, its library folder, or the name of a benchmark. "
+        "Default: the benchmark that `dvc repro` has indexed."
+    ),
+]
+LibraryFolder = Annotated[
+    Path | None,
+    Option(help="The library folder for vectors and indexes. Default: FOLDER/.cir."),
+]
+IndexedMethods = Annotated[
+    list[str] | None,
+    Option(help="A method to index for; may be repeated. Default: fusion_diff, diffcomp and slerp, as far as trained."),
+]
+
+ReferenceName = Annotated[str, Option(help="The reference: an image file, or the id of an image in the gallery.")]
+Modification = Annotated[
+    str,
+    Option(help="The modification: what should be different. `-` reads one a line from standard input."),
+]
+SearchedMethods = Annotated[list[str] | None, Option(help="May be repeated to compare methods. Default: fusion_diff.")]
+Top = Annotated[int, Option(help="The number of results.")]
+Negative = Annotated[str, Option(help="What the results should not show.")]
+NegativeWeight = Annotated[
+    float,
+    Option(help="How far the query turns away from it, 0 to 1. No effect where Fusion-Diff samples: it uses guidance."),
+]
+Region = Annotated[
+    str,
+    Option(
+        rich_help_panel=_DIFFCOMP,
+        help="What may change: x0,y0,x1,y1 as fractions of width and height, or the file of a mask.",
+    ),
+]
+Concept = Annotated[
+    str,
+    Option(rich_help_panel=_FUSION_DIFF, help="What the reference and the target have in common."),
+]
+Guidance = Annotated[
+    float | None,
+    Option(rich_help_panel=_FUSION_DIFF, help="Guidance scale. Default: from the parameters."),
+]
+Control = Annotated[
+    float | None,
+    Option(rich_help_panel=_FUSION_DIFF, help="Control scale. Default: from the parameters."),
+]
+Hypotheses = Annotated[
+    int | None,
+    Option(rich_help_panel=_FUSION_DIFF, help="The number of sampled targets. Default: from the parameters."),
+]
+AsJson = Annotated[bool, Option("--json", rich_help_panel=_OUTPUT, help="Print one JSON object a search.")]
+HtmlPath = Annotated[Path | None, Option("--html", rich_help_panel=_OUTPUT, help="Also write a page with the images.")]

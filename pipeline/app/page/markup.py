@@ -1,0 +1,72 @@
+"""HTML fragments of the demo page. Every text from a visitor, a file or a model is escaped here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from html import escape
+
+from pipeline.app.search.nearest_captions import Caption
+from pipeline.errors import as_one_line, is_user_error
+
+logger = logging.getLogger(__name__)
+
+
+def alert(text: str) -> str:
+    """A message about something that the visitor can mend."""
+    return f'<div class="cir-message" role="alert">{escape(text)}</div>'
+
+
+def error_alert(error: Exception) -> str:
+    """A caught error as an alert: its message where the visitor can mend it, else a general one and a log entry.
+
+    Args:
+        error: The exception that is being handled.
+
+    Returns:
+        HTML that shows nothing of an internal error.
+    """
+    if is_user_error(error):
+        return alert(as_one_line(error))
+    logger.error("a request failed", exc_info=error)
+    return alert("An internal error occurred. Your input is not the cause. The server's log has the details.")
+
+
+def query_line(text: str, negative: str) -> str:
+    """The modification and the negative text, to stand above the results."""
+    without = f" <span>without {escape(negative.strip())}</span>" if negative and negative.strip() else ""
+    return f'<p class="cir-query">“{escape(text.strip())}”{without}</p>'
+
+
+def panel_heading(label: str, seconds: dict[str, float], region_ignored: bool = False) -> str:
+    """The heading of one method's results.
+
+    Args:
+        label: The method's label.
+        seconds: Part (describe, sample, search) -> time.
+        region_ignored: Whether a region was painted that the method does not take.
+
+    Returns:
+        HTML with the label, the time of each part and their sum.
+    """
+    parts = " · ".join(f"{part} {1000 * time:.0f} ms" for part, time in seconds.items())
+    note = "<br>This method takes no region; the painted one was ignored." if region_ignored else ""
+    total = f"total {sum(seconds.values()):.2f} s"
+    return f'<h3>{escape(label)}</h3><p class="cir-quiet">{parts} · {total}{note}</p>'
+
+
+def descriptions_list(descriptions: Iterable[str]) -> str:
+    """The target descriptions that the language model inferred; nothing for a method without any."""
+    quotes = "".join(f"<blockquote>{escape(text)}</blockquote>" for text in descriptions)
+    return f"<p>Target description by the language model:</p>{quotes}" if quotes else ""
+
+
+def captions_table(captions: Iterable[Caption], searched: str) -> str:
+    """Training captions near to what was searched (`searched` names it), with their cosines."""
+    rows = "".join(f"<tr><td>{one.cosine:.3f}</td><td>{escape(one.text)}</td></tr>" for one in captions)
+    return f"<p>Training captions nearest to the {escape(searched)}:</p><table>{rows}</table>"
+
+
+def quiet(text: str) -> str:
+    """A side remark."""
+    return f'<p class="cir-quiet">{escape(text)}</p>'

@@ -1,0 +1,78 @@
+"""The server of the demo page."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import gradio as gr
+
+from pipeline.app.page.layout import build_page
+from pipeline.app.page.style import CSS
+from pipeline.app.search.searcher import Searcher
+
+
+class ServeError(ValueError):
+    """Why there is no page to serve."""
+
+
+def serve(searcher: Searcher, host: str, port: int) -> None:
+    """Warm the models up, then serve the page until interrupted.
+
+    Uploads and thumbnails live in a temporary folder and are removed with the process.
+
+    Args:
+        searcher: The gallery and the models.
+        host: The address to listen on.
+        port: The port to listen on.
+
+    Raises:
+        ServeError: When no method can be searched, or the port cannot be listened on.
+    """
+    with tempfile.TemporaryDirectory(prefix="cir-demo-") as cache:
+        os.environ["GRADIO_TEMP_DIR"] = cache
+        if not searcher.methods:
+            indexes = searcher.gallery.indexes
+            raise ServeError(f"{indexes}: no method has both a trained model and an index here; see `cir index --help`")
+        searcher.warm(searcher.methods[:2])
+        print(f"http://{host}:{port}", flush=True)
+        try:
+            launch(searcher, host, port)
+        except OSError as error:
+            raise ServeError(f"{host}:{port}: cannot listen there ({str(error).splitlines()[0]})") from None
+
+
+def launch(searcher: Searcher, host: str = "127.0.0.1", port: int = 7860, wait: bool = True) -> gr.Blocks:
+    """Start the server. Files that the page makes live in GRADIO_TEMP_DIR.
+
+    Args:
+        searcher: The gallery and the models.
+        host: The address to listen on.
+        port: The port to listen on.
+        wait: Return only when the process is told to end.
+
+    Returns:
+        The page, whose `close` ends the server.
+
+    Raises:
+        OSError: When the port cannot be listened on.
+    """
+    page = build_page(searcher)
+    fonts = ["system-ui", "sans-serif"]
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        inbrowser=False,
+        quiet=True,
+        prevent_thread_lock=not wait,
+        ssr_mode=False,
+        allowed_paths=[],
+        max_file_size="60mb",
+        show_error=False,
+        footer_links=[],
+        css=CSS,
+        enable_monitoring=False,
+        theme=gr.themes.Soft(font=fonts, font_mono=["ui-monospace", "monospace"]),
+    )
+    return page

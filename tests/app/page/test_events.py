@@ -1,0 +1,130 @@
+"""What the demo page answers, without a server."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.app.page.events import NO_METHOD, PageEvents, SearchForm, painted_region
+from pipeline.app.page.markup import error_alert
+
+SCRIPT = "<script>document.title = 'taken over'</script>"
+
+
+@pytest.fixture
+def events(searcher) -> PageEvents:
+    return PageEvents(searcher)
+
+
+@pytest.fixture
+def form(photo) -> SearchForm:
+    return SearchForm(
+        reference=photo,
+        reference_id="",
+        text="as a chef",
+        negative="",
+        concept="",
+        method="fusion_diff",
+        second_method="diffcomp",
+        guidance=1.0,
+        control=1.0,
+        hypotheses=2,
+        top=6,
+        editor=None,
+    )
+
+
+def test_two_methods_side_by_side(events, form):
+    results = events.search(form)
+    first, second = results.panels
+    assert results.message == "" and first.shown and second.shown
+    assert len(first.thumbnails) == len(first.image_ids) == 6
+    assert "Fusion-Diff" in first.heading and "sample" in first.heading
+    assert "&lt;i&gt;caption" in first.explanation and "<i>" not in first.explanation and first.heat_map is None
+    assert second.heat_map is not None and "1 - alpha" in second.explanation
+
+
+@pytest.mark.parametrize("second_method", [NO_METHOD, "fusion_diff"])
+def test_one_method_leaves_the_second_panel_hidden(events, form, second_method):
+    first, second = events.search(replace(form, second_method=second_method)).panels
+    assert first.shown and not second.shown
+
+
+@pytest.mark.parametrize(
+    ("parameter", "slider", "rejected"),
+    [(0.0, 0.0, False), (0.0, 2.0, False), (1.5, 0.0, True)],
+)
+def test_an_unmoved_guidance_slider_is_the_parameter(events, form, monkeypatch, parameter, slider, rejected):
+    """A negative text raises a parameter of 0 to a guidance that it needs; a slider that was moved to 0 is an error."""
+    monkeypatch.setattr(events.searcher.params.retrieve, "guidance_scale", parameter)
+    message = events.search(replace(form, negative="a moon", guidance=slider)).message
+    assert ("guidance scale above 0" in message) == rejected == bool(message)
+
+
+def test_a_region_changes_only_the_method_that_takes_one(events, form):
+    layer = Image.new("RGBA", (480, 480))
+    layer.paste((217, 72, 31, 255), (0, 0, 480, 300))
+    plain, painted = (events.search(replace(form, editor=editor)).panels for editor in (None, {"layers": [layer]}))
+    assert painted[0].image_ids == plain[0].image_ids and "ignored" in painted[0].heading
+    assert "ignored" not in painted[1].heading
+    assert np.asarray(painted[1].heat_map).tolist() != np.asarray(plain[1].heat_map).tolist()
+
+
+def test_what_is_painted_becomes_a_region():
+    layer = Image.new("RGBA", (100, 50))
+    layer.paste((1, 1, 1, 255), (0, 0, 50, 50))
+    region = np.asarray(painted_region({"layers": [layer, Image.new("RGBA", (100, 50))]}, (10, 5)))
+    assert region.tolist() == [[255] * 5 + [0] * 5] * 5
+
+
+def test_nothing_painted_is_no_region():
+    assert painted_region({"layers": [Image.new("RGBA", (9, 9))]}, (4, 4)) is None
+    assert painted_region(None, (4, 4)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"reference": None}, "no reference image yet"),
+        ({"reference": "/no/such.png"}, "no such file"),
+        ({"text": ""}, "the modification is empty"),
+        ({"text": None}, "the modification is empty"),
+        ({"text": "x" * 5_000}, "5,000 characters"),
+        ({"negative": "x" * 5_000}, "the negative text has 5,000"),
+        ({"method": SCRIPT}, "&lt;script&gt;"),
+    ],
+)
+def test_bad_input_is_one_sentence(events, form, changes, reason):
+    results = events.search(replace(form, **changes))
+    assert reason in results.message and 'role="alert"' in results.message and "<script" not in results.message
+    assert not any(panel.shown for panel in results.panels)
+    assert events.search(form).message == ""
+
+
+def test_unusable_reference_files_are_one_sentence(events, form, make_bomb):
+    Path("bomb.png").write_bytes(make_bomb(10_000, 5_000))
+    assert "50.0 megapixels" in events.search(replace(form, reference="bomb.png")).message
+    assert "no image in a known format" in events.search(replace(form, reference="photos/words.png")).message
+
+
+def test_an_internal_error_is_shown_in_the_log_alone(caplog):
+    try:
+        {}["secret detail"]
+    except KeyError as error:
+        message = error_alert(error)
+    assert "secret" not in message and "internal error" in message
+    assert "secret detail" in caplog.text
+
+
+def test_suggestions_come_from_all_over_the_gallery(events):
+    thumbnails, image_ids = events.suggest("", 0)
+    assert len(thumbnails) == len(image_ids) == 24
+    assert set(events.suggest("", 1)[1]).isdisjoint(image_ids)
+
+
+def test_suggestions_match_a_part_of_a_name(events, searcher):
+    image_id = searcher.gallery.ids[5]
+    assert events.suggest(image_id.upper(), 0)[1] == [image_id]
+    assert events.suggest("nothing is called so", 3) == ([], [])
