@@ -26,7 +26,7 @@ hypothesis.settings.load_profile("repeatable")
 
 LONG = (
     "tests/stages/test_smoke.py",
-    "tests/app/page/test_page.py",
+    "tests/app/page/test_in_browser.py",
     "tests/app/search/test_controls_on_emoji.py",
     "tests/stages/test_public_smoke.py",
 )
