@@ -17,7 +17,7 @@ LOADED = """selector => {
   (image ?? images[0])?.scrollIntoView({block: "center"});
   return images.length > 0 && !image;
 }"""
-"""Scrolls to every such image until all are loaded: Gradio's load lazily and have no size while they are out of sight."""
+"""Scrolls to every such image until all are loaded: Gradio loads them lazily, without a size while out of sight."""
 
 pytestmark = pytest.mark.slow
 
