@@ -1,0 +1,139 @@
+"""Figures in the pages are those of the committed results."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from typing import Any
+
+import pytest
+
+from bench.index import table as index_table
+from tests.docs.pages import ROOT, TEXTS
+
+RESULTS = TEXTS["docs/results.md"]
+PERFORMANCE = TEXTS["docs/performance.md"]
+
+
+def bench(name: str) -> Any:
+    return json.loads((ROOT / f"reports/bench/{name}.json").read_text())
+
+
+def cells(page: str, start: str) -> list[str]:
+    """The cells behind the first one of the row that begins with `start`."""
+    row = next(line for line in TEXTS[page].splitlines() if line.startswith(f"| {start} |"))
+    return [cell.strip(" *") for cell in row.split("|")[2:-1]]
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text.replace(",", ""))]
+
+
+def test_the_results_table_is_the_reports():
+    table = (ROOT / "reports/tables/results.md").read_text().split("\n\n")[2]
+    assert table.startswith("| method |") and table in RESULTS
+
+
+def test_the_orders_are_the_metrics():
+    orders = json.loads((ROOT / "reports/metrics.json").read_text())["orders"]
+    rows = re.findall(r"^\| `(\w+)` \| ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\] \| (\w+) \|", RESULTS, re.M)
+    found = {name: [float(number) for number in numbers] for name, *numbers, _ in rows}
+    assert found == {
+        name: pytest.approx([order["difference"], order["low"], order["high"]], abs=0.051)
+        for name, order in orders.items()
+    }
+    assert {name: verdict for name, *_, verdict in rows} == {
+        name: "holds" if order["low"] > 0 else "open" for name, order in orders.items()
+    }
+
+
+def test_the_table_of_indexes_is_the_measured_one():
+    assert index_table(bench("index")) in TEXTS["docs/indexes.md"]
+
+
+def test_embeddings_and_captions():
+    measured = bench("embedding")
+    for row, part in (("images with texts embedded", "embed_gpu"), ("captions of 120 tokens", "generate_gpu")):
+        job, bare = cells("docs/performance.md", row)[1:]
+        assert [float(job), float(bare)] == [measured[part]["job_per_second"], measured[part]["bare_per_second"]]
+    for number in (
+        measured["reader"]["rows_per_second_first_opening_included"],
+        measured["reader"]["rows_per_second_later_opening_included"],
+        measured["million"]["peak_memory_mib"],
+        measured["embed_gpu"]["prepared_per_second"],
+    ):
+        assert min(abs(shown - number) for shown in numbers(PERFORMANCE)) <= 0.5, number
+
+
+def test_training_of_the_prior():
+    bf16, fp8, ragged, peer = (row["samples_per_second"] for row in bench("prior_training")["rows"])
+    _, ours, ours_fp8, theirs = cells("docs/performance.md", "Stage 1, samples a second")
+    assert [numbers(cell)[0] for cell in (ours, ours_fp8, theirs)] == [round(bf16), round(fp8), round(peer)]
+    assert numbers(cells("docs/performance.md", "the same, texts of 20 to 220 tokens")[1]) == [round(ragged)]
+    one, four = (bench(f"prior_training_{count}")["rows"] for count in ("1_gpu", "4_gpus"))
+    shown = cells("docs/performance.md", "weak scaling, one to four H200")[1:3]
+    for cell, alone, together in zip(shown, one, four, strict=True):
+        share, *rates = numbers(cell)
+        assert rates == [round(alone["samples_per_second"]), round(together["samples_per_second"])]
+        assert share == pytest.approx(25 * together["samples_per_second"] / alone["samples_per_second"], abs=0.06)
+
+
+def test_sampling():
+    plain, fp8 = bench("sampling")["rows"], bench("sampling_fp8")["rows"]
+    half, half_fp8 = bench("sampling_half_guided")["rows"], bench("sampling_fp8_half_guided")["rows"]
+    _, *alone = cells("docs/performance.md", "14 steps with guidance and control, batch 1")
+    rows = (plain[0], fp8[0], plain[3])
+    assert [numbers(cell)[0] for cell in alone] == [pytest.approx(row["median_ms"], abs=0.051) for row in rows]
+    _, *batch = cells("docs/performance.md", "batch 32, queries a second")
+    assert [float(cell) for cell in batch] == [row["queries_per_second"] for row in (plain[1], fp8[1], plain[4])]
+    guided = re.findall(r"^\| the same, guidance on half of the steps \| +\| ([^|]+) \| ([^|]+) \|", PERFORMANCE, re.M)
+    found = [[numbers(cell)[0] for cell in row] for row in guided]
+    assert found[0] == pytest.approx([half[0]["median_ms"], half_fp8[0]["median_ms"]], abs=0.051)
+    assert found[1] == [half[1]["queries_per_second"], half_fp8[1]["queries_per_second"]]
+
+
+def test_recall_of_the_quick_ways():
+    shown = {
+        "plain fp32": "plain fp32",
+        "bf16": "bf16",
+        "`fp8`": "fp8",
+        "guidance 2.5, bf16": "bf16, guided",
+        "guidance 2.5, `fp8`": "fp8, guided",
+        "guidance 2.5 on half of the steps, bf16": "bf16, half of the steps guided",
+        "guidance 2.5 on half of the steps, `fp8`": "fp8, half of the steps guided",
+    }
+    rows = {(row["sampled"], row["trained"]): row["recall_at_10"] for row in bench("recall")["rows"]}
+    for label, sampled in shown.items():
+        expected = [rows[sampled, trained] for trained in ("bf16", "fp8")]
+        found = [float(cell) for cell in cells("docs/performance.md", label)]
+        assert found == pytest.approx(expected, abs=0.051)
+
+
+def test_costs_of_diffcomp():
+    added = bench("diffcomp")["encoding"]["local_blocks"]
+    found = [numbers(cell)[0] for cell in cells("docs/performance.md", "time")]
+    assert found == pytest.approx([100 * added[k]["added"] for k in ("1", "2", "24")], abs=0.5)
+    operations = bench("diffcomp_operations")["css_added"]
+    found = [numbers(cell)[0] for cell in cells("docs/performance.md", "operations")]
+    assert found == pytest.approx([100 * operations[k] for k in ("1", "2", "24")], abs=0.5)
+    training = bench("diffcomp")["training"]
+    for part in ("diffcomp", "diffcomp_checkpointed"):
+        shown = f"{training[part]['seconds']:.2f} s and {training[part]['peak_gib']:.1f} GiB"
+        assert shown in PERFORMANCE.replace("\n", " ")
+
+
+def test_ablations_of_the_modules():
+    rows = ("none", "css", "psm", "dac", "css_psm", "css_dac", "psm_dac", "all")
+    found = json.loads((ROOT / "reports/ablations/modules.json").read_text())["cells"]
+    names = list(dict.fromkeys(cell["row"] for cell in found))
+    assert len(names) == len(rows)
+    for label, setting in (("captions", "caption"), ("captions and parts, mixed", "mixed")):
+        shown = [numbers(cell) for cell in cells("docs/sweeps-and-ablations.md", label)]
+        for name, (mean, spread) in zip(names, shown, strict=True):
+            values = [
+                cell["recall"]["emoji_cir"]["mean"]
+                for cell in found
+                if cell["row"] == name and cell["setting"] == setting
+            ]
+            assert [mean, spread] == pytest.approx([statistics.mean(values), statistics.stdev(values)], abs=0.051)
