@@ -12,7 +12,8 @@ from PIL import Image
 from pipeline.artifacts import ArtifactError
 from pipeline.artifacts.images import EncodedImages
 from pipeline.config import DataParams
-from pipeline.sources.benchmarks import READERS, BenchmarkError, fashioniq, read_annotations
+from pipeline.sources.benchmarks import READERS, BenchmarkError, read_annotations
+from pipeline.sources.benchmarks.fashioniq import CATEGORIES, join_captions
 from pipeline.sources.benchmarks.genecis import crop_of
 from pipeline.sources.benchmarks.tables import images_table, public_tables, queries_table
 from tests import miniature
@@ -29,7 +30,7 @@ def raw(path):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("category", fashioniq.CATEGORIES)
+@pytest.mark.parametrize("category", CATEGORIES)
 def test_every_row_of_fashioniq(annotations, category):
     found = {one.name: one for one in read_annotations("fashioniq", annotations / "fashioniq", "val")}[
         f"fashioniq_{category}_val"
@@ -137,7 +138,7 @@ def test_all_splits_stand_side_by_side(small):
     ],
 )
 def test_both_captions_are_joined(order, expected):
-    assert fashioniq.wordings(("is red. ", " has a hat?"), order) == expected
+    assert join_captions(("is red. ", " has a hat?"), order) == expected
 
 
 def reference_crop(image, box, dilation=0.7):
@@ -163,7 +164,7 @@ def test_an_object_is_cut_out_as_genecis_does_it(small):
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "pictures", "message"),
+    ("benchmark", "images", "message"),
     [
         (
             "fashioniq",
@@ -175,12 +176,12 @@ def test_an_object_is_cut_out_as_genecis_does_it(small):
         ("genecis", "VG_100K_2", r"genecis_focus_attribute: \d+ of 20 images are missing"),
     ],
 )
-def test_missing_images_are_one_message(small, benchmark, pictures, message):
-    shutil.rmtree(Path(getattr(small, benchmark).folder) / pictures)
+def test_missing_images_are_one_message(small, benchmark, images, message):
+    shutil.rmtree(Path(getattr(small, benchmark).folder) / images)
     small.benchmarks = [benchmark]
     with pytest.raises(BenchmarkError, match=message) as caught:
         list(public_tables(small))
-    assert READERS[benchmark].IMAGES_FROM in str(caught.value) and "http" in str(caught.value)
+    assert READERS[benchmark].images_source in str(caught.value) and "http" in str(caught.value)
 
 
 def test_images_that_cannot_be_read_or_are_gone(small):

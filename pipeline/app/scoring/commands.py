@@ -70,7 +70,7 @@ def submit(
 
     if benchmark not in SERVERS:
         raise PredictionError(f"{benchmark!r} has no evaluation server; {' and '.join(SERVERS)} have")
-    asked = Asked.of(read_annotations(benchmark, annotations, split or READERS[benchmark].SPLITS[-1]))
+    asked = Asked.of(read_annotations(benchmark, annotations, split or READERS[benchmark].splits[-1]))
     found = read_predictions(predictions, benchmark)
     check_whole(found.ranked, asked, DEPTH)
     subset = subset_lists(found, asked) if benchmark == "cirr" else {}

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+Box = tuple[float, ...]
+"""Left, top, width and height in pixels."""
+Crop = Callable[[int, int], list[int]]
+"""Width and height of an image -> the part (left, top, right, bottom) of it."""
 
 
 class BenchmarkError(ValueError):
@@ -41,8 +47,8 @@ class Annotations:
     queries: tuple[AnnotatedQuery, ...]
     gallery: tuple[str, ...] | None
     """Image ids in the official order; None where no annotation file lists them (see `circo`)."""
-    boxes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Image id -> (left, top, width, height) of the object that it shows (see `genecis`)."""
+    crops: Mapping[str, Crop] = field(default_factory=dict)
+    """Image id -> the part of its file that it shows; an image that is not named shows the whole."""
 
     def __post_init__(self) -> None:
         if not self.queries:
@@ -127,10 +133,8 @@ def read_names(path: Path, source: str) -> tuple[str, ...]:
         _text(name, f"{path}: row {number}") for number, name in enumerate(read_annotation(path, list, source))
     )
     if len(set(names)) != len(names):
-        seen: set[str] = set()
-        raise BenchmarkError(
-            f"{path}: {next(name for name in names if name in seen or seen.add(name))!r} is listed twice"
-        )
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
+        raise BenchmarkError(f"{path}: {repeated!r} is listed twice")
     return names
 
 
@@ -149,8 +153,3 @@ def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or "\0" in value or value != value.encode("utf-8", "replace").decode():
         raise BenchmarkError(f"{where}: {value!r} is not a proper text")
     return value
-
-
-def check_split(benchmark: str, split: str, splits: Iterable[str]) -> None:
-    if split not in splits:
-        raise BenchmarkError(f"{benchmark}: {split!r} is not one of its splits ({', '.join(splits)})")

@@ -1,38 +1,67 @@
 """CIRCO: `annotations/{val,test}.json` over the images of COCO 2017 unlabeled.
 
 Image ids are COCO's numbers as texts. The gallery is all that COCO's own
-`COCO2017_unlabeled/annotations/image_info_unlabeled2017.json` lists, in its order; without that file
-it is not known from the annotations, and a run takes the images that are there, by number.
+`COCO2017_unlabeled/annotations/image_info_unlabeled2017.json` lists, in its order. Without that file
+the annotations do not say what the gallery is, and a run takes the images in the folder, by number.
 Targets of the test split are private: its results come from the server.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.config import DataParams
 from pipeline.sources.benchmarks.annotations import (
     AnnotatedQuery,
     Annotations,
     BenchmarkError,
     Row,
-    check_split,
     read_annotation,
     read_rows,
 )
+from pipeline.sources.benchmarks.reader import BenchmarkReader, Selection
 
-NAME, SPLITS = "circo", ("val", "test")
-ANNOTATIONS_FROM = "CIRCO's annotations are at https://github.com/miccunifi/CIRCO"
-IMAGES_FROM = (
-    "COCO 2017 unlabeled is at http://images.cocodataset.org/zips/unlabeled2017.zip; "
-    "it belongs into COCO2017_unlabeled/unlabeled2017/ under COCO's names"
-)
 COCO = "COCO2017_unlabeled"
 
 
-def read(folder: Path, split: str) -> list[Annotations]:
-    check_split(NAME, split, SPLITS)
-    queries = [_query(row) for row in read_rows(folder / "annotations" / f"{split}.json", ANNOTATIONS_FROM)]
-    return [Annotations(NAME, f"{NAME}_{split}", tuple(queries), _listed(folder))]
+class CircoReader(BenchmarkReader):
+    """One gallery for both splits; a query has several targets and semantic aspects."""
+
+    name = "circo"
+    splits = ("val", "test")
+    annotations_source = "CIRCO's annotations are at https://github.com/miccunifi/CIRCO"
+    images_source = (
+        "COCO 2017 unlabeled is at http://images.cocodataset.org/zips/unlabeled2017.zip; "
+        "it belongs into COCO2017_unlabeled/unlabeled2017/ under COCO's names"
+    )
+
+    def selection(self, params: DataParams) -> Selection:
+        return Selection(Path(params.circo.folder), params.circo.splits)
+
+    def _read(self, folder: Path, split: str, parts: Sequence[str]) -> list[Annotations]:
+        rows = read_rows(folder / "annotations" / f"{split}.json", self.annotations_source)
+        return [Annotations(self.name, f"{self.name}_{split}", tuple(map(_query, rows)), self._listed(folder))]
+
+    def _listed(self, folder: Path) -> tuple[str, ...] | None:
+        path = folder / COCO / "annotations" / "image_info_unlabeled2017.json"
+        if not path.is_file():
+            return None
+        content = Row(read_annotation(path, dict, self.images_source), str(path))
+        return tuple(str(row.number("id")) for row in content.rows("images"))
+
+    def gallery(self, folder: Path, annotations: Annotations) -> tuple[str, ...]:
+        """COCO's list; without it the images in the folder and those that the queries name, by number."""
+        if annotations.gallery is not None:
+            return annotations.gallery
+        present = {int(path.stem) for path in _images(folder).glob("*.jpg")}
+        named = {int(image_id) for query in annotations.queries for image_id in (query.reference, *query.targets)}
+        return tuple(str(number) for number in sorted(present | named))
+
+    def image_files(self, folder: Path, image_ids: Sequence[str]) -> dict[str, Path]:
+        there = {path.name for path in _images(folder).glob("*.jpg")}
+        names = {image_id: f"{int(image_id):012d}.jpg" for image_id in image_ids}
+        return {image_id: _images(folder) / name for image_id, name in names.items() if name in there}
 
 
 def _query(row: Row) -> AnnotatedQuery:
@@ -53,22 +82,5 @@ def _query(row: Row) -> AnnotatedQuery:
     )
 
 
-def _listed(folder: Path) -> tuple[str, ...] | None:
-    path = folder / COCO / "annotations" / "image_info_unlabeled2017.json"
-    if not path.is_file():
-        return None
-    content = Row(read_annotation(path, dict, IMAGES_FROM), str(path))
-    return tuple(str(row.number("id")) for row in content.rows("images"))
-
-
-def gallery_there(folder: Path) -> tuple[str, ...]:
-    """Ids of the images in the folder, by number: the gallery where COCO's list is missing."""
-    return tuple(
-        str(number) for number in sorted(int(path.stem) for path in (folder / COCO / "unlabeled2017").glob("*.jpg"))
-    )
-
-
-def image_files(folder: Path, image_ids: tuple[str, ...]) -> dict[str, Path]:
-    there = {path.name for path in (folder / COCO / "unlabeled2017").glob("*.jpg")}
-    names = {image_id: f"{int(image_id):012d}.jpg" for image_id in image_ids}
-    return {image_id: folder / COCO / "unlabeled2017" / name for image_id, name in names.items() if name in there}
+def _images(folder: Path) -> Path:
+    return folder / COCO / "unlabeled2017"
