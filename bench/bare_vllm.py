@@ -80,7 +80,8 @@ def random_3b(folder: Path, image_size: int) -> None:
     """Configuration, tokenizer and processor of the 3B sizes, without weights."""
     from transformers import AutoTokenizer
 
-    from pipeline.encoders.mllm.qwen import SPECIAL_TOKENS, build_model, make_processor
+    from pipeline.encoders.mllm.qwen import SPECIAL_TOKENS
+    from pipeline.encoders.mllm.small_qwen import build_model, make_processor
 
     tokenizer = AutoTokenizer.from_pretrained("models/backbones/mllm")
     with torch.device("meta"):

@@ -15,7 +15,7 @@ from pipeline.backbones.corpus import load_corpus
 from pipeline.backbones.mllm import MllmTask
 from pipeline.config import Params, as_dict, load_params
 from pipeline.encoders.hub import resolve_model_path
-from pipeline.encoders.mllm.qwen import build_model, make_processor, save_model, train_tokenizer
+from pipeline.encoders.mllm.small_qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.errors import run_stage
 from pipeline.training import train
 from pipeline.training.loop import log_csv, make_accelerator

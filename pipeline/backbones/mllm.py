@@ -22,7 +22,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 from pipeline.backbones.corpus import PARTIAL, Corpus
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.augment import augment, mix_styles
-from pipeline.encoders.mllm.qwen import MERGE, SPECIAL_TOKENS, language_states, visual_tokens
+from pipeline.encoders.mllm.batched_qwen import language_states, visual_tokens
+from pipeline.encoders.mllm.qwen import MERGE, SPECIAL_TOKENS
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)

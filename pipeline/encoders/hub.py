@@ -62,8 +62,8 @@ def not_loaded(parameter: str, path: str, revision: str, error: Exception) -> Ar
     pinned = f" --revision {revision}" if revision else ""
     place = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub" / f"models--{path.replace('/', '--')}"
     return ArtifactError(
-        f"{parameter} {path!r}: revision {revision or 'main'} is not on this machine; `hf download {path}{pinned}` puts it into "
-        f"{place}{size} ({str(error).splitlines()[0]})"
+        f"{parameter} {path!r}: revision {revision or 'main'} is not on this machine; "
+        f"`hf download {path}{pinned}` puts it into {place}{size} ({str(error).splitlines()[0]})"
     )
 
 

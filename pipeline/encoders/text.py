@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,14 +22,22 @@ logger = logging.getLogger(__name__)
 class TextEncoder:
     """Token states of a BERT-like encoder or of a T5 encoder, without padding.
 
-    Raises ArtifactError when the weights cannot be loaded, ValueError when their width is not
-    `text_encoder.dim`.
+    Args:
+        params: The section `text_encoder`.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ArtifactError: The weights cannot be loaded.
+        ValueError: Their width is not `text_encoder.dim`.
     """
 
     def __init__(self, params: TextEncoderParams, device: str = "auto"):
         self.params = params
         self.device = torch.device("cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
-        source = {"pretrained_model_name_or_path": resolve_model_path(params.path), "revision": params.revision or None}
+        source: dict[str, Any] = {
+            "pretrained_model_name_or_path": resolve_model_path(params.path),
+            "revision": params.revision or None,
+        }
         try:
             config = AutoConfig.from_pretrained(**source)
             self.tokenizer = AutoTokenizer.from_pretrained(**source)
@@ -50,13 +59,19 @@ class TextEncoder:
 
     @property
     def dim(self) -> int:
+        """Width of a token state."""
         return self.params.dim
 
     def encode(self, texts: Sequence[str], batch_size: int = 64) -> list[Tensor]:
-        """The token states of every text: float16 [T_i, dim] on the CPU, T_i <= text_encoder.max_tokens.
+        """The token states of every text. One warning counts the texts that were cut.
 
-        Half precision is what the shards store, so training and inference see the same numbers.
-        One warning counts the texts that were cut.
+        Args:
+            texts: The texts.
+            batch_size: How many are encoded at once.
+
+        Returns:
+            float16 [T_i, dim] on the CPU for each, T_i <= `text_encoder.max_tokens`. Half precision is what the
+            shards store, so training and inference see the same numbers.
         """
         before = self.truncated
         states = [state for batch in batches(texts, batch_size) for state in self.encode_batch(batch)]
@@ -65,7 +80,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode_batch(self, texts: Sequence[str]) -> list[Tensor]:
-        """As `encode`, the texts as one batch and without the warning."""
+        """As `encode`, with the texts as one batch and without the warning."""
         lengths = [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
         self.truncated += sum(length > self.params.max_tokens for length in lengths)
         batch = self.tokenizer(
@@ -77,7 +92,7 @@ class TextEncoder:
         return [state[kept] for state, kept in zip(states, mask, strict=True)]
 
     def warn_truncated(self, before: int = 0) -> None:
-        """Warn, once, of the texts cut since `truncated` was `before`."""
+        """Warn once of the texts that were cut since `truncated` was `before`."""
         if self.truncated > before:
             limit = self.params.max_tokens
             logger.warning(
@@ -86,4 +101,5 @@ class TextEncoder:
 
 
 def _not_loaded(params: TextEncoderParams, error: Exception) -> ArtifactError:
+    """The error for weights that could not be loaded."""
     return not_loaded("text_encoder.path", params.path, params.revision, error)

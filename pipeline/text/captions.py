@@ -45,9 +45,8 @@ def captions_by_image(pairs: ShardSet, skip: Collection[str] = (), first: int = 
         captions: Captions = {}
         for row in group:
             if row["caption_kind"] in captions:
-                raise ArtifactError(
-                    f"{pairs.folder}: image {image_id!r} has a second {row['caption_kind']} caption ({row['pair_id']!r})"
-                )
+                second = f"a second {row['caption_kind']} caption ({row['pair_id']!r})"
+                raise ArtifactError(f"{pairs.folder}: image {image_id!r} has {second}")
             captions[row["caption_kind"]] = row
         if image_id not in skip:
             yield image_id, captions

@@ -32,7 +32,8 @@ def english_words(text_encoder: str | Path) -> list[str]:
     path = Path(text_encoder) / "vocab.txt"
     if not path.is_file():
         raise ArtifactError(
-            f"{path}: carrier words come from a word-piece vocabulary, and there is none (diffcomp.carriers: 0 needs none)"
+            f"{path}: carrier words come from a word-piece vocabulary, and there is none "
+            "(diffcomp.carriers: 0 needs none)"
         )
     lines = path.read_text(encoding="utf-8").splitlines()
     return [word for word in lines if word.isascii() and word.isalpha() and len(word) > 2]

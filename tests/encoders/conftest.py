@@ -15,7 +15,7 @@ from bench.bare_vllm import Rows
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.embedding.rows import EncoderRow
-from pipeline.encoders.mllm.qwen import build_model, make_processor, save_model, train_tokenizer
+from pipeline.encoders.mllm.small_qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.encoders.mllm.transformers_backend import TransformersMllm
 
 IMAGE_SIZE = 32

@@ -84,7 +84,9 @@ def test_guidance_on_the_first_steps_alone(prior, adapter, diffusion, sizes, sha
         drawn = sampler.sample(IDS[:3], *queries, hypotheses=2, negative=negative)
         assert (drawn - plain).norm() / plain.norm() < 1e-5
         size = 8 if sampler is samplers[0] and not with_negative else 6  # `fast` pads to a fixed size
-        assert rows == [2 * size] * guided + [size] * (6 - guided) and sampler.scaled(1.0).settings.guided_share == share
+        assert (
+            rows == [2 * size] * guided + [size] * (6 - guided) and sampler.scaled(1.0).settings.guided_share == share
+        )
     whole = Sampler(prior, adapter, diffusion, SamplerSettings(6, 2.5, 0.7)).sample(
         IDS[:3], *queries, hypotheses=2, negative=negative
     )

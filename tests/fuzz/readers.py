@@ -23,7 +23,7 @@ from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sh
 from pipeline.artifacts.images import EncodedImages, image_columns
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import IndexParams, load_params
-from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRow, decode
+from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError, decode
 from pipeline.encoders.image_source import ImageTable
 from pipeline.retrieval import Index, build_index, read_queries
 from pipeline.retrieval.gallery_vectors import vectors
@@ -119,7 +119,7 @@ def _file(path: Path, read: Callable[[Path], Any]) -> Callable[[bytes], None]:
 def _job_image(content: bytes) -> None:
     try:
         decode(EncoderRow("one", "", content))
-    except UnreadableRow:  # the job keeps the row aside, with the reason
+    except UnreadableRowError:  # the job keeps the row aside, with the reason
         pass
 
 

@@ -33,7 +33,7 @@ from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import ROWS_PER_SHARD, JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
-from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRow
+from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRowError
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.identity import mllm_identity
 from pipeline.encoders.image_source import square_pixels
@@ -188,13 +188,13 @@ class FolderReader:
 
 
 def decode_reduced(row: EncoderRow) -> MllmInput:
-    """As `pipeline.encoders.embedding.rows.decode`, at a bounded size. Raises UnreadableRow with the reason."""
+    """As `pipeline.encoders.embedding.rows.decode`, at a bounded size. Raises UnreadableRowError with the reason."""
     if row.note:
-        raise UnreadableRow(row.note)
+        raise UnreadableRowError(row.note)
     try:
         return MllmInput(row.text, read_user_image(row.image, MAX_PIXELS))
     except UserImageError as error:
-        raise UnreadableRow(str(error)) from None
+        raise UnreadableRowError(str(error)) from None
 
 
 class ImageEmbedder:

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ from einops import rearrange
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoTokenizer, BlipConfig, BlipForImageTextRetrieval
+from transformers import AutoTokenizer, BlipConfig, BlipForImageTextRetrieval, BlipTextConfig, BlipVisionConfig
+from transformers.models.blip.modeling_blip import BlipEncoderLayer
 
 from pipeline.encoders.dual.interface import DualEncoder, unit
 
@@ -38,25 +39,32 @@ def blip_large_config() -> BlipConfig:
 
 
 class BlipEncoder(DualEncoder):
-    """BLIP's contrastive half behind `DualEncoder`; its cross-attention and matching head stay unused and frozen.
+    """BLIP's contrastive half behind `DualEncoder`. Its cross-attention and matching head stay unused and frozen.
 
     transformers' model stores no temperature, so one is added (1 / 0.07 at the start).
+
+    Args:
+        model: The model.
+        tokenizer: The model's own.
+        context: The longest text, in tokens.
     """
+
+    logit_scale: nn.Parameter
 
     def __init__(self, model: BlipForImageTextRetrieval, tokenizer: Any, context: int = 35):
         super().__init__(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
-        vision = model.config.vision_config
+        vision = cast(BlipVisionConfig, model.config.vision_config)
         self.model, self.tokenizer, self.context = model, tokenizer, context
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.image_size = vision.image_size
-        self.patch_grid = (vision.image_size // vision.patch_size,) * 2
+        self.image_size = cast(int, vision.image_size)
+        self.patch_grid = (self.image_size // cast(int, vision.patch_size),) * 2
         self.width, self.dim = vision.hidden_size, model.vision_proj.out_features
-        self.pad_id = model.config.text_config.pad_token_id
+        self.pad_id = cast(int, cast(BlipTextConfig, model.config.text_config).pad_token_id)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, revision: str | None = None) -> BlipEncoder:
         """A local folder, or a hub name at a pinned revision."""
-        pinned = {"revision": revision} if revision else {}
+        pinned: dict[str, Any] = {"revision": revision} if revision else {}
         model = BlipForImageTextRetrieval.from_pretrained(name, use_safetensors=True, **pinned)
         return cls(model, AutoTokenizer.from_pretrained(name, **pinned))
 
@@ -91,15 +99,16 @@ class BlipEncoder(DualEncoder):
 
     def block(self, block: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
         """BLIP's own layer takes no mask, so its attention is spelled out here over the same weights."""
-        attention = block.self_attn
-        qkv = attention.qkv(block.layer_norm1(tokens))
+        layer = cast(BlipEncoderLayer, block)
+        attention = layer.self_attn
+        qkv = attention.qkv(layer.layer_norm1(tokens))
         query, key, value = rearrange(
             qkv, "b t (three heads d) -> three b heads t d", three=3, heads=attention.num_heads
         )
         mask = None if keep is None else keep[:, None, None]  # [B, 1, 1, T], True where a token may be read
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attention.scale)
         tokens = tokens + attention.projection(rearrange(mixed, "b heads t d -> b t (heads d)"))
-        return tokens + block.mlp(block.layer_norm2(tokens))
+        return tokens + layer.mlp(layer.layer_norm2(tokens))
 
     def project(self, cls: Tensor) -> Tensor:
         return unit(self.model.vision_proj(self.model.vision_model.post_layernorm(cls)))
@@ -107,9 +116,9 @@ class BlipEncoder(DualEncoder):
     def encode_text(self, token_ids: Tensor) -> Tensor:
         length = int((token_ids != self.pad_id).sum(-1).max())
         token_ids = token_ids[:, :length]
-        for (
-            layer
-        ) in self.text_blocks:  # transformers' switch for a whole model would make the embeddings need a gradient
+        # Set block by block: transformers' switch for a whole model would make the embeddings need a gradient.
+        for block in self.text_blocks:
+            layer: Any = block
             layer.gradient_checkpointing, layer._gradient_checkpointing_func = self.gradient_checkpointing, _checkpoint
         states = self.model.text_encoder(input_ids=token_ids, attention_mask=(token_ids != self.pad_id).long())
         return unit(self.model.text_proj(states.last_hidden_state[:, 0]))

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, cast
 
 import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CustomTextCLIP
-from open_clip.transformer import VisionTransformer, text_global_pool
+from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer, text_global_pool
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -24,13 +24,29 @@ from pipeline.encoders.dual.interface import DualEncoder, unit
 from pipeline.encoders.hub import clip_not_loaded
 
 SHORT_TEXTS = 64
-"""From so many texts of at most half the longest's length on, they are encoded apart."""
+"""At least so many texts of at most half the longest's length are encoded apart."""
 CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+ClipModel: TypeAlias = open_clip.CLIP | CustomTextCLIP
+
+
+class TextTower(Protocol):
+    """The parts of the text tower, as open_clip's `CLIP` and `TextTransformer` both hold them."""
+
+    token_embedding: nn.Embedding
+    positional_embedding: nn.Parameter
+    transformer: Transformer
+    ln_final: nn.Module
+    text_projection: nn.Linear | nn.Parameter
+    attn_mask: Tensor | None
 
 
 @dataclass(frozen=True)
 class ClipSizes:
-    """Sizes of a small CLIP to be trained from scratch; the defaults are the offline backbone's."""
+    """Sizes of a small CLIP to be trained from scratch; the defaults are the offline backbone's.
+
+    Raises:
+        ValueError: A size is no multiple of what must divide it, or a token lies outside the vocabulary.
+    """
 
     vocab_size: int
     eos_id: int
@@ -61,7 +77,7 @@ class ClipSizes:
             raise ValueError(f"eos_id and pad_id are both {self.eos_id}: the end of a text could not be found")
 
     def model_cfg(self) -> dict[str, Any]:
-        """open_clip's model_cfg. Pooling looks for `eos_id` itself: in a small vocabulary it need not be the highest."""
+        """open_clip's `model_cfg`. Pooling looks for `eos_id`, which need not be the highest id of a small vocabulary."""
         return {
             "custom_text": True,
             "embed_dim": self.embed_dim,
@@ -86,16 +102,23 @@ class ClipSizes:
         }
 
 
-def new_clip(config: dict[str, Any]) -> CustomTextCLIP:
-    """A randomly initialised open_clip model from `ClipSizes` fields. Raises ValueError on unknown fields or bad sizes."""
+def new_clip(config: dict[str, Any]) -> ClipModel:
+    """A randomly initialised open_clip model.
+
+    Args:
+        config: Fields of `ClipSizes`.
+
+    Raises:
+        ValueError: A field is unknown, or the sizes do not fit each other.
+    """
     unknown = config.keys() - {field.name for field in dataclasses.fields(ClipSizes)}
     if unknown:
         raise ValueError(f"unknown CLIP sizes: {', '.join(sorted(unknown))}")
     return build_clip(ClipSizes(**config).model_cfg())
 
 
-def build_clip(model_cfg: dict[str, Any]) -> nn.Module:
-    """open_clip's CLIP or CustomTextCLIP for its own `model_cfg` mapping."""
+def build_clip(model_cfg: dict[str, Any]) -> ClipModel:
+    """A randomly initialised open_clip model from open_clip's own `model_cfg` mapping."""
     values = dict(model_cfg)
     return (CustomTextCLIP if values.pop("custom_text", False) else open_clip.CLIP)(**values)
 
@@ -103,13 +126,22 @@ def build_clip(model_cfg: dict[str, Any]) -> nn.Module:
 class ClipEncoder(DualEncoder):
     """An open_clip model with a plain ViT and a causal text transformer, behind `DualEncoder`.
 
-    `tokenizer` is open_clip's own (a callable with a context length) or a fast transformers tokenizer.
-    Raises ValueError for a visual tower that does not pool a CLS token.
+    Args:
+        model: The model.
+        tokenizer: open_clip's own (a callable with a context length) or a fast transformers tokenizer.
+        model_cfg: What `build_clip` makes the model from; `save` needs it.
+        mean: Of the pixels of each channel, in [0, 1].
+        std: Their standard deviations.
+
+    Raises:
+        ValueError: The visual tower does not pool a CLS token.
     """
+
+    model: ClipModel
 
     def __init__(
         self,
-        model: nn.Module,
+        model: ClipModel,
         tokenizer: Any,
         model_cfg: dict[str, Any] | None = None,
         mean: Sequence[float] = OPENAI_DATASET_MEAN,
@@ -120,13 +152,20 @@ class ClipEncoder(DualEncoder):
         if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
             raise ValueError(f"{type(visual).__name__} does not pool a CLS token: DiffComp needs a plain ViT")
         self.model, self.tokenizer, self.model_cfg = model, tokenizer, model_cfg
-        self.image_size, self.patch_grid = visual.image_size[0], tuple(visual.grid_size)
+        self.image_size, self.patch_grid = visual.image_size[0], (visual.grid_size[0], visual.grid_size[1])
         self.width, self.dim = visual.conv1.out_channels, visual.proj.shape[1]
-        self.context = model.context_length
+        self.context = cast(int, model.context_length)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> ClipEncoder:
-        """Read `open_clip_config.json`, `open_clip_model.safetensors` and `tokenizer.json`. Raises ArtifactError."""
+        """Read a folder that `save` wrote.
+
+        Args:
+            folder: Holds `open_clip_config.json`, `open_clip_model.safetensors` and `tokenizer.json`.
+
+        Raises:
+            ArtifactError: A file is missing, or the weights are not those of this model.
+        """
         folder = Path(folder)
         config = read_json(folder / CLIP_CONFIG)
         for name in (CLIP_WEIGHTS, "tokenizer.json"):
@@ -150,7 +189,15 @@ class ClipEncoder(DualEncoder):
 
     @classmethod
     def from_name(cls, name: str, pretrained: str = "") -> ClipEncoder:
-        """One of open_clip's models, for instance ViT-L-14 or ViT-bigG-14; empty `pretrained`: random weights."""
+        """One of open_clip's models.
+
+        Args:
+            name: For instance ViT-L-14 or ViT-bigG-14.
+            pretrained: A tag or a file of weights; empty: random weights.
+
+        Raises:
+            ArtifactError: The weights are not on this machine.
+        """
         try:
             model = open_clip.create_model(name, pretrained=pretrained or None)
         except (OSError, RuntimeError) as error:
@@ -167,7 +214,11 @@ class ClipEncoder(DualEncoder):
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder that `from_folder` and open_clip's `local-dir:` read, atomically as a whole."""
+        """Write the folder that `from_folder` and open_clip's `local-dir:` read, atomically as a whole.
+
+        Raises:
+            ValueError: The encoder has no `model_cfg`, or a tokenizer that cannot be saved.
+        """
         if self.model_cfg is None or not hasattr(self.tokenizer, "save_pretrained"):
             raise ValueError("a CLIP folder needs the model_cfg and a transformers tokenizer")
         mean, std = (buffer.flatten().tolist() for buffer in (self.mean, self.std))
@@ -188,23 +239,35 @@ class ClipEncoder(DualEncoder):
 
     @property
     def image_blocks(self) -> nn.ModuleList:
-        return self.model.visual.transformer.resblocks
+        return cast(nn.ModuleList, self._visual.transformer.resblocks)
 
     @property
     def text_blocks(self) -> nn.ModuleList:
-        return self._text.transformer.resblocks
+        return cast(nn.ModuleList, self._text.transformer.resblocks)
 
     @property
     def logit_scale(self) -> nn.Parameter:
         return self.model.logit_scale
 
     @property
-    def _text(self) -> nn.Module:
+    def _visual(self) -> VisionTransformer:
+        """The visual tower."""
+        return cast(VisionTransformer, self.model.visual)
+
+    @property
+    def _text(self) -> TextTower:
         """The text tower's parts: open_clip keeps them in `model.text` or on the model itself."""
-        return getattr(self.model, "text", self.model)
+        return cast(TextTower, getattr(self.model, "text", self.model))
+
+    @property
+    def _pooling(self) -> tuple[str, int]:
+        """How the text tower finds a text's last token, and the id of that token."""
+        if hasattr(self.model, "text"):
+            return cast(str, self.model.text.pool_type), cast(int, self.model.text.eos_id)
+        return cast(str, self.model.text_pool_type), cast(int, self.model.text_eos_id)
 
     def image_head(self) -> Iterable[nn.Parameter]:
-        visual = self.model.visual
+        visual = self._visual
         yield from visual.ln_post.parameters()
         yield visual.proj
 
@@ -215,22 +278,22 @@ class ClipEncoder(DualEncoder):
         yield from projection.parameters() if isinstance(projection, nn.Linear) else (projection,)
 
     def patchify(self, images: Tensor) -> Tensor:
-        return self.model.visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, W]
+        return self._visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, W]
 
     def assemble(self, patches: Tensor) -> Tensor:
-        visual = self.model.visual
+        visual = self._visual
         cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)  # [B, 1, W]
         return visual.ln_pre(torch.cat([cls, patches], 1) + visual.positional_embedding.to(patches.dtype))
 
     def block(self, block: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
         if keep is None:
             return block(tokens)
-        length, heads = tokens.shape[1], block.attn.num_heads
+        length, heads = tokens.shape[1], cast(ResidualAttentionBlock, block).attn.num_heads
         bias = torch.zeros_like(keep, dtype=tokens.dtype).masked_fill(~keep, float("-inf"))  # [B, T]
         return block(tokens, attn_mask=bias[:, None, None].expand(-1, heads, length, -1).flatten(0, 1))
 
     def project(self, cls: Tensor) -> Tensor:
-        visual = self.model.visual
+        visual = self._visual
         return unit(visual.ln_post(cls) @ visual.proj)
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
@@ -238,30 +301,25 @@ class ClipEncoder(DualEncoder):
 
         Many short texts among long ones (phrases among captions) go through the tower by themselves.
         """
-        text = self._text
-        pool, eos = (
-            (text.pool_type, text.eos_id) if hasattr(self.model, "text") else (text.text_pool_type, text.text_eos_id)
-        )
-        if text.attn_mask is None or pool not in ("argmax", "eos"):
+        pool, eos = self._pooling
+        if self._text.attn_mask is None or pool not in ("argmax", "eos"):
             return unit(self.model.encode_text(token_ids))
-        ends = token_ids.argmax(-1) if pool == "argmax" else (token_ids == eos).int().argmax(-1)
+        ends = token_ids.argmax(-1) if pool == "argmax" else torch.eq(token_ids, eos).int().argmax(-1)
         lengths = ends.cpu() + 1
         short = lengths <= int(lengths.max()) // 2
         if int(short.sum()) < SHORT_TEXTS:
-            return self._encode_cut(token_ids[:, : int(lengths.max())], pool, eos)
+            return self._encode_cut(token_ids[:, : int(lengths.max())])
         groups = [rows.nonzero()[:, 0] for rows in (short, ~short)]
-        parts = [
-            self._encode_cut(token_ids[rows.to(token_ids.device), : int(lengths[rows].max())], pool, eos)
-            for rows in groups
-        ]
+        parts = [self._encode_cut(token_ids[rows.to(token_ids.device), : int(lengths[rows].max())]) for rows in groups]
         return torch.cat(parts)[torch.cat(groups).argsort().to(token_ids.device)]
 
-    def _encode_cut(self, token_ids: Tensor, pool: str, eos: int) -> Tensor:
+    def _encode_cut(self, token_ids: Tensor) -> Tensor:
         """[B, T] -> [B, D]: texts that all end within T tokens."""
         text, length = self._text, token_ids.shape[1]
-        causal = text.attn_mask[:length, :length]
+        pool, eos = self._pooling
+        causal = None if text.attn_mask is None else text.attn_mask[:length, :length]
         tokens = text.token_embedding(token_ids) + text.positional_embedding[:length]  # [B, T, W]
-        for block in text.transformer.resblocks:
+        for block in self.text_blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, None, None, causal, use_reentrant=False)
             else:
@@ -271,7 +329,11 @@ class ClipEncoder(DualEncoder):
         return unit(projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Raises ValueError when the tokenizer leaves a text without the end token that pooling looks for."""
+        """See `DualEncoder.tokenize`.
+
+        Raises:
+            ValueError: The tokenizer leaves a text without the end token that pooling looks for.
+        """
         if not isinstance(self.tokenizer, PreTrainedTokenizerFast):
             return self.tokenizer(list(texts), context_length=self.context)
         ids = self.tokenizer(
@@ -281,7 +343,8 @@ class ClipEncoder(DualEncoder):
             max_length=self.context,
             return_tensors="pt",
         ).input_ids
-        eos = getattr(self._text, "eos_id", None)
-        if getattr(self._text, "pool_type", "") == "eos" and not (ids == eos).any(-1).all():
+        text = self._text
+        eos = getattr(text, "eos_id", None)
+        if getattr(text, "pool_type", "") == "eos" and not (ids == eos).any(-1).all():
             raise ValueError(f"the tokenizer does not end every text with token {eos}")
         return ids

@@ -8,6 +8,7 @@ and the positions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -24,18 +25,35 @@ class DualEncoder(nn.Module):
     """A visual transformer with a CLS token and a text transformer that share one feature space.
 
     Symbols: B images, N = h x w patches, W visual width, D joint width, L visual blocks, C context.
+
+    Args:
+        mean: Of the pixels of each channel, in [0, 1].
+        std: Their standard deviations.
     """
 
     image_size: int
+    """Side of the square that the encoder sees, in pixels."""
     patch_grid: tuple[int, int]
+    """h, w."""
     width: int
+    """W."""
     dim: int
+    """D."""
     context: int
+    """C: the longest text, in tokens."""
+    mean: Tensor
+    std: Tensor
+
+    if TYPE_CHECKING:  # CLIP's lies inside its model, BLIP's is added: nn.Module finds both by this name
+
+        @property
+        def logit_scale(self) -> nn.Parameter:
+            """log(1 / temperature) of the contrastive loss."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.gradient_checkpointing = False
-        # None of these two is stored with the weights: they belong to the preprocessing.
+        # Neither is stored with the weights: they belong to the preprocessing.
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
@@ -48,6 +66,7 @@ class DualEncoder(nn.Module):
 
     @property
     def text_blocks(self) -> nn.ModuleList:
+        """The blocks of the text tower."""
         raise NotImplementedError
 
     def image_head(self) -> Iterable[nn.Parameter]:
@@ -113,8 +132,14 @@ class DualEncoder(nn.Module):
     def freeze_all_but(self, image_layers: int, text_layers: int) -> None:
         """Train the last blocks of both towers with their final norms and projections, and the temperature.
 
-        Table 1's FT-L. A tower of which no block is trained stays frozen as a whole. Raises ValueError
-        when a tower has fewer blocks than asked for.
+        This is FT-L in DiffComp's Table 1. A tower of which no block is trained stays frozen as a whole.
+
+        Args:
+            image_layers: Blocks of the visual tower to train.
+            text_layers: Blocks of the text tower to train.
+
+        Raises:
+            ValueError: A tower has fewer blocks than that.
         """
         towers = (
             ("image", image_layers, self.image_blocks, self.image_head),

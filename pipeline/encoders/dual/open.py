@@ -1,14 +1,13 @@
-"""Opening a dual encoder: the one place that knows CLIP and BLIP."""
+"""Opening a dual encoder: the one place that knows CLIP and BLIP.
+
+Both are imported when a model is opened: that takes seconds.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import open_clip
-
 from pipeline.artifacts import ArtifactError, read_json
-from pipeline.encoders.dual.blip import BlipEncoder
-from pipeline.encoders.dual.clip import CLIP_CONFIG, ClipEncoder
 from pipeline.encoders.dual.interface import DualEncoder
 
 
@@ -30,6 +29,11 @@ def load_dual_encoder(backbone: str | Path, pretrained: str = "") -> DualEncoder
     folder = Path(backbone)
     if folder.is_dir():
         return _from_folder(folder)
+    import open_clip
+
+    from pipeline.encoders.dual.blip import BlipEncoder
+    from pipeline.encoders.dual.clip import ClipEncoder
+
     if Path(pretrained).is_file() and Path(pretrained).suffix != ".safetensors":
         raise ArtifactError(
             f"{pretrained}: weights are taken from safetensors only; other formats may run code when they are read"
@@ -43,6 +47,9 @@ def load_dual_encoder(backbone: str | Path, pretrained: str = "") -> DualEncoder
 
 def _from_folder(folder: Path) -> DualEncoder:
     """The encoder whose configuration the folder holds."""
+    from pipeline.encoders.dual.blip import BlipEncoder
+    from pipeline.encoders.dual.clip import CLIP_CONFIG, ClipEncoder
+
     if (folder / CLIP_CONFIG).is_file():
         return ClipEncoder.from_folder(folder)
     if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "blip":

@@ -33,7 +33,7 @@ class PendingRow:
     image: bytes | None
 
     def input(self, decode: Callable[[EncoderRow], MllmInput]) -> MllmInput:
-        """The decoded input. Raises UnreadableRow."""
+        """The decoded input. Raises UnreadableRowError."""
         return self.future.result() if self.future else decode(replace(self.row, image=self.image))
 
 

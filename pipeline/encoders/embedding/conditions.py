@@ -40,7 +40,7 @@ def condition_job(encoder: TextEncoder) -> EncoderJob:
 def run_condition_job(
     reader: Reader, encoder: TextEncoder, folder: str | Path, identity: dict[str, Any], options: JobOptions
 ) -> Manifest:
-    """Encode every row's text into the shard set `folder`; see `run_job`. One warning counts the texts that were cut."""
+    """Encode every row's text into a shard set; see `run_job`. One warning counts the texts that were cut."""
     before = encoder.truncated
     manifest = run_job(reader, condition_job(encoder), folder, identity, options)
     encoder.warn_truncated(before)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 from pipeline.config import EncoderParams
-from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRow, decode
+from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError, decode
 from pipeline.encoders.mllm.interface import Embedder, Generator, MllmInput, Task, preparer
 
 DecodeRow = Callable[[EncoderRow], MllmInput]
-"""A row -> its input, or UnreadableRow."""
+"""A row -> its input, or UnreadableRowError."""
 
 
 def row_decoder(mllm: Embedder | Generator, task: Task, decode_row: DecodeRow | None = None) -> DecodeRow:
@@ -22,7 +22,7 @@ def row_decoder(mllm: Embedder | Generator, task: Task, decode_row: DecodeRow | 
         decode_row: None: `rows.decode`, reduced to `encoder.max_side` where the model has parameters.
 
     Returns:
-        A row -> its input. It raises UnreadableRow with the reason, and threads may call it.
+        A row -> its input. It raises UnreadableRowError with the reason, and threads may call it.
     """
     params = getattr(mllm, "params", None)
     max_side = params.max_side if isinstance(params, EncoderParams) else 0
@@ -35,4 +35,4 @@ def _decode_and_prepare(decode_row: DecodeRow, prepare: Callable[[MllmInput], Ml
     try:
         return prepare(one)
     except ValueError as error:
-        raise UnreadableRow(f"the encoder does not take it: {' '.join(str(error).split())}") from None
+        raise UnreadableRowError(f"the encoder does not take it: {' '.join(str(error).split())}") from None

@@ -24,7 +24,12 @@ def training_row(image_id: str, captions: Captions) -> EncoderRow:
 
 
 class ImageReader:
-    """Every image alone, with the same text: a gallery."""
+    """Every image alone, with the same text: a gallery.
+
+    Args:
+        images: A table of `schemas.IMAGES` or `schemas.IMAGE_FILES`.
+        text: What stands beside every image.
+    """
 
     def __init__(self, images: ShardSet, text: str = ""):
         self._images, self._text = images, text
@@ -33,6 +38,7 @@ class ImageReader:
         return self._images.rows
 
     def rows(self, start: int) -> Iterator[EncoderRow]:
+        """See `Reader.rows`."""
         first, skipped = _shard_of_row(self._images, start)
         stream = _stream(self._images.from_shard(first)) if first < len(self._images.manifest.shards) else ()
         for image_id, encoded in itertools.islice(stream, start - skipped, None):
@@ -40,51 +46,80 @@ class ImageReader:
 
 
 class PairReader:
-    """One row for each image that has captions, as `choose` makes it.
+    """One row for each image that has captions. The pairs follow the order of the images.
 
-    images: None for text alone. The pairs must follow the order of the images: raises
-    ArtifactError naming the first image that does not.
+    Args:
+        images: The images' table; None for text alone.
+        pairs: A table of `schemas.PAIRS`.
+        choose: Makes an image's row of its captions.
+        skip: Ids of images that are left out.
+
+    Raises:
+        ArtifactError: While reading: an image is missing, or stands before the one of the pair before; it is named.
     """
 
     def __init__(self, images: ShardSet | None, pairs: ShardSet, choose: ChooseRow, skip: Collection[str] = ()):
         self._images, self._pairs, self._choose, self._skip = images, pairs, choose, skip
-        self._begins, self._continued = [], []  # of every shard: images begun before it, and the one that goes on in it
-        self._count, last = 0, None
-        for table in pairs.shards(["image_id"]):
-            ids = table["image_id"].to_pylist()
-            self._begins.append(self._count)
-            self._continued.append(last if ids and ids[0] == last else None)
-            for image_id, _ in itertools.groupby(ids):
-                self._count += image_id != last and image_id not in skip
-                last = image_id
+        self._begun_before: list[int] = []
+        """Of every shard of the pairs: how many images begin before it."""
+        self._continues: list[str | None] = []
+        """Of every shard of the pairs: the image whose captions began in the one before it."""
+        self._count = self._index_shards()
         self._seen: list[tuple[int, int]] = [(0, 0)]
         """Rows and the shards of images that they were found in, so that no search begins at the first one again."""
+
+    def _index_shards(self) -> int:
+        """Note where images begin; the number of all that are not skipped."""
+        count, last = 0, None
+        for table in self._pairs.shards(["image_id"]):
+            ids = table["image_id"].to_pylist()
+            self._begun_before.append(count)
+            self._continues.append(last if ids and ids[0] == last else None)
+            for image_id, _ in itertools.groupby(ids):
+                count += image_id != last and image_id not in self._skip
+                last = image_id
+        return count
 
     def __len__(self) -> int:
         return self._count
 
     def rows(self, start: int) -> Iterator[EncoderRow]:
-        first = bisect.bisect_right(self._begins, start) - 1
+        """See `Reader.rows`."""
+        find = self._finder(start)
+        for number, (image_id, captions) in self._captions(start):
+            row = self._choose(image_id, captions)
+            yield EncoderRow(row.id, row.text, find(number, image_id, row.id) if find else None, image_id, row.note)
+
+    def _captions(self, start: int) -> Iterator[tuple[int, tuple[str, Captions]]]:
+        """Numbered images with their captions, from number `start` on; only the shards that hold them are read."""
+        first = bisect.bisect_right(self._begun_before, start) - 1
         captions = captions_by_image(self._pairs, self._skip, first)
-        if self._continued[first] is not None and self._continued[first] not in self._skip:
+        if self._continues[first] is not None and self._continues[first] not in self._skip:
             next(captions)
+        before = self._begun_before[first]
+        return itertools.islice(enumerate(captions, before), start - before, None)
+
+    def _finder(self, start: int) -> Callable[[int, str, str], bytes] | None:
+        """What finds the encoded image of a row, given its number, its image's id and its own; None: text alone."""
+        if self._images is None:
+            return None
         _, shard = self._seen[bisect.bisect_right(self._seen, start, key=lambda seen: seen[0]) - 1]
-        stream = _ImagesInOrder(self._images, shard) if self._images else None
-        for number, (image_id, found) in enumerate(captions, self._begins[first]):
-            if number < start:
-                continue
-            row = self._choose(image_id, found)
-            encoded = stream.find(image_id) if stream else None
-            if stream and encoded is None:
-                where = f"{self._images.folder} has no such image after the ones before it"
-                raise ArtifactError(f"{self._pairs.folder}: pair {row.id!r} is of image {image_id!r}, but {where}")
-            if stream and number > self._seen[-1][0] and stream.shard > self._seen[-1][1]:
+        folder, stream = self._images.folder, _ImagesInOrder(self._images, shard)
+
+        def find(number: int, image_id: str, row_id: str) -> bytes:
+            encoded = stream.find(image_id)
+            if encoded is None:
+                where = f"{folder} has no such image after the ones before it"
+                raise ArtifactError(f"{self._pairs.folder}: pair {row_id!r} is of image {image_id!r}, but {where}")
+            if number > self._seen[-1][0] and stream.shard > self._seen[-1][1]:
                 self._seen.append((number, stream.shard))
-            yield EncoderRow(row.id, row.text, encoded, image_id, row.note)
+            return encoded
+
+        return find
 
 
 class _ImagesInOrder:
-    """Encoded images that are asked for in the table's order, from shard number `shard` on; only what is asked for is read."""
+    """Encoded images that are looked up in the table's order, from one shard on. Only what is looked up is read."""
 
     def __init__(self, images: ShardSet, shard: int = 0):
         self._images, self.shard, self._next = images, shard, 0
@@ -92,7 +127,7 @@ class _ImagesInOrder:
         self._encoded: EncodedImages | None = None
 
     def find(self, image_id: str) -> bytes | None:
-        """None when it does not come after the ones before."""
+        """An encoded image; None when it does not come after the ones before."""
         while self.shard < len(self._images.manifest.shards):
             alone = self._images.one_shard(self.shard)
             if self._ids is None:
@@ -107,10 +142,17 @@ class _ImagesInOrder:
 
 
 class TripletReader:
-    """One row a triplet: a column's image (none for text alone) with another column's text.
+    """One row a triplet: one column's image with another column's text.
 
-    Triplets that use an image of `skip` are left out. Raises ArtifactError naming the triplet
-    whose image is not there.
+    Args:
+        triplets: A table of `schemas.TRIPLETS`.
+        text: The column of the text.
+        image: The column of the image's id; None for text alone.
+        images: Holds the images of that column.
+        skip: Ids of images whose triplets are left out.
+
+    Raises:
+        ArtifactError: While reading: an image is missing; its triplet is named.
     """
 
     def __init__(
@@ -124,6 +166,7 @@ class TripletReader:
         self._triplets, self._text, self._image, self._images, self._skip = triplets, text, image, images, skip
 
     def _kept(self, columns: list[str]) -> Iterator[dict[str, Any]]:
+        """The triplets that are not left out."""
         for table in self._triplets.shards(columns):
             for row in table.to_pylist():
                 if row["reference_id"] not in self._skip and row["target_id"] not in self._skip:
@@ -133,11 +176,15 @@ class TripletReader:
         return sum(1 for _ in self._kept(["reference_id", "target_id"])) if self._skip else self._triplets.rows
 
     def rows(self, start: int) -> Iterator[EncoderRow]:
+        """See `Reader.rows`."""
         columns = ["triplet_id", "reference_id", "target_id", self._text]
         for row in itertools.islice(self._kept(columns), start, None):
-            image_id = row[self._image] if self._image else ""
+            if self._image is None or self._images is None:
+                yield EncoderRow(row["triplet_id"], row[self._text])
+                continue
+            image_id = row[self._image]
             try:
-                encoded = self._images[image_id] if self._image else None
+                encoded = self._images[image_id]
             except KeyError:
                 triplet = f"{self._triplets.folder}: triplet {row['triplet_id']!r}"
                 raise ArtifactError(f"{triplet} has {self._image} {image_id!r}, which is no image") from None
@@ -145,7 +192,13 @@ class TripletReader:
 
 
 class ImageStore:
-    """Encoded images by id. Knows the place of the `wanted` ids; keeps the last few shards in memory."""
+    """Encoded images by id, whose last few shards stay in memory.
+
+    Args:
+        images: The images' table.
+        wanted: The ids that may be looked up.
+        kept_shards: Shards in memory.
+    """
 
     def __init__(self, images: ShardSet, wanted: Collection[str], kept_shards: int = 2):
         self._images, self._kept_shards = images, kept_shards
@@ -158,7 +211,7 @@ class ImageStore:
         self._open: OrderedDict[int, Any] = OrderedDict()
 
     def __getitem__(self, image_id: str) -> bytes:
-        """Raises KeyError for an id that is not there."""
+        """An encoded image. Raises KeyError for an id that is not there."""
         shard, row = self._places[image_id]
         if shard not in self._open:
             self._open[shard] = EncodedImages(self._images.one_shard(shard).table(image_columns(self._images)))
@@ -169,7 +222,7 @@ class ImageStore:
 
 
 def triplet_images(triplets: ShardSet) -> set[str]:
-    """Ids of all references and targets."""
+    """The ids of all references and targets of a table of `schemas.TRIPLETS`."""
     return {
         image_id
         for table in triplets.shards(["reference_id", "target_id"])
@@ -186,5 +239,6 @@ def _shard_of_row(shards: ShardSet, row: int) -> tuple[int, int]:
 
 
 def _stream(images: ShardSet) -> Iterator[tuple[str, bytes]]:
+    """Ids and encoded images, shard by shard."""
     for table in images.shards(image_columns(images)):
         yield from zip(table["image_id"].to_pylist(), EncodedImages(table), strict=True)

@@ -17,14 +17,25 @@ SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("image_id", pa.st
 
 
 class Rejections:
-    """The rejected rows of one shard set, in the reader's order. There is no file while there are none."""
+    """The rejected rows of one shard set, in the reader's order. There is no file while there are none.
+
+    Args:
+        path: The file.
+        rows: What it holds.
+    """
 
     def __init__(self, path: Path, rows: list[dict[str, Any]]):
-        self._path, self._rows, self._saved = path, rows, None
+        self._path, self._rows = path, rows
+        self._saved: int | None = None
+        """Rows at the last save of this run."""
 
     @classmethod
     def load(cls, folder: str | Path) -> Rejections:
-        """What an earlier run left in `folder`. Raises ArtifactError when it is damaged."""
+        """What an earlier run left in a folder.
+
+        Raises:
+            ArtifactError: The file is damaged.
+        """
         path = Path(folder) / REJECTED
         return cls(path, _read(path))
 
@@ -33,15 +44,23 @@ class Rejections:
 
     @property
     def last(self) -> dict[str, Any]:
+        """The entry that was added last."""
         return self._rows[-1]
 
     def add(self, entry: dict[str, Any]) -> None:
+        """Add a row's `row`, `id`, `image_id` and `reason`. Nothing is written yet."""
         self._rows.append(entry)
 
     def resume_after(self, shards: Sequence[int], rows_per_slice: int, total: int) -> tuple[int, int]:
-        """The row to go on with behind finished shards of so many rows, and how many of the shards that leaves.
+        """Find where to go on after a killed run, and forget what was rejected behind that place.
 
-        A slice of which every row was rejected has no shard. What was rejected later is forgotten.
+        Args:
+            shards: The rows of each finished shard. A slice of which every row was rejected has none.
+            rows_per_slice: Rows of the reader that make a slice.
+            total: Rows of the reader.
+
+        Returns:
+            The first row to encode, and how many of the finished shards to keep.
         """
         rejected = Counter(entry["row"] // rows_per_slice for entry in self._rows)
         slices = kept = 0
@@ -55,7 +74,7 @@ class Rejections:
         return min(slices * rows_per_slice, total), kept
 
     def save(self) -> None:
-        """Write the file, if there is anything new to write; none for no rows."""
+        """Write the file if there is anything new; remove it if there are no rows."""
         if len(self._rows) == self._saved:
             return
         if not self._rows:
@@ -67,11 +86,12 @@ class Rejections:
 
 
 def rejected_images(folder: str | Path) -> set[str]:
-    """Ids of the images whose rows `folder` lacks."""
+    """Ids of the images whose rows a shard set lacks, because they were rejected."""
     return {entry["image_id"] for entry in _read(Path(folder) / REJECTED)}
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
+    """The entries of a file; none for no file."""
     if not path.is_file():
         return []
     try:

@@ -27,7 +27,7 @@ class EncodingError(ValueError):
     """A row that cannot be encoded, named, or too many of them."""
 
 
-class UnreadableRow(ValueError):
+class UnreadableRowError(ValueError):
     """Why one row cannot be encoded. The job decides what follows from it."""
 
 
@@ -53,10 +53,10 @@ class Reader(Protocol):
     """Rows in an order that is always the same."""
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """The number of rows."""
 
     def rows(self, start: int) -> Iterator[EncoderRow]:
-        """The rows from number `start` on."""
+        """The rows from number `start` on, in order. May be called again and again."""
 
 
 def decode(row: EncoderRow, max_side: int = 0) -> MllmInput:
@@ -70,18 +70,18 @@ def decode(row: EncoderRow, max_side: int = 0) -> MllmInput:
         What f_M sees.
 
     Raises:
-        UnreadableRow: The row has neither, or its image cannot be decoded.
+        UnreadableRowError: The row has neither, or its image cannot be decoded.
     """
     if row.image is None:
         if not row.text:
-            raise UnreadableRow("there is neither an image nor a text")
+            raise UnreadableRowError("there is neither an image nor a text")
         return MllmInput(row.text)
     if not row.image:
-        raise UnreadableRow("the image has no bytes")
+        raise UnreadableRowError("the image has no bytes")
     try:
         return MllmInput(row.text, _image(row.image, max_side))
     except ImageError as error:
-        raise UnreadableRow(str(error)) from None
+        raise UnreadableRowError(str(error)) from None
 
 
 def _image(encoded: bytes, max_side: int) -> Image.Image:

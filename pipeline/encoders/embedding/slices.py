@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.encoders.embedding.ahead import DecodedAhead, PendingRow
 from pipeline.encoders.embedding.options import JobOptions
-from pipeline.encoders.embedding.rows import EncoderRow, Reader, RowKey, UnreadableRow, decode
+from pipeline.encoders.embedding.rows import EncoderRow, Reader, RowKey, UnreadableRowError, decode
 from pipeline.encoders.mllm.interface import MllmInput
 
 
@@ -30,7 +30,7 @@ class EncoderJob:
     table: Callable[[Sequence[EncoderRow], Sequence[Any]], pa.Table]
     """A whole slice's rows and results -> its table, one row for each."""
     decode: Callable[[EncoderRow], MllmInput] = decode
-    """One row -> what the encoder sees, or UnreadableRow; called in threads."""
+    """One row -> what the encoder sees, or UnreadableRowError; called in threads."""
 
 
 @dataclass
@@ -112,7 +112,7 @@ class _SliceEncoder:
             return True
         try:
             self._pending[pending.key] = pending.row, pending.input(self._job.decode)
-        except UnreadableRow as error:
+        except UnreadableRowError as error:
             row, number = pending.row, self._slice.start + self._slice.rows - 1
             entry = {"row": number, "id": row.id, "image_id": row.image_id, "reason": str(error)}
             self._slice.rejected.append(entry)

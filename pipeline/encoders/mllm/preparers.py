@@ -1,7 +1,7 @@
 """What vLLM does for one input alone, in processes of their own.
 
-A GPU's engine lives in this process, and each of its steps is thousands of short calls of Python. Threads that
-prepare images take the interpreter from it between any two of them; processes do not.
+A GPU's engine lives in this process, and each of its steps makes thousands of short calls in Python. Threads that
+prepare images take the interpreter from it between any two of them. Processes do not.
 """
 
 from __future__ import annotations
@@ -25,14 +25,26 @@ from PIL import Image
 from torch import Tensor
 
 SHARED_MEMORY, ROOM = Path("/dev/shm"), 2**30
-"""Where files are memory, and how many bytes must be free there; containers often have 64 MiB."""
+"""A folder whose files are in memory, and how many bytes must be free there: containers often have 64 MiB."""
 ALIGNED = 64
+"""Bytes that an array's place in a file is a multiple of."""
 Packed = tuple[bytes, str, list[int]]
 """A pickle, the file of its arrays, and the bytes of each."""
 
 
 def rendered(renderer: Any, prompt: Mapping[str, Any]) -> Any:
-    """A prompt as vLLM's engine takes it. Raises ValueError for one that the model does not take."""
+    """Render a prompt.
+
+    Args:
+        renderer: vLLM's.
+        prompt: A text, with an image under `multi_modal_data`.
+
+    Returns:
+        The prompt as vLLM's engine takes it.
+
+    Raises:
+        ValueError: The model does not take it.
+    """
     try:
         (one,) = renderer.render_cmpl([prompt])
     except Exception as error:
@@ -43,7 +55,11 @@ def rendered(renderer: Any, prompt: Mapping[str, Any]) -> Any:
 
 
 class Preparers:
-    """`count` processes that render prompts. They start at once, beside whatever this process does next."""
+    """Processes that render prompts. They start at once, beside whatever this process does next.
+
+    Args:
+        count: How many.
+    """
 
     def __init__(self, count: int):
         self.count = count
@@ -56,16 +72,23 @@ class Preparers:
             self._pool.submit(_ready)
 
     def render(self, arguments: str, prompt: Mapping[str, Any]) -> Any:
-        """As `rendered`, for the engine of these arguments of `vllm.LLM` (JSON); threads wait here."""
+        """As `rendered`, in one of the processes. Threads wait here.
+
+        Args:
+            arguments: Those of the engine's `vllm.LLM`, as JSON.
+            prompt: The prompt.
+        """
         given = pack(dict(prompt), self._folder.name)
         return unpack(self._pool.submit(_render, self._folder.name, arguments, given).result())
 
     def close(self) -> None:
+        """End the processes and delete their files."""
         self._pool.shutdown(cancel_futures=True)
         self._folder.cleanup()
 
 
 def _begin() -> None:
+    """Set a process up, and import what it needs."""
     import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
 
     torch.set_num_threads(1)
@@ -80,7 +103,7 @@ def _ready() -> None:
 
 @functools.cache
 def _renderer(arguments: str) -> Any:
-    """Made from the engine's arguments: the configuration of one that runs holds its layers and their memory."""
+    """Made from the engine's arguments, because the configuration of a running engine holds its layers and their memory."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.renderers import renderer_from_config
 
@@ -88,6 +111,7 @@ def _renderer(arguments: str) -> Any:
 
 
 def _render(folder: str, arguments: str, prompt: Packed) -> Packed:
+    """What a process does for one prompt."""
     one = rendered(_renderer(arguments), unpack(prompt))
     if "mm_hashes" in one:  # counted by each renderer, and the engine tells images apart by them
         one["mm_hashes"] = {
@@ -97,7 +121,14 @@ def _render(folder: str, arguments: str, prompt: Packed) -> Packed:
 
 
 def pack(value: Any, folder: str) -> Packed:
-    """Arrays, tensors and images go through a file: a pipe takes them in small pieces, and the interpreter for each."""
+    """Pickle a value for another process.
+
+    Arrays, tensors and images go through a file: a pipe takes them in small pieces, and the interpreter for each.
+
+    Args:
+        value: What can be pickled.
+        folder: Where the file goes.
+    """
     arrays: list[pickle.PickleBuffer] = []
     packed = io.BytesIO()
     _Pickler(packed, 5, buffer_callback=arrays.append).dump(value)
@@ -110,7 +141,7 @@ def pack(value: Any, folder: str) -> Packed:
 
 
 def unpack(packed: Packed) -> Any:
-    """What was packed, once: its file is deleted."""
+    """The value that `pack` was given. Possible once: the file is deleted."""
     pickled, path, sizes = packed
     whole = np.fromfile(path, np.uint8)
     os.unlink(path)

