@@ -1,19 +1,25 @@
 """Runs at the start of every Python process that has this folder on `PYTHONPATH`.
 
-It only plants an import hook: torch is imported when (and if) torchvision is.
+It only adds an import hook: torch is imported when, and only if, torchvision is.
 """
+
+from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
 import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 
 class _DeclareOperatorsBeforeTorchvision(importlib.abc.MetaPathFinder):
-    def find_spec(self, fullname, path=None, target=None):
+    """Finds no module itself, but is asked before those that do."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
         if fullname == "torchvision":
             sys.meta_path.remove(self)
             _declare_missing_operators()
-        return None  # the ordinary finders load torchvision itself
 
 
 def _declare_missing_operators() -> None:
@@ -25,13 +31,14 @@ def _declare_missing_operators() -> None:
     library = torch.library.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _KEPT.append(library)  # a collected Library takes its definitions with it
+    _LIBRARIES.append(library)  # a Library that is garbage-collected takes its definitions with it
 
 
-_KEPT: list = []
+_LIBRARIES: list[Any] = []
 
 
 def install_torchvision_hook() -> None:
+    """Add the hook, unless torchvision is imported already or the hook is there."""
     if "torchvision" in sys.modules:
         return
     if not any(type(finder).__name__ == "_DeclareOperatorsBeforeTorchvision" for finder in sys.meta_path):

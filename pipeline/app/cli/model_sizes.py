@@ -1,4 +1,4 @@
-"""Sizes and parameter counts of a profile's models, built without memory for their weights.
+"""`cir info`: sizes and parameter counts of a profile's models, built without memory for their weights.
 
 Pretrained models that a hub holds are named with their revision, not loaded.
 """
@@ -19,7 +19,17 @@ from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes
 
 
 def describe_models(params: Params) -> dict[str, Any]:
-    """Model -> sizes, `parameters`, and `trainable` where that is less."""
+    """Describe every model of a profile.
+
+    Args:
+        params: The profile's parameters.
+
+    Returns:
+        Model -> its sizes, its count of `parameters`, and of `trainable` ones where those are fewer.
+
+    Raises:
+        ArtifactError: When a local encoder or backbone is missing or of an unknown kind.
+    """
     with torch.device("meta"):
         text = params.text_encoder
         sizes = PriorSizes.from_params(params.prior, _embedding_dim(params.encoder), text.dim, text.max_tokens)

@@ -1,4 +1,4 @@
-"""Reading an answer: which training captions a sampled target is near to."""
+"""The training captions near a sampled target, which say in words what was sampled."""
 
 from __future__ import annotations
 
@@ -11,43 +11,63 @@ from pipeline.artifacts import ShardSet
 
 FUSED_PAIRS, TEXTS = Path("data/fused/pairs"), Path("data/texts/pairs")
 MAX_ROWS = 100_000
-"""Of a large training set, the first so many captions are looked through."""
+"""Rows of a large training set that are compared: the first ones."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A training pair near a sampled target."""
+    """The caption of a training pair near a sampled target."""
 
     text: str
     cosine: float
 
 
 class TrainingCaptions:
-    """Embeddings of the training pairs that the prior learned, with their captions."""
+    """Embeddings of the prior's training pairs, with their captions."""
 
     def __init__(self, vectors: np.ndarray, captions: list[str]):
+        """vectors: [N, d], of length 1; captions: N texts."""
         self._vectors, self._captions = vectors, captions
 
     @classmethod
     def load(cls, fused: Path = FUSED_PAIRS, texts: Path = TEXTS) -> TrainingCaptions:
-        """Raises ArtifactError where the training tables are not there."""
-        ids, parts = [], []
+        """Read the training tables.
+
+        Args:
+            fused: Shard set with the embeddings of the training pairs.
+            texts: Shard set with their captions.
+
+        Returns:
+            The first `MAX_ROWS` pairs, rounded up to whole shards.
+
+        Raises:
+            ArtifactError: When a table is missing or damaged.
+        """
+        ids: list[str] = []
+        vectors = []
         for table in ShardSet.open(fused, verify=False).shards(["id", "vector"]):
             column = table["vector"].combine_chunks()
-            parts.append(column.flatten().to_numpy().reshape(len(table), -1))
+            vectors.append(column.flatten().to_numpy().reshape(len(table), -1))
             ids += table["id"].to_pylist()
             if len(ids) >= MAX_ROWS:
                 break
-        rows = (
-            row
+        captions = {
+            row["pair_id"]: row["caption"]
             for table in ShardSet.open(texts, verify=False).shards(["pair_id", "caption"])
             for row in table.to_pylist()
-        )
-        captions = {row["pair_id"]: row["caption"] for row in rows}
-        return cls(np.concatenate(parts), [captions.get(pair_id, pair_id) for pair_id in ids])
+        }
+        return cls(np.concatenate(vectors), [captions.get(pair_id, pair_id) for pair_id in ids])
 
     def nearest(self, target: np.ndarray, count: int) -> list[Caption]:
-        """The `count` distinct captions nearest to the mean of targets [d] or [K, d], nearest first."""
+        """Find the captions nearest to the mean of sampled targets.
+
+        Args:
+            target: One target [d] or K of them [K, d].
+            count: The number of captions.
+
+        Returns:
+            Distinct captions with the cosine of their pair, nearest first.
+        """
         mean = np.atleast_2d(target).mean(axis=0)
         scores = self._vectors @ (mean / np.linalg.norm(mean))
         found: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The reference that a command names."""
+"""The reference image that a command names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from pipeline.app.search.user_images import UserImageError, read_user_image
 
 
 def find_reference(named: str, gallery: Gallery) -> tuple[Image.Image, str | None]:
-    """A file's image or a gallery's, and its id in the gallery, where it has one. Raises RequestError."""
+    """Open the reference image.
+
+    Args:
+        named: An image file, or the id of an image in the gallery.
+        gallery: The gallery that will be searched.
+
+    Returns:
+        The image, RGB, and its id in the gallery (None where it is not one of the gallery's).
+
+    Raises:
+        RequestError: When there is no such image, or it cannot be used.
+    """
     path = Path(named)
     if named and not path.is_file() and named in gallery.ids:
         return gallery.image(named), named

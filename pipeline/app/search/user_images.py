@@ -1,4 +1,7 @@
-"""Images as people have them - any size, mode and orientation, or no image at all - made what models take."""
+"""Images as users have them, of any size, mode and orientation, made what models take.
+
+A file that is no image, or no usable one, is rejected with a sentence for the user.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,34 @@ from PIL import Image, ImageOps
 from pipeline.artifacts.images import FORMATS, MAX_SCANS, count_scans
 
 MAX_BYTES = 256_000_000
+"""Largest file that is read."""
 MAX_QUERY_PIXELS = 40_000_000
-"""A reference may have so many; a gallery's images `pipeline.encoders.embedding.job.MAX_PIXELS`."""
+"""Largest reference. For a gallery's images it is `pipeline.encoders.embedding.job.MAX_PIXELS`."""
 MAX_ASPECT = 100
-"""Longer strips than this are refused: no encoder here sees anything in them."""
+"""Longer side : shorter side. Longer strips are rejected: no encoder here sees anything in them."""
 SIDE = 1024
-"""Images are reduced to this longer side as they are read, so that a batch of them has a bounded size."""
+"""Longer side, in pixels, to which images are reduced as they are read, so that a batch has a bounded size."""
 
 
 class UserImageError(ValueError):
-    """Why something is no usable image, in words for the person who brought it."""
+    """Why something is not a usable image, in words for the user."""
 
 
 def read_user_image(source: bytes | str | Path, max_pixels: int = MAX_QUERY_PIXELS, side: int = SIDE) -> Image.Image:
-    """Decode the first frame: RGB on a white ground, upright, at most `side` long.
+    """Decode the first frame of an image: upright, RGB, transparency on white.
 
-    Sizes are judged by the header, before anything is decoded. Raises UserImageError saying what is wrong.
+    The header's size is checked before anything is decoded.
+
+    Args:
+        source: The encoded image, or its file.
+        max_pixels: Largest width x height.
+        side: Longer side of the result in pixels, at most. Smaller images keep their size.
+
+    Returns:
+        The image.
+
+    Raises:
+        UserImageError: When the file cannot be read, is no image, or is too large or damaged.
     """
     encoded = source if isinstance(source, bytes) else read_bytes(Path(source))
     if not encoded:
@@ -51,7 +66,17 @@ def read_user_image(source: bytes | str | Path, max_pixels: int = MAX_QUERY_PIXE
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content. Raises UserImageError when there is no readable file of a sane size."""
+    """Read a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UserImageError: When there is no such file, it has more than `MAX_BYTES`, or it cannot be read.
+    """
     if not path.is_file():
         raise UserImageError("there is no such file")
     try:

@@ -1,9 +1,12 @@
-"""`cir --help` and `cir info`."""
+"""`cir --help`, what it costs, and `cir info`."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pipeline.app.cli.main import app
@@ -20,6 +23,36 @@ def info(profile: str) -> dict:
     result = CliRunner().invoke(app, ["info", "--profile", profile])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
+
+
+COMMANDS = typer.main.get_command(app).commands
+HEAVY = ("torch", "numpy", "pyarrow", "PIL", "transformers", "gradio", "faiss", "dvc")
+
+
+def test_help_imports_nothing_heavy():
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from pipeline.app.cli.main import app
+result = CliRunner().invoke(app, ["--help"])
+assert result.exit_code == 0 and "search" in result.output
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[]"
+
+
+def test_help_names_every_command():
+    listed = CliRunner().invoke(app, ["--help"]).output
+    assert set(COMMANDS) == {"index", "search", "demo", "score", "submit", "info", "verify"}
+    assert all(f" {name} " in listed for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_and_every_option_is_explained(name):
+    command = COMMANDS[name]
+    assert command.help.strip().split("\n")[0].endswith(".")
+    assert not [parameter.name for parameter in command.params if not getattr(parameter, "help", None)]
 
 
 def test_the_papers_counts():
