@@ -8,23 +8,24 @@ from typing import Annotated
 
 import torch
 import typer
+from transformers import PreTrainedTokenizerFast
 
 from pipeline.artifacts import write_atomically
 from pipeline.backbones.clip import ClipTask, build_clip, clip_tokenizer
-from pipeline.backbones.corpus import load_corpus
+from pipeline.backbones.corpus import Corpus, load_corpus
 from pipeline.backbones.mllm import MllmTask
-from pipeline.config import Params, as_dict, load_params
+from pipeline.config import Params, SmallClipParams, SmallMllmParams, as_dict, load_params
 from pipeline.encoders.hub import resolve_model_path
 from pipeline.encoders.mllm.small_qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.errors import run_stage
 from pipeline.training import train
-from pipeline.training.loop import log_csv, make_accelerator
+from pipeline.training.loop import Task, log_csv, make_accelerator
 
 FOLDER = Path("models/backbones")
 
 
 def main(
-    only: Annotated[str, typer.Option(help="Train just this one: mllm or clip.")] = "", folder: Path = FOLDER
+    only: Annotated[str, typer.Option(help="Train only this one: mllm or clip.")] = "", folder: Path = FOLDER
 ) -> None:
     params = load_params()
     corpus = load_corpus("data/pairs", "data/triplets/all", resolve_model_path(params.text_encoder.path))
@@ -35,45 +36,33 @@ def main(
             trainer(params, corpus, tokenizer, folder / name)
 
 
-def train_mllm(params: Params, corpus, tokenizer, folder: Path) -> None:
+def train_mllm(params: Params, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     torch.manual_seed(params.seed)
     sizes = params.backbones.mllm
     device = make_accelerator(sizes, params.runtime.device).device
     model = build_model(sizes, tokenizer).to(device)
-    task = MllmTask(model, tokenizer, corpus, sizes, params.encoder, device)
-    log = train(
-        task,
-        sizes,
-        seed=params.seed,
-        folder=f"{folder}.run",
-        identity=as_dict(sizes),
-        device=params.runtime.device,
-        title="mllm",
-    )
+    log = run_training(params, sizes, MllmTask(model, tokenizer, corpus, sizes, params.encoder, device), folder)
     with write_atomically(folder) as aside:
         save_model(aside, model, make_processor(tokenizer, sizes, params.data.image_size))
-        (aside / "training.csv").write_text(log_csv(log))
+        (aside / "training.csv").write_text(log)
     shutil.rmtree(f"{folder}.run", ignore_errors=True)
 
 
-def train_clip(params: Params, corpus, tokenizer, folder: Path) -> None:
+def train_clip(params: Params, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     torch.manual_seed(params.seed)
     sizes = params.backbones.clip
     device = make_accelerator(sizes, params.runtime.device).device
     encoder = build_clip(sizes, clip_tokenizer(tokenizer))
-    task = ClipTask(encoder, corpus, device)
-    log = train(
-        task,
-        sizes,
-        seed=params.seed,
-        folder=f"{folder}.run",
-        identity=as_dict(sizes),
-        device=params.runtime.device,
-        title="clip",
-    )
+    log = run_training(params, sizes, ClipTask(encoder, corpus, device), folder)
     encoder.half().save(folder)
-    (folder / "training.csv").write_text(log_csv(log))
+    (folder / "training.csv").write_text(log)
     shutil.rmtree(f"{folder}.run", ignore_errors=True)
+
+
+def run_training(params: Params, sizes: SmallMllmParams | SmallClipParams, task: Task, folder: Path) -> str:
+    """Train, with checkpoints in `<folder>.run`; the log as CSV."""
+    run = {"folder": f"{folder}.run", "identity": as_dict(sizes), "device": params.runtime.device}
+    return log_csv(train(task, sizes, seed=params.seed, title=folder.name, **run))
 
 
 if __name__ == "__main__":

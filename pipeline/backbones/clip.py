@@ -1,7 +1,7 @@
 """Training of the small CLIP that DiffComp starts from.
 
 Symmetric InfoNCE between a character's images by two teams and its text. The image-to-image
-term is what makes the encoder see past a team's style.
+term makes the encoder independent of a team's style.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.backbones.corpus import Corpus
-from pipeline.backbones.mllm import draw_kinds, texts_by_kind
+from pipeline.backbones.corpus import Corpus, draw_kinds, texts_by_kind
 from pipeline.config import SmallClipParams
 from pipeline.encoders.augment import augment, mix_styles
 from pipeline.encoders.dual.clip import ClipEncoder, ClipSizes, new_clip
 
 IMAGE_TO_IMAGE = 0.5
+"""Weight of the image-to-image term."""
 
 
 def clip_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -60,7 +60,16 @@ class ClipTrainee(nn.Module):
         self.encoder = encoder
 
     def forward(self, first: Tensor, second: Tensor, token_ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """first, second: normalised images [B, 3, H, W] of the same characters; token_ids [B, T]."""
+        """The contrastive loss of B characters.
+
+        Args:
+            first: Normalised images [B, 3, H, W].
+            second: Images of the same characters by another team.
+            token_ids: Their texts [B, T].
+
+        Returns:
+            The loss, and its two terms for the log.
+        """
         images = self.encoder.encode_image(torch.cat((first, second)))
         one, two = images.float().chunk(2)  # [B, D]
         text = self.encoder.encode_text(token_ids).float()
@@ -71,19 +80,27 @@ class ClipTrainee(nn.Module):
 
 
 def _contrast(logits: Tensor) -> Tensor:
+    """Symmetric InfoNCE of logits [B, B] whose diagonal holds the positives."""
     labels = torch.arange(len(logits), device=logits.device)
     return 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels))
 
 
 class ClipTask:
-    """The corpus as the training loop's task; its examples are characters."""
+    """The corpus as a `Task` of the training loop. Its examples are characters.
+
+    Args:
+        encoder: The encoder to train.
+        corpus: The data.
+        device: Where both go.
+    """
 
     def __init__(self, encoder: ClipEncoder, corpus: Corpus, device: torch.device):
-        self.model = ClipTrainee(encoder.to(device))
+        self.encoder = encoder.to(device)
+        self.model: nn.Module = ClipTrainee(self.encoder)
         self.characters = len(corpus.short)
         self.token_ids = encoder.tokenize(texts_by_kind(corpus)).to(device)
         self.images = corpus.images.to(device)
-        self.pictures = torch.tensor(corpus.pictures, device=device)  # [C, 2]
+        self.drawings = torch.tensor(corpus.drawings, device=device)  # [C, 2]
 
     def __len__(self) -> int:
         return self.characters
@@ -91,14 +108,14 @@ class ClipTask:
     def loss(
         self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device
     ) -> tuple[Tensor, dict[str, Any]]:
+        """See `Task.loss`."""
         generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
         indices = indices.to(device)
         kinds = draw_kinds((len(indices),), generator)
-        pair = self.images[self.pictures[indices]].float() / 255  # [B, 2, 3, H, W]
-        encoder = self.model.encoder
+        pair = self.images[self.drawings[indices]].float() / 255  # [B, 2, 3, H, W]
         with torch.autocast(device.type, enabled=False):
             first, second = (
-                (augment(mix_styles(a, b, 0.25, generator), generator) - encoder.mean) / encoder.std
+                (augment(mix_styles(a, b, 0.25, generator), generator) - self.encoder.mean) / self.encoder.std
                 for a, b in ((pair[:, 0], pair[:, 1]), (pair[:, 1], pair[:, 0]))
             )
         return model(first, second, self.token_ids[indices + self.characters * kinds])

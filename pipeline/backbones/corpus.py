@@ -1,8 +1,8 @@
 """What the small backbones are trained on: characters, each with its images and its texts.
 
-A model that large pretraining has not shown how people word things must learn to pass over words it
-does not know. So texts are roughened here: parts of captions stand among random English words
-(`partial`), and the carrier words of edit instructions are replaced by such words (`_reworded`).
+A small model has not learnt from large-scale pretraining how people phrase requests. It must learn to
+ignore words that it does not know. So texts are perturbed here: parts of captions stand among random
+English words (`partial`), and the carrier words of edit instructions are replaced by such words (`_reworded`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ from pipeline.artifacts import ShardSet
 from pipeline.text.carriers import among_carrier_words, carrier_words
 
 EDITS_A_KIND = 8
+"""Edits of each kind for a character."""
 PARTIAL = 8
+"""Partial texts for a character."""
 CARRIER_WORDS = frozenset(
     [
         "a",
@@ -67,28 +70,59 @@ CARRIER_WORDS = frozenset(
         "hair",
     ]
 )
+"""Words of edit instructions that do not say what changes."""
+
+
+class Edit(NamedTuple):
+    """An edit of a reference: what is asked for, and what the target then shows."""
+
+    instruction: str
+    target_description: str
+    shared_concept: str
 
 
 @dataclass
 class Corpus:
-    """One entry a character (a Unicode emoji); all lists run over the characters.
-
-    images: uint8 [I, 3, H, W]; images[c]: the rows of `images` that draw character c by two teams
-    (one row twice where only one team may be seen). partial[c]: PARTIAL texts that name c in part.
-    edits[c]: (prompt's instruction, description after, shared concept), EDITS_A_KIND of every kind
-    of edit that c can be the reference of, so that no kind outweighs another.
-    """
+    """Images, and one entry a character (a Unicode emoji) in every list."""
 
     images: Tensor
-    pictures: list[tuple[int, int]]
+    """uint8 [I, 3, H, W]."""
+    drawings: list[tuple[int, int]]
+    """The rows of `images` that show the character, drawn by two teams; one row twice where only one may be seen."""
     short: list[str]
     long: list[str]
     partial: list[list[str]]
-    edits: list[list[tuple[str, str, str]]]
+    """PARTIAL texts that name the character in part."""
+    edits: list[list[Edit]]
+    """EDITS_A_KIND of every kind of edit that the character can be the reference of, so that no kind dominates."""
 
     def texts(self) -> list[str]:
         """Everything a tokenizer should know."""
         return [*self.short, *self.long, *(text for edits in self.edits for edit in edits for text in edit)]
+
+
+def texts_by_kind(corpus: Corpus) -> list[str]:
+    """All characters' short texts, then their long ones, then PARTIAL times their partial ones; see `draw_kinds`."""
+    return [
+        *corpus.short,
+        *corpus.long,
+        *(variants[number] for number in range(PARTIAL) for variants in corpus.partial),
+    ]
+
+
+def draw_kinds(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw which text of a character is seen.
+
+    Args:
+        shape: Of the result.
+        generator: Draws, on the result's device.
+
+    Returns:
+        0: short (45%), 1: long (30%), 2 and more: one of the partial ones (25%).
+    """
+    draw = torch.rand(shape, generator=generator, device=generator.device)
+    partial = 2 + torch.randint(PARTIAL, shape, generator=generator, device=generator.device)
+    return torch.where(draw < 0.45, 0, torch.where(draw < 0.75, 1, partial))
 
 
 def decode_images(encoded: list[bytes]) -> Tensor:
@@ -98,24 +132,30 @@ def decode_images(encoded: list[bytes]) -> Tensor:
 
 
 def load_corpus(pairs: str | Path, triplets: str | Path, text_encoder: str | Path) -> Corpus:
-    """Read the `prepare` stage's training tables (no benchmark image is in them). text_encoder: whose vocabulary holds carrier words."""
+    """Read the training tables of the stage `prepare`. No benchmark image is in them.
+
+    Args:
+        pairs: The folder with the tables `images` and `pairs`.
+        triplets: The table of triplets.
+        text_encoder: The folder of the encoder whose vocabulary gives the carrier words.
+    """
     table = ShardSet.open(Path(pairs) / "images").table().to_pydict()
     rows = {image_id: row for row, image_id in enumerate(table["image_id"])}
     captions: dict[str, dict[str, str]] = {}
-    pictures: dict[str, list[int]] = {}
+    drawings: dict[str, list[int]] = {}
     for pair in ShardSet.open(Path(pairs) / "pairs").table().to_pylist():
         character = pair["image_id"].split("/")[-1]
         captions.setdefault(character, {})[pair["caption_kind"]] = pair["caption"]
-        where = pictures.setdefault(character, [])
+        where = drawings.setdefault(character, [])
         if rows[pair["image_id"]] not in where:
             where.append(rows[pair["image_id"]])
-    characters = sorted(pictures)
+    characters = sorted(drawings)
     fillers = carrier_words((captions[character]["short"] for character in characters), text_encoder)
     edits = _edits(triplets, fillers)
     short = [captions[c]["short"] for c in characters]
     return Corpus(
         images=decode_images(table["bytes"]),
-        pictures=[(pictures[c][0], pictures[c][-1]) for c in characters],
+        drawings=[(drawings[c][0], drawings[c][-1]) for c in characters],
         short=short,
         long=[captions[c]["long"] for c in characters],
         partial=[_partial(text, number, fillers) for number, text in enumerate(short)],
@@ -134,26 +174,26 @@ def _partial(caption: str, number: int, fillers: list[str]) -> list[str]:
     return texts
 
 
-def _edits(triplets: str | Path, fillers: list[str]) -> dict[str, list[tuple[str, str, str]]]:
+def _edits(triplets: str | Path, fillers: list[str]) -> dict[str, list[Edit]]:
     """EDITS_A_KIND edits of every kind by reference character, three in four of them reworded."""
-    by_kind: dict[str, dict[str, set[tuple[str, str, str]]]] = {}
+    by_kind: dict[str, dict[str, set[Edit]]] = {}
     for row in ShardSet.open(triplets).table().to_pylist():
         kinds = by_kind.setdefault(row["reference_id"].split("/")[-1], {})
-        edit = (row["instruction"], row["target_description"], row["shared_concept"])
+        edit = Edit(row["instruction"], row["target_description"], row["shared_concept"])
         kinds.setdefault(row["triplet_id"].split("/")[0], set()).add(edit)
     chosen = {}
     for character, kinds in by_kind.items():
         random_state = random.Random(f"edits/{character}")
         chosen[character] = [
-            (instruction if number % 4 == 0 else _reworded(instruction, fillers, random_state), after, concept)
+            edit if number % 4 == 0 else edit._replace(instruction=_reworded(edit.instruction, fillers, random_state))
             for _, edits in sorted(kinds.items())
-            for number, (instruction, after, concept) in enumerate(random_state.choices(sorted(edits), k=EDITS_A_KIND))
+            for number, edit in enumerate(random_state.choices(sorted(edits), k=EDITS_A_KIND))
         ]
     return chosen
 
 
 def _reworded(instruction: str, fillers: list[str], random_state: random.Random) -> str:
-    """Carrier words go or are replaced, others come in around; the words that name the change stay."""
+    """Replace or drop carrier words, and set others around; the words that name the change stay."""
     words = []
     for word in instruction.split():
         draw = random_state.random() if word in CARRIER_WORDS else 1.0

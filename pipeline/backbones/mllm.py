@@ -1,8 +1,8 @@
 """Training of the small Qwen2.5-VL for its three jobs.
 
-1. Embeddings of image, text and image + text in one space: the last token's final state. Every
-   view of a character (two teams' images, its texts, image + text) is pulled together and away
-   from all other characters (symmetric InfoNCE over pairs of views).
+1. Embeddings of image, text and image + text in one space: the last token's final state. All views
+   of a character (two teams' images, its texts, image + text) are pulled together and away from
+   the other characters (symmetric InfoNCE over pairs of views).
 2. Captions: prompt + image -> the long caption.
 3. Target descriptions: section 6.3's prompt with an edit instruction + image -> the description
    after the edit. Edits serve this job only: no edit ever shapes the embedding space, so the
@@ -11,87 +11,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from pipeline.backbones.corpus import PARTIAL, Corpus
+from pipeline.backbones.corpus import Corpus, draw_kinds, texts_by_kind
+from pipeline.backbones.sequences import Sequences, tokenise
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.augment import augment, mix_styles
 from pipeline.encoders.mllm.batched_qwen import language_states, visual_tokens
+from pipeline.encoders.mllm.prompts import target_prompt
 from pipeline.encoders.mllm.qwen import MERGE, SPECIAL_TOKENS
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-@dataclass
-class Sequences:
-    """Tokenised sequences, right-padded. ids, mask [N, T]; spans [N] of the answer and the instruction."""
+class View(NamedTuple):
+    """B characters as the model embeds them: texts, with an image or alone."""
 
-    ids: Tensor
-    mask: Tensor
-    answer: Tensor  # [N] first token of the answer (T when there is none)
-    instruction: Tensor  # [N, 2] first and past-the-last token of the edit instruction
-
-    def to(self, device: torch.device) -> Sequences:
-        return Sequences(self.ids.to(device), self.mask.to(device), self.answer.to(device), self.instruction.to(device))
-
-    def __getitem__(self, rows: Tensor) -> Sequences:
-        mask = self.mask[rows]
-        longest = int(mask.sum(1).max())
-        return Sequences(self.ids[rows, :longest], mask[:, :longest], self.answer[rows], self.instruction[rows])
+    sequences: Sequences
+    image: int | None
+    """Which batch of images; None: text alone."""
 
 
-def tokenise(
-    tokenizer: PreTrainedTokenizerFast,
-    prompts: list[str],
-    answers: list[str] | None = None,
-    instructions: list[str] | None = None,
-) -> Sequences:
-    """Full strings -> padded ids; an answer ends with <|im_end|>."""
-    answers = [f"{answer}<|im_end|>" for answer in answers] if answers else [""] * len(prompts)
-    prompt_ids = tokenizer(prompts, add_special_tokens=False, return_offsets_mapping=True)
-    answer_ids = tokenizer(answers, add_special_tokens=False)["input_ids"] if any(answers) else [[]] * len(prompts)
-    rows = [prompt + answer for prompt, answer in zip(prompt_ids["input_ids"], answer_ids, strict=True)]
-    longest = max(map(len, rows))
-    pad = tokenizer.pad_token_id
-    spans = torch.zeros(len(rows), 2, dtype=torch.long)
-    for number, instruction in enumerate(instructions or ()):
-        begin = prompts[number].index(instruction)
-        end, offsets = begin + len(instruction), prompt_ids["offset_mapping"][number]
-        inside = [i for i, (a, b) in enumerate(offsets) if a >= begin and b <= end and b > a]
-        spans[number] = torch.tensor([inside[0], inside[-1] + 1])
-    return Sequences(
-        ids=torch.tensor([row + [pad] * (longest - len(row)) for row in rows]),
-        mask=torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows]),
-        answer=torch.tensor([len(ids) for ids in prompt_ids["input_ids"]]),
-        instruction=spans,
-    )
+class Answer(NamedTuple):
+    """Prompts with the answers that the model should give."""
 
-
-def texts_by_kind(corpus: Corpus) -> list[str]:
-    """All characters' short texts, then the long ones, then PARTIAL times the partial ones; see `draw_kinds`."""
-    return [
-        *corpus.short,
-        *corpus.long,
-        *(variants[number] for number in range(PARTIAL) for variants in corpus.partial),
-    ]
-
-
-def draw_kinds(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Which text of a character: 0 short (45%), 1 long (30%), 2.. one of the partial ones (25%)."""
-    draw = torch.rand(shape, generator=generator, device=generator.device)
-    partial = 2 + torch.randint(PARTIAL, shape, generator=generator, device=generator.device)
-    return torch.where(draw < 0.45, 0, torch.where(draw < 0.75, 1, partial))
+    sequences: Sequences
+    image: int
+    """Which batch of images."""
+    rows: Tensor
+    """The rows of that batch."""
 
 
 class MllmTrainee(nn.Module):
-    """The model, the temperature of its embedding loss, and the loss itself."""
+    """The model, the temperature of its embedding loss, and the loss itself.
+
+    Args:
+        model: The model to train.
+        drop_path: Share of images that skip a residual branch of the visual tower.
+    """
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration, drop_path: float):
         super().__init__()
@@ -100,13 +63,22 @@ class MllmTrainee(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(2.66))
 
     def embed(self, sequences: Sequences, visual: Tensor | None, prefix: int) -> Tensor:
-        """L2-normalised state of the last token [B, d]."""
+        """The embeddings z(x): the last token's state, L2-normalised.
+
+        Args:
+            sequences: B sequences.
+            visual: Their images' tokens [B, n, d]; None: text alone.
+            prefix: Text tokens before the visual ones.
+
+        Returns:
+            float32 [B, d].
+        """
         states = language_states(self.model, sequences.ids, visual, prefix)
         last = sequences.mask.sum(1) - 1
         return F.normalize(states[torch.arange(len(last), device=last.device), last].float(), dim=-1)
 
     def answer_loss(self, sequences: Sequences, visual: Tensor, prefix: int) -> Tensor:
-        """Mean cross-entropy of the answers' tokens."""
+        """Mean cross-entropy of the answers' tokens; the arguments as for `embed`."""
         states = language_states(self.model, sequences.ids, visual, prefix)
         position = torch.arange(sequences.ids.shape[1], device=sequences.ids.device)
         wanted = (position[1:] >= sequences.answer.unsqueeze(1)) & (sequences.mask[:, 1:] > 0)
@@ -115,44 +87,65 @@ class MllmTrainee(nn.Module):
 
     def forward(
         self,
-        views: dict[str, tuple[Sequences, Tensor | None]],
-        answers: dict[str, tuple[Sequences, int, Tensor]],
+        views: dict[str, View],
+        answers: dict[str, Answer],
         images: list[Tensor],
         prefix: int,
         generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """images: pixel batches [B, 3, H, W]; a view names its batch by index, an answer also its rows there."""
+        """The contrastive loss over all pairs of views, and the loss of every kind of answer.
+
+        Args:
+            views: The views of B characters.
+            answers: Prompts with answers, by the name of their loss.
+            images: Batches of pixels [B, 3, H, W] that views and answers refer to.
+            prefix: Text tokens before the visual ones.
+            generator: Draws the branches that are skipped.
+
+        Returns:
+            The sum of the losses, and its parts for the log.
+        """
         visual = visual_tokens(self.model, torch.cat(images), self.drop_path, generator).split(
             [len(batch) for batch in images]
         )
         embedded = [
-            self.embed(s, None if image is None else visual[image], prefix if image is not None else 0)
-            for s, image in views.values()
+            self.embed(sequences, None, 0) if image is None else self.embed(sequences, visual[image], prefix)
+            for sequences, image in views.values()
         ]
         scale = self.logit_scale.clamp(max=4.6).exp()
-        names = list(views)
-        contrast = torch.zeros((), device=scale.device)
-        pairs = [(a, b) for a in range(len(names)) for b in range(a)]
-        for a, b in pairs:
-            logits = scale * embedded[a] @ embedded[b].T
-            labels = torch.arange(len(logits), device=logits.device)
-            contrast = contrast + 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / len(
-                pairs
-            )
+        contrast = _contrast(embedded, scale)
         losses = {
             name: self.answer_loss(sequences, visual[image][rows], prefix)
             for name, (sequences, image, rows) in answers.items()
         }
         total = contrast + sum(losses.values())
-        return total, {
-            "contrast": contrast.detach(),
-            "scale": scale.detach(),
-            **{name: loss.detach() for name, loss in losses.items()},
-        }
+        parts = {name: loss.detach() for name, loss in losses.items()}
+        return total, {"contrast": contrast.detach(), "scale": scale.detach(), **parts}
+
+
+def _contrast(embedded: list[Tensor], scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE, the mean over all pairs of views [B, d]."""
+    contrast = torch.zeros((), device=scale.device)
+    pairs = [(a, b) for a in range(len(embedded)) for b in range(a)]
+    for a, b in pairs:
+        logits = scale * embedded[a] @ embedded[b].T  # [B, B]
+        labels = torch.arange(len(logits), device=logits.device)
+        both = F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
+        contrast = contrast + 0.5 * both / len(pairs)
+    return contrast
 
 
 class MllmTask:
-    """The corpus as the training loop's task; its examples are characters."""
+    """The corpus as a `Task` of the training loop. Its examples are characters.
+
+    Args:
+        model: The model to train.
+        tokenizer: Its tokenizer.
+        corpus: The data.
+        params: Sizes and regularisation.
+        encoder: Templates and prompts.
+        device: Where the data goes.
+    """
 
     def __init__(
         self,
@@ -163,19 +156,16 @@ class MllmTask:
         encoder: EncoderParams,
         device: torch.device,
     ):
-        self.model = MllmTrainee(model, params.drop_path)
+        self.model: nn.Module = MllmTrainee(model, params.drop_path)
         self.params = params
         self.vocabulary = len(tokenizer)
         slots = (corpus.images.shape[-1] // params.patch_size // MERGE) ** 2
-        picture = "<|vision_start|>" + "<|image_pad|>" * slots + "<|vision_end|>"
-        self.prefix = len(
-            tokenizer(encoder.chat_template.split("{image}")[0] + "<|vision_start|>", add_special_tokens=False)[
-                "input_ids"
-            ]
-        )
+        slot = "<|vision_start|>" + "<|image_pad|>" * slots + "<|vision_end|>"
+        before = encoder.chat_template.split("{image}")[0] + "<|vision_start|>"
+        self.prefix = len(tokenizer(before, add_special_tokens=False)["input_ids"])
 
         def sequences(template: str, texts: list[str], image: bool, **spans: Any) -> Sequences:
-            filled = [template.format(image=picture if image else "", text=text) for text in texts]
+            filled = [template.format(image=slot if image else "", text=text) for text in texts]
             return tokenise(tokenizer, filled, **spans).to(device)
 
         self.characters = len(corpus.short)
@@ -187,60 +177,72 @@ class MllmTask:
             encoder.chat_template, [encoder.caption_prompt] * self.characters, image=True, answers=corpus.long
         )
         edits = [edit for of_character in corpus.edits for edit in of_character]
-        prompts = [encoder.target_prompt.format(modification=i, shared_concept=concept) for i, _, concept in edits]
         self.edits = sequences(
             encoder.chat_template,
-            prompts,
+            [target_prompt(encoder, edit.instruction, edit.shared_concept) for edit in edits],
             image=True,
-            answers=[after for _, after, _ in edits],
-            instructions=[i for i, _, _ in edits],
+            answers=[edit.target_description for edit in edits],
+            instructions=[edit.instruction for edit in edits],
         )
         counts = torch.tensor([len(of_character) for of_character in corpus.edits])
         self.edit_counts, self.edit_first = counts.to(device), (counts.cumsum(0) - counts).to(device)
         self.images = corpus.images.to(device)
-        self.pictures = torch.tensor(corpus.pictures, device=device)  # [C, 2]
+        self.drawings = torch.tensor(corpus.drawings, device=device)  # [C, 2]
         self.mean = torch.tensor(IMAGE_MEAN, device=device).view(3, 1, 1)
         self.std = torch.tensor(IMAGE_STD, device=device).view(3, 1, 1)
 
     def __len__(self) -> int:
         return self.characters
 
-    def _draw(self, rows: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
-        """Augmented, normalised images [B, 3, H, W]."""
-        first, second = self.images[rows].float() / 255, self.images[other].float() / 255
-        return (augment(mix_styles(first, second, 0.25, generator), generator) - self.mean) / self.std
-
     def loss(
         self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device
     ) -> tuple[Tensor, dict[str, Any]]:
+        """See `Task.loss`."""
         seed = int(torch.randint(2**62, (), generator=generator))
         generator = torch.Generator(device).manual_seed(seed)
         indices = indices.to(device)
-        swap = torch.rand(len(indices), generator=generator, device=device) < 0.5
-        pair = self.pictures[indices]
+        images = self._draw_images(indices, generator)
+        views = self._draw_views(indices, generator)
+        answers = self._draw_answers(indices, generator)
+        return model(views, answers, images, self.prefix, generator)
+
+    def _draw_images(self, indices: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """Two augmented, normalised images of every character, by the two teams in random order: 2 x [B, 3, H, W]."""
+        swap = torch.rand(len(indices), generator=generator, device=generator.device) < 0.5
+        pair = self.drawings[indices]  # [B, 2]
         pair = torch.where(swap.unsqueeze(1), pair.flip(1), pair)
-        with torch.autocast(device.type, enabled=False):
-            images = [self._draw(pair[:, 0], pair[:, 1], generator), self._draw(pair[:, 1], pair[:, 0], generator)]
-        # One kind of text for a whole view: texts of like length, hardly any padding.
+        with torch.autocast(generator.device.type, enabled=False):
+            return [self._augmented(pair[:, a], pair[:, b], generator) for a, b in ((0, 1), (1, 0))]
+
+    def _augmented(self, rows: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
+        """Images [B, 3, H, W], sometimes blended with the other team's, augmented and normalised."""
+        first, second = self.images[rows].float() / 255, self.images[other].float() / 255
+        return (augment(mix_styles(first, second, 0.25, generator), generator) - self.mean) / self.std
+
+    def _draw_views(self, indices: Tensor, generator: torch.Generator) -> dict[str, View]:
+        """Both images, a text, and an image with a text. A whole view has one kind of text: less padding."""
         kind = self.characters * draw_kinds((2, 1), generator)
         alone = self.image_alone[torch.zeros_like(indices)]
-        views = {
-            "image_0": (alone, 0),
-            "image_1": (alone, 1),
-            "text": (self.text_alone[indices + kind[0]], None),
-            "fused": (self.fused[indices + kind[1]], 0),
+        return {
+            "image_0": View(alone, 0),
+            "image_1": View(alone, 1),
+            "text": View(self.text_alone[indices + kind[0]], None),
+            "fused": View(self.fused[indices + kind[1]], 0),
         }
-        half = torch.arange(len(indices) // 2, device=device)  # the long answers of half of the batch are enough
+
+    def _draw_answers(self, indices: Tensor, generator: torch.Generator) -> dict[str, Answer]:
+        """The captions of half of the batch, which are enough, and an edit of every character that has any."""
+        device = generator.device
+        half = torch.arange(len(indices) // 2, device=device)
         edited = (self.edit_counts[indices] > 0).nonzero().squeeze(1)
         counts = self.edit_counts[indices[edited]]
         choice = (torch.rand(len(edited), generator=generator, device=device) * counts).long()
         edit = self.edits[self.edit_first[indices[edited]] + choice]
         edit.ids = self._drop_words(edit, generator)
-        answers = {"caption": (self.captions[indices[half]], 0, half), "describe": (edit, 1, edited)}
-        return model(views, answers, images, self.prefix, generator)
+        return {"caption": Answer(self.captions[indices[half]], 0, half), "describe": Answer(edit, 1, edited)}
 
     def _drop_words(self, edit: Sequences, generator: torch.Generator) -> Tensor:
-        """Replace a share of the instruction's tokens by random ones: wordings not seen here must still work."""
+        """Replace a share of the instruction's tokens by random ones: unseen wordings must still work. -> ids [N, T]"""
         position = torch.arange(edit.ids.shape[1], device=edit.ids.device)
         inside = (position >= edit.instruction[:, :1]) & (position < edit.instruction[:, 1:])
         drop = torch.rand(edit.ids.shape, generator=generator, device=edit.ids.device) < self.params.instruction_dropout

@@ -77,7 +77,7 @@ class ClipSizes:
             raise ValueError(f"eos_id and pad_id are both {self.eos_id}: the end of a text could not be found")
 
     def model_cfg(self) -> dict[str, Any]:
-        """open_clip's `model_cfg`. Pooling looks for `eos_id`, which need not be the highest id of a small vocabulary."""
+        """open_clip's `model_cfg`. Pooling looks for `eos_id`: it need not be a small vocabulary's highest."""
         return {
             "custom_text": True,
             "embed_dim": self.embed_dim,

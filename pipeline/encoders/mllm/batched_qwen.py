@@ -176,7 +176,7 @@ def language_states(
 
 
 def _multimodal_rotary(positions: Tensor, head_dim: int, theta: float, sections: list[int]) -> tuple[Tensor, Tensor]:
-    """M-RoPE: each section of the frequencies turns with one of three position axes. [3, T] -> cos, sin [T, head_dim]"""
+    """M-RoPE: a section of the frequencies turns with one of three position axes. [3, T] -> cos, sin [T, head_dim]"""
     frequencies = theta ** -(torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
     axis = torch.repeat_interleave(torch.arange(3), torch.tensor(sections)).to(positions.device)  # [head_dim / 2]
     angles = positions[axis].T * frequencies  # [T, head_dim / 2]

@@ -103,7 +103,7 @@ def _ready() -> None:
 
 @functools.cache
 def _renderer(arguments: str) -> Any:
-    """Made from the engine's arguments, because the configuration of a running engine holds its layers and their memory."""
+    """Made from the engine's arguments: a running engine's configuration holds its layers and their memory."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.renderers import renderer_from_config
 

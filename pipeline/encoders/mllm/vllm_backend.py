@@ -54,7 +54,7 @@ class VllmMllm:
 
     Args:
         params: The model's path, revision, precision and templates, and arguments of `vllm.LLM`.
-        processes: How many prepare images; 0: the threads that call `prepare`; None: `encoder.workers` on a GPU, else 0.
+        processes: How many prepare images; 0: the calling threads. None: with a GPU `encoder.workers`, else 0.
 
     Raises:
         ArtifactError: The model's configuration cannot be loaded.
