@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from pipeline.app.cli.main import app
-from tests.docs.pages import ROOT, TEXTS, code_spans, command_lines
+from tests.docs.pages import FENCE, ROOT, TEXTS, code_spans, command_lines
 
 FOLDERS = "ablations|bench|conf|docs|pipeline|reports|requirements|stages|sweeps|tests"
 MADE = {"reports/index.html"}
@@ -92,6 +92,23 @@ def test_commands_of_cir_are_real(text):
             assert command in COMMANDS, line
             options = {option for parameter in COMMANDS[command].params for option in parameter.opts}
             assert set(re.findall(r" (--[a-z][\w-]*)", rest)) <= options, line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_cir_is_described(command):
+    page = TEXTS["docs/command-line.md"]
+    assert f"`cir {command}`" in page
+    for parameter in COMMANDS[command].params:
+        if parameter.param_type_name == "option":
+            assert re.search(rf"{parameter.opts[0]}\b", page), parameter.opts[0]
+
+
+@each_page
+def test_examples_in_python_import_what_is_there(text):
+    for language, body in FENCE.findall(text):
+        if language == "python":
+            for module, names in re.findall(r"^ *from (pipeline[\w.]*) import (.+)$", body, re.MULTILINE):
+                assert [name for name in names.split(", ") if resolve(f"{module}.{name}") is None] == [], module
 
 
 @each_page
