@@ -1,4 +1,4 @@
-"""Files from others: nothing in them is run, nothing that runs what it reads is called."""
+"""Files from others: no reader runs code from a file, and nothing that could is called."""
 
 import ast
 import json
@@ -32,7 +32,7 @@ BACKBONES = ROOT / "models/backbones"
 
 
 class Planted:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, place: Path):
         self.place = str(place)
@@ -43,7 +43,7 @@ class Planted:
 
 @pytest.fixture
 def planted(tmp_path):
-    """A pickle's bytes; the test fails if anybody has loaded them."""
+    """The bytes of a pickle. The test fails if they have been loaded."""
     place = tmp_path / "the pickle was loaded"
     pickle.loads(pickle.dumps(Planted(tmp_path / "works")))
     assert (tmp_path / "works").is_dir()
@@ -124,7 +124,7 @@ def an_image(folder, content):
     decode_image(content)
 
 
-def an_image_from_people(folder, content):
+def a_users_image(folder, content):
     read_user_image(content)
 
 
@@ -153,7 +153,7 @@ READERS = (
     clip_folder,
     clip_file,
     an_image,
-    an_image_from_people,
+    a_users_image,
     package,
     predictions,
     parameters,
@@ -161,7 +161,7 @@ READERS = (
 
 
 @pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
-def test_a_planted_pickle_is_refused_and_never_loaded(read, planted, tmp_path, monkeypatch):
+def test_a_planted_pickle_is_rejected_and_never_loaded(read, planted, tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("torch.load was called")
 
@@ -195,7 +195,7 @@ ALLOWED = {
     "pipeline/encoders/embedding/ray_engine.py": {"cloudpickle"},
     "pipeline/encoders/mllm/preparers.py": {"pickle"},
 }
-"""What one process of a run sends to another, as Ray itself does; never a file."""
+"""What one process of a run sends to another, as Ray itself does. Never a file."""
 
 
 @pytest.mark.parametrize(

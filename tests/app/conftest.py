@@ -1,4 +1,4 @@
-"""A project as `dvc repro` leaves it, in small: shipped backbones, untrained heads, the fixture's images."""
+"""A small project as `dvc repro` leaves it: shipped backbones, untrained models, the images of the fixture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def tables() -> dict[str, pa.Table]:
 
 @pytest.fixture(scope="session")
 def make_bomb():
-    """Sizes -> a PNG whose header promises them, and which is a few bytes long."""
+    """Width, height -> a PNG of a few bytes whose header promises this size."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -62,7 +62,7 @@ def make_bomb():
 
 @pytest.fixture(scope="session")
 def project(tables, tmp_path_factory) -> Path:
-    """A project folder; `photos` in it is an indexed folder of the benchmark's images."""
+    """The project's folder. `photos` in it is an indexed folder with the benchmark's images."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "models").mkdir()
     (folder / "models/backbones").symlink_to(ROOT / "models/backbones")
@@ -70,13 +70,13 @@ def project(tables, tmp_path_factory) -> Path:
         patch.chdir(folder)
         params = small_params()
         Path("params.yaml").write_text(yaml.safe_dump(as_dict(params)))
-        untrained_models(params)
+        write_untrained_models(params)
         for name in ("images", "queries"):
             write_table(f"data/benchmarks/emoji_cir/{name}", tables[f"benchmarks/emoji_cir/{name}"], {})
         write_photos(Path("photos"), tables["benchmarks/emoji_cir/images"])
         index_folder(Path("photos"), params)
         shutil.copytree("photos/.cir/index", "data/index/emoji_cir")
-        training_captions(tables)
+        write_training_captions()
     yield folder
 
 
@@ -87,11 +87,11 @@ def small_params() -> Params:
     return params
 
 
-def untrained_models(params: Params) -> None:
+def write_untrained_models(params: Params) -> None:
     torch.manual_seed(0)
     sizes = PriorSizes.from_params(params.prior, 256, params.text_encoder.dim, params.text_encoder.max_tokens)
     prior = Prior(sizes)
-    for parameter in prior.parameters():  # a new prior's gates are closed, and it would sample nothing
+    for parameter in prior.parameters():  # a new prior's gates are closed: it would sample zeros
         torch.nn.init.normal_(parameter, std=0.1)
     save_prior(
         "models/prior",
@@ -114,7 +114,7 @@ def write_photos(folder: Path, images: pa.Table) -> None:
     (folder / "words.png").write_text("these are words")
 
 
-def training_captions(tables: dict[str, pa.Table]) -> None:
+def write_training_captions() -> None:
     rows = ShardSet.open("photos/.cir/vectors/fused").table().to_pylist()[:8]
     write_table("data/fused/pairs", pa.Table.from_pylist(rows, schema=schemas.embeddings(256)), {})
     pairs = [
@@ -147,7 +147,7 @@ def shared_searcher(project) -> Searcher:
 
 @pytest.fixture
 def searcher(in_project, shared_searcher) -> Searcher:
-    """Over the folder of photos, warm."""
+    """Over the folder of photos, with its models loaded."""
     return shared_searcher
 
 

@@ -1,4 +1,4 @@
-"""`cir verify`: whatever is changed, removed or put in another's place is named, and the command fails."""
+"""`cir verify`: a file that is changed, removed or replaced is named, and the command fails."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def write_gallery(folder: Path, ids: list[str], identity: dict, seed: int = 0) -
     write_table(folder, pa.Table.from_pylist(rows, schema=schemas.embeddings(4)), identity, rows_per_shard=10)
 
 
-def write_everything(root: Path) -> None:
+def write_project(root: Path) -> None:
     images = [{"image_id": name, "bytes": name.encode(), "width": 1, "height": 1} for name in IDS]
     benchmark = root / "data/benchmarks/some/images"
     write_table(benchmark, pa.Table.from_pylist(images, schema=schemas.IMAGES), {}, rows_per_shard=10)
@@ -49,23 +49,20 @@ def write_everything(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory) -> Path:
-    """A project whose outputs DVC itself has made and recorded."""
+    """A project whose outputs DVC itself has written and recorded."""
     root = tmp_path_factory.mktemp("recorded")
-    write_everything(root / "made")
-    outs = ["data", "models/prior", "models/control", "reports/metrics.json"]
-    stages = {
-        "work": {
-            "cmd": "cp -r made/data made/reports . && cp -r made/models/prior made/models/control models/",
-            "outs": outs,
-        },
-        "after": {"cmd": "cat data/index/some/clip/manifest.json > last", "deps": ["data"], "outs": ["last"]},
+    write_project(root / "source")
+    first = {
+        "cmd": "cp -r source/data source/reports . && cp -r source/models/prior source/models/control models/",
+        "outs": ["data", "models/prior", "models/control", "reports/metrics.json"],
     }
+    second = {"cmd": "cat data/index/some/clip/manifest.json > last", "deps": ["data"], "outs": ["last"]}
     (root / "models").mkdir()
-    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"first": first, "second": second}}))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for command in (["init", "--no-scm", "-q"], ["config", "core.analytics", "false"], ["repro", "-q"]):
         subprocess.run(["dvc", *command], cwd=root, env={**os.environ, "PATH": path}, check=True)
-    shutil.rmtree(root / "made")
+    shutil.rmtree(root / "source")
     return root
 
 
@@ -83,12 +80,18 @@ def verify(root: Path) -> tuple[int, list[str]]:
     return result.exit_code, problems
 
 
-def test_what_dvc_recorded_is_as_it_was(project):
+def assert_problem(root: Path, text: str) -> None:
+    """The command fails, and one of its lines has this text."""
+    status, problems = verify(root)
+    assert status == 1 and any(text in problem for problem in problems), problems
+
+
+def test_what_dvc_recorded_has_no_problems(project):
     assert verify(project) == (0, [])
 
 
-def flip(path: Path, at: int = -1) -> None:
-    """One bit, with the file's size and time as they were: `dvc status` would not look."""
+def flip(path: Path, at: int) -> None:
+    """Change one bit and keep the file's size and time, which is all that `dvc status` looks at."""
     before, content = path.stat(), bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
@@ -118,12 +121,11 @@ def test_a_damaged_file_is_named(project, name, damage):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     else:
         path.unlink()
-    status, problems = verify(project)
-    assert status == 1 and any(path.name in problem for problem in problems), problems
+    assert_problem(project, path.name)
 
 
-def relabel(folder: Path, number: int, source: Path) -> None:
-    """Put another set's shard in, and make the manifest vouch for it."""
+def replace_shard(folder: Path, number: int, source: Path) -> None:
+    """Replace a shard by another set's, with its hash in the manifest."""
     shutil.copy(source / f"part-{number:05d}.parquet", folder)
     content = json.loads((folder / MANIFEST).read_text())
     content["shards"][number]["sha256"] = sha256_file(folder / f"part-{number:05d}.parquet")
@@ -131,7 +133,7 @@ def relabel(folder: Path, number: int, source: Path) -> None:
 
 
 def without_lock(root: Path) -> Path:
-    """The manifests alone must do: there is no record yet of what a run has just made."""
+    """Leave only the manifests, as before DVC has recorded a run."""
     (root / "dvc.lock").unlink()
     return root
 
@@ -139,32 +141,26 @@ def without_lock(root: Path) -> Path:
 def test_a_foreign_shard_is_found_by_its_hash(project):
     write_gallery(project.parent / "other", IDS, {}, seed=1)
     shutil.copy(project.parent / "other/part-00001.parquet", project / "data/gallery/some/clip")
-    status, problems = verify(without_lock(project))
-    assert status == 1 and any(
-        "part-00001.parquet: content does not match the manifest's SHA-256" in problem for problem in problems
-    )
+    assert_problem(without_lock(project), "part-00001.parquet: content does not match the manifest's SHA-256")
 
 
 def test_a_foreign_shard_with_a_forged_manifest_does_not_fit_the_index(project):
     write_gallery(project.parent / "other", IDS, {}, seed=1)
-    relabel(project / "data/gallery/some/clip", 1, project.parent / "other")
-    status, problems = verify(without_lock(project))
-    assert status == 1 and ["data/index/some/clip: not built from the present" in problem for problem in problems] == [
-        True
-    ]
+    replace_shard(project / "data/gallery/some/clip", 1, project.parent / "other")
+    status, [problem] = verify(without_lock(project))
+    assert status == 1 and "data/index/some/clip: not built from the present" in problem
 
 
 def test_a_shard_of_other_columns_with_a_forged_manifest(project):
-    relabel(project / "data/gallery/some/clip", 1, project / "data/benchmarks/some/images")
-    status, problems = verify(without_lock(project))
-    assert status == 1 and any("its columns are not those of the manifest" in problem for problem in problems)
+    replace_shard(project / "data/gallery/some/clip", 1, project / "data/benchmarks/some/images")
+    assert_problem(without_lock(project), "its columns are not those of the manifest")
 
 
 def test_an_index_of_another_gallery(project):
     made_of = {"images": sha256_file(project / "data/benchmarks/some/images" / MANIFEST)}
     write_gallery(project / "data/gallery/some/clip", IDS[::-1], made_of)
-    status, problems = verify(without_lock(project))
-    assert status == 1 and len(problems) == 1 and "data/index/some/clip: not built from the present" in problems[0]
+    status, [problem] = verify(without_lock(project))
+    assert status == 1 and "data/index/some/clip: not built from the present" in problem
 
 
 def test_a_gallery_of_other_images(project):
@@ -172,10 +168,8 @@ def test_a_gallery_of_other_images(project):
     rows = [{"image_id": "one", "bytes": b"", "width": 1, "height": 1}]
     write_table(images, pa.Table.from_pylist(rows, schema=schemas.IMAGES), {})
     status, problems = verify(without_lock(project))
-    assert status == 1 and [problem.split(":")[0] for problem in problems] == [
-        "data/fused/pairs",
-        "data/gallery/some/clip",
-    ]
+    named = [problem.split(":")[0] for problem in problems]
+    assert status == 1 and named == ["data/fused/pairs", "data/gallery/some/clip"]
     assert all("not made from the present" in problem for problem in problems)
 
 
@@ -195,12 +189,15 @@ def test_a_file_that_may_hold_code(project, name):
     assert status == 1 and problems == [f"{name}: a kind of file that may hold code; nothing here reads or writes it"]
 
 
+LEFT_OVER = (
+    "data/gallery/some/clip/.journal.json",
+    "models/.prior.partial/model",
+    "models/prior/checkpoint/state.json",
+)
+
+
 def test_what_a_killed_run_left(project):
-    for name in (
-        "data/gallery/some/clip/.journal.json",
-        "models/.prior.partial/model",
-        "models/prior/checkpoint/state.json",
-    ):
+    for name in LEFT_OVER:
         (project / name).parent.mkdir(exist_ok=True)
         (project / name).write_text("{}")
     status, problems = verify(without_lock(project))
@@ -209,17 +206,22 @@ def test_what_a_killed_run_left(project):
 
 def test_a_stage_that_ran_on_something_else(project):
     lock = yaml.safe_load((project / "dvc.lock").read_text())
-    lock["stages"]["after"]["deps"][0]["md5"] = "0" * 32 + ".dir"
+    lock["stages"]["second"]["deps"][0]["md5"] = "0" * 32 + ".dir"
     (project / "dvc.lock").write_text(yaml.safe_dump(lock))
-    assert verify(project) == (1, ["dvc.lock, after: was run on another data than the one recorded"])
+    assert verify(project) == (1, ["dvc.lock, second: was run on another data than the one recorded"])
+
+
+def assert_one_line(root: Path, reason: str) -> None:
+    result = CliRunner().invoke(app, ["verify", "--root", str(root)])
+    assert result.exit_code == 1 and result.stderr.startswith("error: ") and reason in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_no_project(project):
+    assert_one_line(project / "models/prior", "has none of the folders data")
 
 
 @pytest.mark.parametrize("content", ["[", "{}", "stages: 3"])
-def test_no_project_and_no_lock_file_are_one_line(project, content):
+def test_a_lock_file_that_is_none(project, content):
     (project / "dvc.lock").write_text(content)
-    for root, expected in (
-        (project / "models/prior", "has none of the folders data"),
-        (project, "not a lock file of DVC"),
-    ):
-        result = CliRunner().invoke(app, ["verify", "--root", str(root)])
-        assert result.exit_code == 1 and result.stderr.startswith("error: ") and expected in result.stderr
+    assert_one_line(project, "not a lock file of DVC")

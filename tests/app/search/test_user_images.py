@@ -1,4 +1,4 @@
-"""Images of every kind, and files that are none."""
+"""Images of every kind, and files that are no images."""
 
 import io
 
@@ -35,7 +35,7 @@ def test_sixteen_bits_are_scaled():
     assert np.asarray(read_user_image(encoded(grey)))[0, :, 0].tolist() == [0, 128, 255]
 
 
-def test_a_phones_orientation_is_honoured():
+def test_the_orientation_of_a_phone_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     assert read_user_image(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).size == (20, 40)
