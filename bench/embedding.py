@@ -1,7 +1,10 @@
-"""The embedding job against bare vLLM, and what training reads: python -m bench.embedding PART. Adds to reports/bench/embedding.json.
+"""The embedding job against bare vLLM, and what training reads. Adds to reports/bench/embedding.json.
 
-embed, captions: the job and bare calls of vLLM on one engine and the same JPEGs, decoding included, the best of `rounds`.
-reader: rows of z_0 with stored text conditions that training takes a second, and its memory. million: a million vectors written and read.
+    python -m bench.embedding PART
+
+embed, captions: the job and bare calls of vLLM on one engine and the same JPEGs, decoding included.
+reader: how many rows of z_0 with stored text conditions training reads in a second, and its memory.
+million: a million vectors written and read.
 """
 
 from __future__ import annotations
@@ -14,16 +17,16 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 import typer
 
-from bench.bare_vllm import Comparison, Way, seconds
+from bench.bare_vllm import Comparison, Effort, Preparation, Workload, seconds
 from bench.machine import AnonymousPeak, hardware, peak_memory_mib, versions
 from pipeline.artifacts import ShardSet, ShardWriter, schemas, write_json
 from pipeline.encoders.embedding.job import run_job
@@ -37,35 +40,25 @@ OUT = Path("reports/bench/embedding.json")
 app = typer.Typer(add_completion=False)
 
 
-def against_bare(
-    task: str,
-    model: str,
-    count: int,
-    bare_count: int,
-    side: int,
-    batch: int,
-    ways: list[str],
-    try_count: int,
-    rounds: int,
-    tokens: int,
-    vllm: str,
-) -> None:
-    parsed = [_way(one) for one in ways]
+def against_bare(work: Workload, preparations: list[str], effort: Effort) -> None:
+    """Measure one task both ways and report it."""
+    parsed = [_preparation(one) for one in preparations]
     with tempfile.TemporaryDirectory() as place:
-        comparison = Comparison(task, model, count, side, batch, parsed[0], tokens, json.loads(vllm), Path(place))
-        figures = comparison.measure(parsed, try_count, bare_count or count, rounds)
-    report(f"{task}_{'gpu' if torch.cuda.is_available() else 'cpu'}", figures)
+        figures = Comparison(work, parsed[0], Path(place)).measure(parsed, effort)
+    report(f"{work.task}_{'gpu' if torch.cuda.is_available() else 'cpu'}", figures)
 
 
-def _way(text: str) -> Way:
+def _preparation(text: str) -> Preparation:
+    """THREADS or THREADS+PROCESSES."""
     threads, _, processes = text.partition("+")
     try:
-        return int(threads), int(processes or 0)
+        return Preparation(int(threads), int(processes or 0))
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not THREADS or THREADS+PROCESSES") from None
 
 
 def report(part: str, figures: dict[str, Any]) -> None:
+    """Add the figures of a part to the report, with the command and the machine."""
     found = json.loads(OUT.read_text()) if OUT.is_file() else {}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     command = "python -m " + shlex.join(["bench.embedding", *sys.argv[1:]])
@@ -80,85 +73,73 @@ Ways = Annotated[
     list[str],
     typer.Option("--way", help="THREADS, or THREADS+PROCESSES, that prepare; of several the best is measured."),
 ]
-Vllm = Annotated[str, typer.Option(help="More arguments of vllm.LLM, for both, as `encoder.vllm`; JSON.")]
+Vllm = Annotated[str, typer.Option(help="Further arguments of vllm.LLM for both, as `encoder.vllm`; JSON.")]
+BareCount = Annotated[int, typer.Option(help="Images for bare vLLM; 0: all.")]
+TWO_THREADS = ("2",)
 
 
 @app.command()
-def embed(
+def embed(  # noqa: PLR0913 (one option an argument)
     model: Model = "models/backbones/mllm",
     count: int = 2048,
-    bare_count: int = 0,
+    bare_count: BareCount = 0,
     side: int = 64,
     batch: int = 256,
-    ways: Ways = ["2"],
+    ways: Ways = TWO_THREADS,
     try_count: int = 512,
     rounds: int = 3,
     vllm: Vllm = "{}",
 ) -> None:
     """Fused embeddings of images with texts."""
-    against_bare(EMBED, model, count, bare_count, side, batch, ways, try_count, rounds, 0, vllm)
+    work = Workload(EMBED, model, count, side, batch, 0, json.loads(vllm))
+    against_bare(work, ways, Effort(try_count, bare_count or count, rounds))
 
 
 @app.command()
-def captions(
+def captions(  # noqa: PLR0913 (one option an argument)
     model: Model = "models/backbones/mllm",
     count: int = 512,
-    bare_count: int = 0,
+    bare_count: BareCount = 0,
     side: int = 64,
     batch: int = 256,
-    ways: Ways = ["2"],
+    ways: Ways = TWO_THREADS,
     try_count: int = 256,
     rounds: int = 1,
     tokens: int = 120,
     vllm: Vllm = "{}",
 ) -> None:
     """Generated captions."""
-    against_bare(GENERATE, model, count, bare_count, side, batch, ways, try_count, rounds, tokens, vllm)
+    work = Workload(GENERATE, model, count, side, batch, tokens, json.loads(vllm))
+    against_bare(work, ways, Effort(try_count, bare_count or count, rounds))
 
 
 @app.command()
 def reader(
     rows: int = 20_000, dim: int = 1536, tokens: int = 24, width: int = 384, batch: int = 256, batches: int = 400
 ) -> None:
-    """Rows of z_0 and padded text conditions, in random batches, as Stage 1 takes them: mapped, as of a set of any size.
+    """Rows of z_0 and padded text conditions, in random batches, mapped, as Stage 1 reads a set of any size.
 
-    first: opened for the first time, when the set is laid out. later: opened again. cold: one epoch of rows that no cache holds.
+    first: opened for the first time, when the set is laid out. later: opened again. cold: one epoch of uncached rows.
     """
     from pipeline.artifacts.mapped import scratch
-    from pipeline.fusion_diff.checkpoints import open_conditions, open_vectors
 
     with tempfile.TemporaryDirectory() as place:
         vectors, texts = Path(place) / "vectors", Path(place) / "texts"
-        for target, arguments in ((write_vectors, (vectors, rows, dim)), (write_texts, (texts, rows, tokens, width))):
-            writer = multiprocessing.get_context("spawn").Process(
-                target=target, args=arguments
-            )  # its memory is not the reader's
-            writer.start()
-            writer.join()
+        in_another_process(write_vectors, vectors, rows, dim)
+        in_another_process(write_texts, texts, rows, tokens, width)
         order = torch.randint(0, rows, (batches, batch), generator=torch.Generator().manual_seed(0))
         shuffled = torch.randperm(rows, generator=torch.Generator().manual_seed(1)).split(batch)
-
-        def opened(taken: Iterable[torch.Tensor]) -> tuple[float, float, float]:
-            """Seconds of opening the set and of taking these rows, and those of all cores together that opening took."""
-            start, busy = time.perf_counter(), time.process_time()
-            names, z0, _ = open_vectors(vectors, in_memory=0)
-            text, _ = open_conditions(texts, names, in_memory=0)
-            middle, busy = time.perf_counter(), time.process_time() - busy
-            for one in taken:
-                z0[one], text.batch(one)
-            return middle - start, time.perf_counter() - middle, busy
-
         with AnonymousPeak() as peak:
-            first, later = opened(order), opened(order)
+            first, later = time_reading(vectors, texts, order), time_reading(vectors, texts, order)
             for path in (*scratch(vectors).glob("*.npy"), *scratch(texts).glob("*.npy")):
                 forget(path)
-            cold = opened(shuffled)
-    each = later[1] / batches / batch
+            cold = time_reading(vectors, texts, shuffled)
+    each = later.reading / batches / batch
     rates = {
         "": 1 / each,
-        "_first_opening_included": rows / (first[0] + rows * first[1] / batches / batch),
-        "_later_opening_included": rows / (later[0] + rows * each),
-        "_cold": rows / cold[1],
+        "_first_opening_included": rows / (first.opening + rows * first.reading / batches / batch),
+        "_later_opening_included": rows / (later.opening + rows * each),
+        "_cold": rows / cold.reading,
     }
     report(
         "reader",
@@ -171,9 +152,9 @@ def reader(
             "data_mib": round(rows * (4 * dim + 2 * tokens * width) / 2**20, 1),
             **{f"rows_per_second{name}": round(rate) for name, rate in rates.items()},
             "opening_seconds": {
-                "first": round(first[0], 2),
-                "first_of_cores": round(first[2], 2),
-                "later": round(later[0], 2),
+                "first": round(first.opening, 2),
+                "first_of_cores": round(first.opening_of_cores, 2),
+                "later": round(later.opening, 2),
             },
             "anonymous_memory_mib": {"before": peak.before_mib, "peak": peak.peak_mib},
             "versions": versions("torch", "pyarrow"),
@@ -181,13 +162,43 @@ def reader(
     )
 
 
+class ReadingTime(NamedTuple):
+    """Seconds."""
+
+    opening: float
+    reading: float
+    opening_of_cores: float
+    """Of all cores together."""
+
+
+def time_reading(vectors: Path, texts: Path, batches: Iterable[torch.Tensor]) -> ReadingTime:
+    """Open a set as training does, and read these batches of rows."""
+    from pipeline.fusion_diff.checkpoints import open_conditions, open_vectors
+
+    start, busy = time.perf_counter(), time.process_time()
+    names, z0, _ = open_vectors(vectors, in_memory=0)
+    conditions, _ = open_conditions(texts, names, in_memory=0)
+    middle, busy = time.perf_counter(), time.process_time() - busy
+    for rows in batches:
+        z0[rows], conditions.batch(rows)
+    return ReadingTime(middle - start, time.perf_counter() - middle, busy)
+
+
+def in_another_process(write: Callable[..., None], *arguments: Any) -> None:
+    """Call a function where its memory does not count as the reader's."""
+    writer = multiprocessing.get_context("spawn").Process(target=write, args=arguments)
+    writer.start()
+    writer.join()
+
+
 def forget(path: Path) -> None:
-    """Have the system drop what it keeps of a file in memory."""
+    """Drop a file from the system's cache."""
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_texts(folder: Path, rows: int, tokens: int, width: int, rows_per_shard: int = 2_000) -> None:
+    """Random token states of texts of one length, as the conditions' shards hold them."""
     generator = np.random.default_rng(0)
     writer = ShardWriter(folder, schemas.conditions(width), {}, rows_per_shard)
     for first in range(0, rows, rows_per_shard):
@@ -201,6 +212,7 @@ def write_texts(folder: Path, rows: int, tokens: int, width: int, rows_per_shard
 
 
 def write_vectors(folder: Path, rows: int, dim: int, rows_per_shard: int = 10_000) -> None:
+    """Random vectors, as the embeddings' shards hold them."""
     generator = np.random.default_rng(1)
     writer = ShardWriter(folder, schemas.embeddings(dim), {}, rows_per_shard)
     for first in range(0, rows, rows_per_shard):
@@ -211,7 +223,7 @@ def write_vectors(folder: Path, rows: int, dim: int, rows_per_shard: int = 10_00
     writer.close()
 
 
-class Drawn:
+class RandomEmbedder:
     """Stands in for f_M: a vector drawn for every input."""
 
     def __init__(self, dim: int):
@@ -240,9 +252,11 @@ def million(
     dim: int = 1536,
     folder: Annotated[Path, typer.Option(help="Takes 6 GB.")] = Path("data/bench"),
 ) -> None:
-    """As many vectors written by the job and read back, hashes checked; the process' peak memory."""
+    """Vectors written by the job and read back, with hashes checked; the process' peak memory."""
     try:
-        wrote, _ = seconds(lambda: run_job(Numbers(rows), embedding_job(Drawn(dim)), folder, {}, JobOptions(2_000)))
+        wrote, _ = seconds(
+            lambda: run_job(Numbers(rows), embedding_job(RandomEmbedder(dim)), folder, {}, JobOptions(2_000))
+        )
         start = time.perf_counter()
         found = sum(table.num_rows for table in ShardSet.open(folder).shards())
         read = time.perf_counter() - start

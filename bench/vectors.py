@@ -1,4 +1,4 @@
-"""Made-up embeddings for timing indexes: many clusters of unequal size near a low-dimensional subspace.
+"""Synthetic embeddings for timing indexes: many clusters of unequal size near a low-dimensional subspace.
 
 Embeddings of images fill a small part of their space: an index lives on that, and on pure noise in
 1536 dimensions no approximate index could work. Here a vector is
@@ -29,7 +29,7 @@ CHUNK = 20_000
 
 @dataclass(frozen=True)
 class Data:
-    """A set of vectors and queries that its numbers determine; queries are fresh draws, none is in the set."""
+    """A set of vectors and queries that these numbers determine. No query is in the set."""
 
     rows: int
     dim: int
@@ -37,10 +37,11 @@ class Data:
     seed: int = 0
 
     def describe(self) -> dict[str, Any]:
+        """Everything that determines the set."""
         return asdict(self) | {"latent": LATENT, "spread": SPREAD, "noise": NOISE, "rows_a_cluster": ROWS_A_CLUSTER}
 
     def write(self, folder: Path) -> None:
-        """A new folder with `vectors.f16`, float16 rows one after the other, `queries.npy`, float32 [queries, dim], and `data.json`."""
+        """Write a new folder: `vectors.f16` (float16 rows), `queries.npy` (float32 [queries, dim]) and `data.json`."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         draw = _Mixture(self)
@@ -61,7 +62,7 @@ class Data:
         return path.is_file() and read_json(path) == self.describe()
 
     def read(self, folder: Path) -> Iterator[np.ndarray]:
-        """Float32 vectors [at most CHUNK, dim], unit up to float16's rounding; by plain reads, since mapped pages count as memory."""
+        """Float32 vectors [at most CHUNK, dim], unit up to float16's rounding. Not mapped: such pages count as memory."""
         for row in range(0, self.rows, CHUNK):
             count = min(CHUNK, self.rows - row) * self.dim
             flat = np.fromfile(folder / "vectors.f16", np.float16, count, offset=2 * row * self.dim)
@@ -69,6 +70,8 @@ class Data:
 
 
 class _Mixture:
+    """Draws the vectors."""
+
     def __init__(self, data: Data):
         rng = np.random.default_rng([data.seed, 0])
         clusters = max(1, data.rows // ROWS_A_CLUSTER)
@@ -88,4 +91,5 @@ class _Mixture:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
+    """L2-normalise the rows."""
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

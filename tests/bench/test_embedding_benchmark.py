@@ -1,4 +1,4 @@
-"""benchmarks/embedding.py on a few rows: the parts that need no vLLM."""
+"""bench/embedding.py on a few rows: the parts that need no vLLM."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_row_that_does_not_come_back_is_an_error(run, tmp_path, monkeypatch):
 
 
 def test_images_are_all_different_and_the_same_every_time():
-    first, again = bare_vllm.pictures(3, 32), bare_vllm.pictures(3, 32)
+    first, again = bare_vllm.noise_images(3, 32), bare_vllm.noise_images(3, 32)
     assert first == again and len({row.key for row in first}) == 3
 
 

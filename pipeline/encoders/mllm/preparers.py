@@ -89,8 +89,6 @@ class Preparers:
 
 def _begin() -> None:
     """Set a process up, and import what it needs."""
-    import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
-
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):  # vLLM on a CPU binds the process that starts these to one core
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
