@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import statistics
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 
 from bench.index import table as index_table
+from pipeline.app.cli.model_sizes import describe_models
+from pipeline.config import load_profile
 from tests.docs.pages import ROOT, TEXTS
 
 RESULTS = TEXTS["docs/results.md"]
 PERFORMANCE = TEXTS["docs/performance.md"]
+SWEEPS = " ".join(TEXTS["docs/sweeps-and-ablations.md"].split())
 
 
 def bench(name: str) -> Any:
@@ -137,3 +141,64 @@ def test_ablations_of_the_modules():
                 if cell["row"] == name and cell["setting"] == setting
             ]
             assert [mean, spread] == pytest.approx([statistics.mean(values), statistics.stdev(values)], abs=0.051)
+
+
+def sweep(name: str) -> dict[float, float]:
+    """Value -> mean R@10."""
+    rows = csv.DictReader((ROOT / f"reports/sweeps/{name}.csv").read_text().splitlines())
+    return {float(row[name]): float(row["recall"]) for row in rows if row["kind"] == "mean"}
+
+
+def tenth(value: float) -> str:
+    """One decimal; halves, which the tables of two decimals have, go up."""
+    return f"{value + 1e-6:.1f}"
+
+
+def test_sweeps():
+    control, guidance, steps = (sweep(name) for name in ("control_scale", "guidance_scale", "solver_steps"))
+    level = [guidance[value] for value in guidance if value <= 2]
+    assert control[0.25] == control[0.5] == control[0.75]
+    for sentence in (
+        f"Mean R@10 is {tenth(control[0])} without it, {tenth(control[0.5])} with $\\delta$ from 0.25 to 0.75, "
+        f"{tenth(control[1])} with 1 and {tenth(control[2])} with 2.",
+        f"({tenth(min(level))} to {tenth(max(level))}) and costs from there on ({tenth(guidance[2.5])} with 2.5, "
+        f"{tenth(guidance[4])} with 4)",
+        f"({tenth(min(steps.values()))} to {tenth(max(steps.values()))})",
+    ):
+        assert sentence in SWEEPS, sentence
+
+
+def ablation(table: str) -> dict[str, list[float]]:
+    """Row -> mean R@10 on the held-out team, a number a seed."""
+    found: dict[str, list[float]] = {}
+    for cell in json.loads((ROOT / f"reports/ablations/{table}.json").read_text())["cells"]:
+        found.setdefault(cell["row"], []).append(cell["recall"]["emoji_cir"]["mean"])
+    return found
+
+
+def test_ablations_of_masks_and_weights():
+    masks = ablation("masks")
+    for label, row in (
+        ("random masks reach", "random"),
+        ("class activation maps", "cam"),
+        ("phrases with straight-through gradients", "psm"),
+    ):
+        shown = f"{label} {statistics.mean(masks[row]):.1f} ± {statistics.stdev(masks[row]):.1f}"
+        assert shown in SWEEPS, shown
+    assert f"recall is {statistics.mean(ablation('alpha_base')['0.8']):.1f}" in SWEEPS
+    for table, best in (("alpha_base", "0.4"), ("rho", "0.9"), ("lam", "0.2")):
+        rows = ablation(table)
+        assert max(rows, key=lambda row: statistics.mean(rows[row])) == best
+
+
+def test_sizes_of_fusion_diff():
+    offline, paper = (describe_models(load_profile(name, ROOT / "conf")) for name in ("offline", "paper"))
+    page = "docs/methods/fusion-diff.md"
+    for label, count in (
+        ("parameters of the prior", lambda sizes: sizes["prior"]["parameters"]),
+        ("trained parameters of the adapter", lambda sizes: sizes["control_adapter"]["trainable"]),
+    ):
+        assert [numbers(cell)[0] for cell in cells(page, label)] == [count(offline), count(paper)]
+    assert [numbers(cell)[0] for cell in cells(page, "$d$")] == [offline["prior"]["dim"], paper["prior"]["dim"]]
+    shown = [numbers(cell) for cell in cells(page, "width, heads, blocks")]
+    assert shown == [[sizes["prior"][name] for name in ("width", "heads", "depth")] for sizes in (offline, paper)]
