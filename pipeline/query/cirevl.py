@@ -1,123 +1,110 @@
-"""CIReVL, and what f_M says of the references alone.
+"""CIReVL: caption the reference, edit the caption, search for the resulting text.
 
-The baseline in three steps: caption the reference, let a language model apply the modification to
-the caption, and search for the resulting text in the space of an image-text backbone (here the one
-that DiffComp starts from). The second step needs a model that follows text-only instructions
-(`retrieve.edit_prompt`). The small f_M of the embedded default knows none: it was taught to describe
-the image after the edit from reference and modification at once, so there its target description
-(the one that conditions Fusion-Diff) stands for the first two steps, and the row says how far text
-alone carries that description.
+The search runs in the space of the backbone that DiffComp starts from. The edit needs a model that follows text-only
+instructions (`retrieve.edit_prompt`). The small f_M of the default profile follows none. It was taught to describe the
+target from reference and modification at once. There its target description, which also conditions Fusion-Diff,
+stands for the first two steps, and the row says how far text alone carries that description.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
+import torch
+from torch import Tensor
 
 from pipeline.config import Params
-from pipeline.encoders.batching import batches, encode_in_batches
-from pipeline.encoders.dual.interface import DualEncoder
-from pipeline.encoders.image_source import ImageTable
-from pipeline.encoders.mllm.interface import Mllm, MllmInput
-from pipeline.encoders.mllm.prompts import caption_input
-from pipeline.query.methods import CLIP, Family, QueryVectors
-from pipeline.retrieval import Query
-from pipeline.text.phrases import PhraseParser
+from pipeline.encoders.batching import encode_in_batches
+from pipeline.encoders.image_source import ImageSource
+from pipeline.query.clock import Clock
+from pipeline.query.interface import NO_CONTROLS, Controls, Descriptions, Family, Method, QueryVectors
+from pipeline.query.models import Models
+from pipeline.query.spaces import BackboneSpace, ModelSpace
+from pipeline.query.turning import beyond, turn_away
+from pipeline.retrieval.queries import Query
+from pipeline.retrieval.spaces import CLIP
+
+NAME = "cirevl"
+
+METHODS = (
+    Method(
+        NAME,
+        "CIReVL",
+        CLIP,
+        NAME,
+        group="Training-free",
+        note="text search with the described target",
+        colour="#8f86a8",
+        order=40,
+        controls=frozenset({"negative"}),
+    ),
+)
 
 
-class ReferenceCaptions:
-    """f_M's captions of reference images, one an image, generated when first asked for."""
-
-    def __init__(self, params: Params, mllm: Mllm):
-        self.params, self.mllm = params, mllm
-        self._known: dict[tuple[str, str], str] = {}
-
-    def of(self, queries: Sequence[Query], pictures: ImageTable) -> list[str]:
-        """The caption of every query's reference."""
-        keys = [(str(pictures.folder), query.reference_id) for query in queries]
-        new = [key for key in dict.fromkeys(keys) if key not in self._known]
-        inputs = [caption_input(self.params.encoder, pictures.image(image_id)) for _, image_id in new]
-        self._known |= zip(new, generated(self.params, self.mllm, inputs, "captions of references"), strict=True)
-        return [self._known[key] for key in keys]
-
-    def with_concepts(self, queries: list[Query], pictures: ImageTable) -> list[Query]:
-        """The queries with a shared concept each: their own, else what the reference's caption is about first (its first noun phrase)."""
-        without = [query for query in queries if not query.shared_concept]
-        if not without:
-            return queries
-        captions = self.of(without, pictures)
-        phrases = PhraseParser(self.params.captions.spacy_model).phrases(captions)
-        found = {
-            query.query_id: (named or [caption])[0]
-            for query, caption, named in zip(without, captions, phrases, strict=True)
-        }
-        return [replace(query, shared_concept=found.get(query.query_id, query.shared_concept)) for query in queries]
+def methods(params: Params) -> tuple[Method, ...]:
+    """The one method."""
+    return METHODS
 
 
-class CirevlQueries:
-    """The method `cirevl`. `descriptions` are Fusion-Diff's: query id -> target descriptions, there before this family is asked."""
+def spaces(models: Models) -> dict[str, ModelSpace]:
+    """The backbone's space."""
+    return {CLIP: BackboneSpace(models)}
 
-    def __init__(
+
+def load(models: Models, only: Collection[str] | None = None) -> Cirevl:
+    """The family over the shared f_M and backbone."""
+    return Cirevl(models)
+
+
+class Cirevl(Family):
+    """The method `cirevl`."""
+
+    methods: Mapping[str, Method] = {NAME: METHODS[0]}
+
+    def __init__(self, models: Models):
+        self._models, self.params = models, models.params
+        self.spaces, self.samplers = spaces(models), {}
+
+    def answer(
         self,
-        params: Params,
-        captions: ReferenceCaptions,
-        descriptions: Mapping[str, list[str]],
-        backbone: DualEncoder,
-        identity: dict[str, Any],
-    ):
-        self.params, self.captions, self.descriptions, self.backbone = params, captions, descriptions, backbone
-        self.spaces = {CLIP: identity}
+        queries: Sequence[Query],
+        images: ImageSource,
+        controls: Controls = NO_CONTROLS,
+        methods: Collection[str] | None = None,
+        descriptions: Descriptions | None = None,
+    ) -> dict[str, QueryVectors]:
+        """See `Family.answer`. Without `retrieve.edit_prompt` the likeliest description is the text to search for.
 
-    def vectors(self, queries: Sequence[Query], pictures: ImageTable) -> dict[str, QueryVectors]:
-        def encode(texts: Sequence[str]) -> Any:
-            return self.backbone.encode_text(self.backbone.tokenize(texts).to(self.backbone.mean.device))
+        Raises:
+            ControlError: There is a region.
+        """
+        clock = Clock()
+        if not self.chosen(methods, controls):
+            return {}
+        with clock.part("describe"):
+            texts = self._target_texts(queries, images, descriptions)
+            vectors = encode_in_batches(self._encode, texts, self.params.retrieve.batch_size, NAME)
+            if controls.negative:
+                vectors = self._turned(vectors, controls)
+        return {NAME: QueryVectors(CLIP, vectors, [[text] for text in texts], clock.seconds)}
 
-        texts = self.target_texts(queries, pictures)
-        return {
-            "cirevl": QueryVectors(CLIP, encode_in_batches(encode, texts, self.params.retrieve.batch_size, "cirevl"))
-        }
+    def _target_texts(
+        self, queries: Sequence[Query], images: ImageSource, descriptions: Descriptions | None
+    ) -> list[str]:
+        """What the targets show, in words: one text a query."""
+        describer, prompt = self._models.describer, self.params.retrieve.edit_prompt
+        if prompt:
+            return describer.edited_captions(queries, images, prompt)
+        return [texts[0] for texts in descriptions or describer.targets(queries, images)]
 
-    def target_texts(self, queries: Sequence[Query], pictures: ImageTable) -> list[str]:
-        """What the target should show, in words; the modification where nothing is said."""
-        prompt = self.params.retrieve.edit_prompt
-        if not prompt:
-            return [self.descriptions[query.query_id][0] for query in queries]
-        asked = zip(queries, self.captions.of(queries, pictures), strict=True)
-        inputs = [MllmInput(prompt.format(caption=caption, modification=query.text)) for query, caption in asked]
-        edited = generated(self.params, self.captions.mllm, inputs, "edited captions")
-        return [text or query.text for text, query in zip(edited, queries, strict=True)]
+    def _encode(self, texts: Sequence[str]) -> Tensor:
+        """f_T of texts, [B, d]."""
+        backbone = self._models.backbone
+        return backbone.encode_text(backbone.tokenize(texts).to(backbone.mean.device))
 
-
-def generated(params: Params, mllm: Mllm, inputs: Sequence[MllmInput], title: str) -> list[str]:
-    """f_M's likeliest continuation of every input."""
-    encoder = params.encoder
-    parts = tqdm(list(batches(inputs, encoder.batch_size)), desc=title, mininterval=5.0, disable=not inputs)
-    return [answers[0].strip() for batch in parts for answers in mllm.generate(batch, encoder.max_new_tokens)]
-
-
-def answers_of(
-    families: Sequence[Family], queries: Sequence[Query], pictures: ImageTable
-) -> Iterator[tuple[Family, str, QueryVectors]]:
-    """Every family's methods over all wordings of the queries, which count as further hypotheses of a query.
-
-    Wordings are asked in reverse, so what a family keeps of a query is of its first one.
-    """
-    count = 1 + max(len(query.alternatives) for query in queries)
-    found: dict[str, tuple[Family, list[QueryVectors]]] = {}
-    for number in reversed(range(count)):
-        worded = [query.worded(number) for query in queries]
-        for family in families:
-            for method, one in family.vectors(worded, pictures).items():
-                found.setdefault(method, (family, []))[1].append(one)
-    for method, (family, several) in found.items():
-        yield family, method, several[0] if count == 1 else _joined(several)
-
-
-def _joined(several: Sequence[QueryVectors]) -> QueryVectors:
-    """The hypotheses of all: [Q, H, d] each, H being 1 where there is one vector a query."""
-    vectors = [one.vectors if one.vectors.ndim == 3 else one.vectors[:, None] for one in several]
-    return QueryVectors(several[0].space, np.concatenate(vectors, axis=1))
+    @torch.inference_mode()
+    def _turned(self, vectors: np.ndarray, controls: Controls) -> np.ndarray:
+        """Text vectors [Q, d], away from what a negative text says beyond them."""
+        negative, wanted = self._encode([controls.negative]).cpu(), torch.from_numpy(vectors)
+        return turn_away(vectors, beyond(negative.float(), wanted).numpy(), controls.negative_weight)

@@ -5,36 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class MethodName:
-    key: str
-    label: str
-    group: str
-    note: str
-    colour: str
-
-
-METHODS = (
-    MethodName("image_only", "Image only", "Training-free", "the reference's CLIP vector", "#9aa0a6"),
-    MethodName("text_only", "Text only", "Training-free", "the modification's CLIP vector", "#c3a97b"),
-    MethodName("image_text", "Image + text", "Training-free", "their normalised weighted sum", "#7fa58a"),
-    MethodName("slerp", "Slerp", "Training-free", "a point on the arc between them", "#6b8fb5"),
-    MethodName("cirevl", "CIReVL", "Training-free", "text search with the described target", "#8f86a8"),
-    MethodName("fused_only", "Fused only (A)", "Fusion-Diff", "the fused query embedding, no diffusion", "#f2b8a0"),
-    MethodName(
-        "stage1_only", "Stage 1 only (B)", "Fusion-Diff", "the prior alone, from the described target", "#e8875f"
-    ),
-    MethodName("fusion_diff", "Fusion-Diff (C)", "Fusion-Diff", "the prior with the Control-Adapter", "#d9481f"),
-    MethodName(
-        "diffcomp_row1", "DiffComp, row 1", "DiffComp", "plain patches, random masking, linear composition", "#c4bbea"
-    ),
-    MethodName(
-        "diffcomp_caption", "DiffComp, captions", "DiffComp", "trained on whole captions, as in the paper", "#9d8be0"
-    ),
-    MethodName("diffcomp", "DiffComp", "DiffComp", "trained on what tells a picture from its relatives", "#6a4be0"),
-)
-"""The known methods, in the order of every table."""
+from pipeline.query.interface import Method
+from pipeline.query.registry import labelled_methods
 
 CLAIMED_ORDERS = (
     ("fusion_diff", "fused_only"),
@@ -46,9 +18,6 @@ CLAIMED_ORDERS = (
     ("diffcomp", "slerp"),
 )
 """What the papers claim: the first method above the second."""
-
-FEATURED = ("fusion_diff", "diffcomp")
-"""The methods that the figures show."""
 
 BENCHMARKS = {"emoji_cir": "Emoji-CIR", "emoji_cir_val": "Emoji-CIR, validation split"}
 
@@ -70,19 +39,20 @@ ATTRIBUTIONS = (
     ),
 )
 
-_ORDER = {name.key: number for number, name in enumerate(METHODS)}
-
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """Known methods in the tables' order, then the others by name."""
-    return sorted(methods, key=lambda method: (_ORDER.get(method, len(_ORDER)), method))
+    """Method names in the tables' order: those with a label, then the others by name."""
+    return sorted(methods, key=lambda name: (describe(name).order, name))
 
 
-def describe(method: str) -> MethodName:
-    """A method's display name; one that the table does not know is shown by its key."""
-    if method in _ORDER:
-        return METHODS[_ORDER[method]]
-    return MethodName(method, method, "Other", "", "#777777")
+def describe(name: str) -> Method:
+    """A method's label, group, note and colour. One without a label is shown under its name."""
+    return labelled_methods().get(name) or Method(name, name, space="", family="")
+
+
+def is_featured(name: str) -> bool:
+    """Whether the figures show a method."""
+    return describe(name).featured
 
 
 def benchmark_label(benchmark: str) -> str:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipeline.artifacts import ArtifactError, write_atomically
-from pipeline.report.names import FEATURED, describe
+from pipeline.report.names import describe
 from pipeline.retrieval.protocols import MEAN
 
 THEMES = {
@@ -70,7 +70,7 @@ def recall_chart(curves: dict[str, dict[int, float]], legend: bool = False) -> F
     figure, axes = _figure(width=7.4 if legend else 5.6)
     for method, points in curves.items():
         name = describe(method)
-        weight = 2.4 if method in FEATURED else 1.4
+        weight = 2.4 if name.featured else 1.4
         axes.plot(
             list(points),
             list(points.values()),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 from pipeline.report.metrics import Answers
-from pipeline.report.names import FEATURED
+from pipeline.report.names import is_featured, ordered
 
 
 def featured(answers: Answers) -> list[str]:
     """The methods that the images are about: the papers' two, else the last row."""
-    return [method for method in FEATURED if method in answers.by_method] or list(answers.by_method)[-1:]
+    return [method for method in ordered(answers.by_method) if is_featured(method)] or list(answers.by_method)[-1:]
 
 
 def mixed_order(answers: Answers, seed: int) -> list[int]:

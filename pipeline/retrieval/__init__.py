@@ -3,7 +3,6 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pipeline.retrieval.baselines import BASELINES
 from pipeline.retrieval.queries import Query, read_queries
 from pipeline.retrieval.rankings import Ranking, Rankings, read_rankings, write_rankings
 
@@ -21,7 +20,6 @@ _WITH_FAISS = {
 """Loaded when asked for: metrics need no FAISS."""
 
 __all__ = [
-    "BASELINES",
     "Index",
     "Query",
     "Ranking",

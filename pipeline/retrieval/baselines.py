@@ -5,8 +5,6 @@ All take `image` and `text` [Q, d] of unit length and the text's weight, and ret
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 _PARALLEL = 1e-6
@@ -47,12 +45,3 @@ def slerp(image: np.ndarray, text: np.ndarray, weight: float = 0.5) -> np.ndarra
     angle = weight * np.where(opposite, np.pi, np.arctan2(length, cosine))
     composed = np.cos(angle) * image + np.sin(angle) * towards
     return (composed / np.linalg.norm(composed, axis=-1, keepdims=True)).astype(image.dtype)
-
-
-BASELINES: dict[str, Callable[..., np.ndarray]] = {
-    "image_only": image_only,
-    "text_only": text_only,
-    "image_text": image_text,
-    "slerp": slerp,
-}
-"""Method name -> composition, in the order of the tables."""

@@ -18,7 +18,8 @@ from pipeline.experiments.ablation import data, run
 from pipeline.experiments.ablation.data import Judge, masking_nouns
 from pipeline.experiments.ablation.run import run_tables
 from pipeline.experiments.ablation.tables import cells_of, read_tables
-from pipeline.query.methods import DualEncoderQueries
+from pipeline.query import dual
+from pipeline.query.models import Models
 from pipeline.report.look import ALIGNED, MASKED, QUERIES, SHOWN, look_at
 from pipeline.retrieval import Index, build_index, rank_queries, read_queries
 from pipeline.retrieval.protocols import recall_by_category
@@ -138,7 +139,7 @@ def test_a_cell_is_the_stage_s_own_training(ready):
     model = load_diffcomp("models/diffcomp/diffcomp", load_dual_encoder(ready.diffcomp.backbone))
     embed_gallery(model.encoder, pictures, "data/gallery/val", {}, 7)
     build_index("data/gallery/val", "data/index/val", ready.index)
-    vectors = DualEncoderQueries.load(ready).vectors(queries, pictures)["diffcomp"].vectors
+    vectors = dual.load(Models(ready)).answer(queries, pictures, methods=["diffcomp"])["diffcomp"].vectors
     ranked = [one.ranked_ids for one in rank_queries(Index.open("data/index/val"), queries, vectors, 10)]
     expected = recall_by_category(
         ranked, [query.target_ids for query in queries], [query.category for query in queries], (10,)

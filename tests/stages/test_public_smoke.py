@@ -84,9 +84,8 @@ def run(workspace, monkeypatch):
         stage.main()
     folders = lay_out()
     Path("conf").symlink_to(ROOT / "conf")
-    for where in ("stages.embed_gallery", "pipeline.query.methods"):
-        monkeypatch.setattr(f"{where}.open_mllm", lambda *_: TinyMllm())
-    monkeypatch.setattr("pipeline.query.methods.TextEncoder", lambda *_: TinyTextEncoder())
+    monkeypatch.setattr("pipeline.query.models.open_mllm", lambda *_: TinyMllm())
+    monkeypatch.setattr("pipeline.query.models.TextEncoder", lambda *_: TinyTextEncoder())
     monkeypatch.setattr(
         report, "look_at", lambda *_: None
     )  # `prepare` replaces the pairs that the texts here belong to

@@ -5,7 +5,6 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,40 +15,10 @@ from pipeline.artifacts import ArtifactError, ShardSet, schemas, weights, write_
 from pipeline.config import load_params
 from pipeline.diffcomp import load_diffcomp
 from pipeline.encoders.dual.open import load_dual_encoder
-from pipeline.encoders.image_source import ImageTable
-from pipeline.fusion_diff import Sampler, SamplerSettings
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
-from pipeline.query.methods import CONTROL, PRIOR, DualEncoderQueries, FusionDiffQueries, open_space
-from pipeline.retrieval import Query, build_index
+from pipeline.query.fusion_diff import CONTROL, PRIOR
 from stages import train_control_adapter, train_diffcomp, train_prior
-from tests.stages.conftest import DIM, TEXT_DIM, unit, write_vectors
-
-REFERENCES = ("red ball", "red cat", "green dog", "blue hat")
-QUERIES = [
-    Query(f"q{number}", reference, ("with a hat",), ("blue cat",)) for number, reference in enumerate(REFERENCES)
-]
-
-
-class FakeMllm:
-    dim = DIM
-
-    def embed(self, inputs):
-        return unit(len(inputs), len(inputs[0].text))
-
-    def generate(self, inputs, max_new_tokens, sequences=1):
-        return [["" if number else "a cat" for number in range(sequences)] for _ in inputs]
-
-
-class FakeTextEncoder:
-    def encode(self, texts):
-        return [torch.full((len(text.split()), TEXT_DIM), 0.1 * len(text)) for text in texts]
-
-
-def fusion_diff(params) -> FusionDiffQueries:
-    prior, diffusion = load_prior(PRIOR)
-    adapter = load_control(CONTROL, prior, PRIOR)
-    samplers = (Sampler(prior, one, diffusion, SamplerSettings(2, 1.0)) for one in (None, adapter))
-    return FusionDiffQueries(params, FakeMllm(), FakeTextEncoder(), *samplers)
+from tests.stages.conftest import TEXT_DIM, write_vectors
 
 
 @pytest.fixture
@@ -66,16 +35,6 @@ def files(folder: str) -> dict[str, bytes]:
 def test_both_stages_of_fusion_diff(trained):
     assert sorted(path.name for path in PRIOR.iterdir()) == ["config.json", "model.safetensors", "training.csv"]
     assert (CONTROL / "training.csv").read_text().startswith("step,loss")
-    queries = fusion_diff(trained)
-    found = queries.vectors(QUERIES, ImageTable("data/pairs/images"))
-    assert {name: one.vectors.shape for name, one in found.items()} == {
-        "fused_only": (4, DIM),
-        "stage1_only": (4, 2, DIM),
-        "fusion_diff": (4, 2, DIM),
-    }
-    assert {one.space for one in found.values()} == {"fused"}
-    assert queries.descriptions["q0"] == ["a cat"]
-    np.testing.assert_allclose(np.linalg.norm(found["fusion_diff"].vectors, axis=-1), 1.0, rtol=1e-5)
 
 
 def test_a_stage_repeats_byte_for_byte(trained):
@@ -121,19 +80,6 @@ def test_a_finished_training_is_not_repeated_unless_something_differs(trained, m
     Path("params.yaml").write_text(f"{text}seed: 1\n")
     train_prior.main()
     assert len(trainings) == 3 and files("models/prior") != before
-
-
-def test_each_description_conditions_its_share_of_the_hypotheses(trained):
-    trained.retrieve.descriptions = 2
-    queries = fusion_diff(trained)
-    described = queries.describe(QUERIES, ImageTable("data/pairs/images"))
-    assert described[0] == ["a cat", "with a hat"]  # nothing was said: the modification stands in
-    both = queries.sample(queries.stage1, QUERIES, described)
-    trained.retrieve.descriptions, trained.retrieve.hypotheses = 1, 1
-    first = queries.sample(queries.stage1, QUERIES, [texts[:1] for texts in described])
-    assert both.shape == (4, 2, DIM)
-    np.testing.assert_allclose(both[:, :1], first, atol=1e-5)
-    assert not np.allclose(both[:, 0], both[:, 1], atol=1e-3)
 
 
 @pytest.fixture
@@ -215,32 +161,3 @@ def test_diffcomp_variants_are_trained_once(workspace, monkeypatch):
     Path("params.yaml").write_text(text.replace("diffcomp: {}", "diffcomp: {rho: 0.5}"))
     with pytest.raises(AssertionError, match="trained again"):
         train_diffcomp.main()
-
-
-def test_the_rows_over_dual_encoders(workspace):
-    train_diffcomp.main()
-    queries = DualEncoderQueries.load(workspace)
-    found = queries.vectors(QUERIES, ImageTable("data/pairs/images"))
-    assert {name: one.space for name, one in found.items()} == {
-        "image_only": "clip",
-        "text_only": "clip",
-        "image_text": "clip",
-        "slerp": "clip",
-        "diffcomp_row1": "diffcomp_row1",
-        "diffcomp": "diffcomp",
-    }
-    assert set(queries.spaces) == {"clip", "diffcomp_row1", "diffcomp"}
-    for one in found.values():
-        assert one.vectors.shape == (4, DIM)
-        np.testing.assert_allclose(np.linalg.norm(one.vectors, axis=-1), 1.0, rtol=1e-5)
-
-
-def test_a_gallery_of_another_model_is_refused(workspace):
-    train_diffcomp.main()
-    queries = DualEncoderQueries.load(workspace)
-    for space, identity in (("clip", queries.spaces["clip"]), ("diffcomp", {"diffcomp": "another model"})):
-        write_vectors(f"data/gallery/{space}", ["one", "two"], 0, identity)
-        build_index(f"data/gallery/{space}", f"data/index/{space}", workspace.index)
-    assert open_space("data/index", queries, "clip").ids == ["one", "two"]
-    with pytest.raises(ArtifactError, match="its gallery has diffcomp = 'another model'"):
-        open_space("data/index", queries, "diffcomp")

@@ -47,7 +47,7 @@ def index(
     from pipeline.app.search.library import index_folder
 
     done = index_folder(folder, _set_up(params), out, method or ())
-    typer.echo(f"{done.library}: {done.pictures} images in {', '.join(done.spaces)}")
+    typer.echo(f"{done.library}: {done.images} images in {', '.join(done.spaces)}")
     for space, reason in done.left_out.items():
         typer.echo(f"left out: {space} ({reason})")
     if done.rejected:
@@ -80,7 +80,7 @@ def search(  # noqa: PLR0913 - one argument an option
     from pipeline.app.search.requests import Request, read_region
     from pipeline.app.search.results import write_html
     from pipeline.app.search.searcher import Searcher
-    from pipeline.query.methods import Controls
+    from pipeline.query.interface import Controls
 
     opened = open_gallery(gallery or None)
     reference, reference_id = find_reference(image, opened)

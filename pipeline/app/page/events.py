@@ -23,11 +23,13 @@ from pipeline.app.page.markup import (
 )
 from pipeline.app.search.requests import Request, RequestError, painted
 from pipeline.app.search.results import thumbnail
-from pipeline.app.search.searcher import Answer, Searcher, both
+from pipeline.app.search.searcher import Answer, Searcher, for_method
 from pipeline.app.search.user_images import UserImageError, read_user_image
 from pipeline.diffcomp.explain import heat_map
-from pipeline.query.methods import FUSION_DIFF_METHODS, Controls
+from pipeline.query.fusion_diff import FUSED_ONLY
+from pipeline.query.interface import Controls
 from pipeline.report.names import describe
+from pipeline.retrieval.spaces import FUSED
 
 NO_METHOD = "none"
 """The choice that leaves the second panel empty."""
@@ -135,7 +137,7 @@ class PageEvents:
     def _panel(self, request: Request, method: str) -> Panel:
         takes_region = self.searcher.takes_region(method)
         region_ignored = request.controls.region is not None and not takes_region
-        request = both(request, method, takes_region)
+        request = for_method(request, method, takes_region)
         answer = self.searcher.search(request)
         panel = Panel(
             shown=True,
@@ -146,8 +148,8 @@ class PageEvents:
             ],
             image_ids=[hit.image_id for hit in answer.hits],
         )
-        if takes_region:
-            kept = self.searcher.kept(request)
+        kept = self.searcher.explain(request)
+        if kept is not None:
             panel.heat_map = heat_map(request.image, kept)
             panel.explanation = (
                 "<p>What is kept of the reference: 1 - alpha of every super-patch, "
@@ -158,9 +160,10 @@ class PageEvents:
         return panel
 
     def _explanation(self, answer: Answer) -> str:
-        if answer.method not in FUSION_DIFF_METHODS:
-            return quiet("A training-free baseline: its query vector has no parts to show.")
-        searched = "fused query" if answer.method == "fused_only" else "sampled target"
+        if answer.space != FUSED:
+            baseline = quiet("A training-free baseline: its query vector has no parts to show.")
+            return descriptions_list(answer.descriptions) + baseline
+        searched = "fused query" if answer.method == FUSED_ONLY else "sampled target"
         try:
             nearest = captions_table(self.searcher.nearest_captions(answer), searched)
         except Exception as error:  # the results are there; only their explanation is missing

@@ -10,42 +10,32 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
 from tqdm import tqdm
 
 from pipeline.app.search.galleries import GALLERY, LIBRARY
 from pipeline.app.search.user_images import UserImageError, read_bytes, read_user_image
 from pipeline.artifacts import ArtifactError, ShardSet, sha256_file, write_json, write_table
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.artifacts.weights import WEIGHTS
-from pipeline.config import ParameterError, Params
-from pipeline.diffcomp import load_diffcomp
-from pipeline.diffcomp.checkpoints import backbone_identity, variant_identity
-from pipeline.encoders.dual.interface import DualEncoder
-from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.config import Params
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import ROWS_PER_SHARD, JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
 from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRowError
 from pipeline.encoders.embedding.vectors import embedding_job
-from pipeline.encoders.identity import mllm_identity
-from pipeline.encoders.image_source import square_pixels
 from pipeline.encoders.mllm.interface import MllmInput
-from pipeline.encoders.mllm.open import open_mllm
-from pipeline.query.methods import CLIP, DIFFCOMP, FUSED, FUSION_DIFF_METHODS
-from pipeline.retrieval import BASELINES, build_index
-from pipeline.runtime import device
+from pipeline.query import registry
+from pipeline.query.models import Models
+from pipeline.query.spaces import ModelSpace
+from pipeline.retrieval import build_index
 
 SUFFIXES = frozenset([".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 FILES = pa.schema([("image_id", pa.string()), ("size", pa.int64()), ("blake2b", pa.string()), ("reason", pa.string())])
-DEFAULT_METHODS = ("fusion_diff", "diffcomp", "slerp")
 
 
 @dataclass
@@ -53,65 +43,72 @@ class Indexed:
     """What `index_folder` did."""
 
     library: Path
-    pictures: int
-    rejected: int
+    images: int = 0
+    """Images that were embedded."""
+    rejected: int = 0
+    """Files that cannot be read as images."""
     spaces: list[str] = field(default_factory=list)
+    """Those that have an index now."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Space -> why it has no index."""
 
     @property
     def rejections(self) -> Path:
+        """The table of the rejected files."""
         return self.library / "vectors" / self.spaces[0] / REJECTED
 
 
-def spaces_of(params: Params, methods: Collection[str]) -> list[str]:
-    """The spaces that these methods search, fused first. Raises ParameterError naming an unknown method."""
-    variants = list(params.diffcomp_variants)
-    known = {
-        **dict.fromkeys(FUSION_DIFF_METHODS, FUSED),
-        **dict.fromkeys(BASELINES, CLIP),
-        **{name: name for name in variants},
-    }
-    for method in methods:
-        if method not in known:
-            raise ParameterError(f"method: {method!r} is not one of {', '.join(known)}")
-    wanted = {known[method] for method in methods}
-    return [space for space in (FUSED, CLIP, *variants) if space in wanted]
-
-
 def index_folder(folder: Path, params: Params, out: Path | None = None, methods: Collection[str] = ()) -> Indexed:
-    """Embed and index every image below `folder`, for `methods` (none: the usual ones, as far as they are trained).
+    """Embed and index every image below a folder.
 
-    Raises ArtifactError when there is no folder, no image, or none that can be read.
+    Args:
+        folder: Holds the images. They stay where they are.
+        params: Models and index.
+        out: The library; None: `.cir` in the folder.
+        methods: The methods that will be asked for; none: the usual ones, as far as they are trained.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ArtifactError: There is no folder, no image, or none that can be read; or a model is missing.
+        ParameterError: There is no such method.
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder")
     library = out or folder / LIBRARY
-    spaces = spaces_of(
-        params,
-        methods or [name for name in DEFAULT_METHODS if name not in params.diffcomp_variants or name == "diffcomp"],
-    )
+    spaces = spaces_of(methods or usual_methods(params), params)
     paths = find_images(folder)
     if not paths:
         raise ArtifactError(f"{folder}: there is no image ({', '.join(sorted(SUFFIXES))})")
-    (library / GALLERY).unlink(missing_ok=True)  # until it is whole again
+    (library / GALLERY).unlink(missing_ok=True)  # until the library is whole again
     files = list_files(folder, paths, library / "files")
     made_of = {"files": sha256_file(files.folder / MANIFEST)}
     drop_stale(library, spaces, made_of)
-    done = Indexed(library, 0, 0)
-    for space in spaces:
-        if not methods and (missing := _untrained(space)):
-            done.left_out[space] = missing
+    done = Indexed(library)
+    for name, space in spaces.items():
+        if not methods and space.missing:
+            done.left_out[name] = f"{space.missing} is not trained yet; `dvc repro train_diffcomp` does it"
             continue
-        embed_folder(FolderReader(folder, files), space, params, library / "vectors" / space, made_of)
-        build_index(library / "vectors" / space, library / "index" / space, params.index, params.runtime.threads)
-        done.spaces.append(space)
-    write_json(
-        library / GALLERY, {"root": os.path.relpath(folder.resolve(), library.resolve())}
-    )  # last: the library is whole
+        embed_folder(FolderReader(folder, files), space, params, library / "vectors" / name, made_of)
+        build_index(library / "vectors" / name, library / "index" / name, params.index, params.runtime.threads)
+        done.spaces.append(name)
+    root = os.path.relpath(folder.resolve(), library.resolve())
+    write_json(library / GALLERY, {"root": root})  # last: now the library is whole
     done.rejected = len(rejected_images(library / "vectors" / done.spaces[0]))
-    done.pictures = files.rows - done.rejected
+    done.images = files.rows - done.rejected
     return done
+
+
+def usual_methods(params: Params) -> list[str]:
+    """The methods that a folder is indexed for unless told otherwise: the featured ones, and those without training."""
+    return [name for name, method in registry.methods(params).items() if method.featured or not method.weights]
+
+
+def spaces_of(methods: Collection[str], params: Params) -> dict[str, ModelSpace]:
+    """The spaces that methods search, by name. Raises ParameterError naming an unknown method."""
+    wanted = {registry.find_method(name, params).space for name in methods}
+    return {name: space for name, space in registry.spaces(Models(params)).items() if name in wanted}
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -197,58 +194,21 @@ def decode_reduced(row: EncoderRow) -> MllmInput:
         raise UnreadableRowError(str(error)) from None
 
 
-class ImageEmbedder:
-    """A dual encoder's image side, as the embedding job asks for it."""
+def embed_folder(reader: FolderReader, space: ModelSpace, params: Params, out: Path, made_of: dict[str, Any]) -> None:
+    """Embed every readable image of a folder into one space.
 
-    def __init__(self, encoder: DualEncoder):
-        self._encoder, self.dim = encoder, encoder.dim
+    Args:
+        reader: The images.
+        space: Opens the model.
+        params: Holds the batch size.
+        out: Where the shard set of vectors goes.
+        made_of: What identifies the images.
 
-    @torch.inference_mode()
-    def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
-        """f_I of the inputs' images, float32 [N, dim]."""
-        pixels = torch.stack([square_pixels(one.image, self._encoder.image_size) for one in inputs])
-        return self._encoder.encode_image(self._encoder.normalise(pixels)).float().cpu().numpy()
-
-
-def embed_folder(reader: FolderReader, space: str, params: Params, out: Path, made_of: dict[str, Any]) -> None:
-    """Every readable image's vector in one space."""
-    embedder, made_by = _opener(space, params)()
-    job = embedding_job(embedder, decode_reduced)
-    run_job(
-        reader,
-        job,
-        out,
-        made_by | made_of,
-        JobOptions(params.encoder.batch_size, ROWS_PER_SHARD, max_rejected_share=1.0),
-    )
+    Raises:
+        ArtifactError: No image can be read.
+    """
+    job = embedding_job(space.embedder, decode_reduced)
+    options = JobOptions(params.encoder.batch_size, ROWS_PER_SHARD, max_rejected_share=1.0)
+    run_job(reader, job, out, space.identity | made_of, options)
     if not ShardSet.open(out, verify=False).rows:
         raise ArtifactError(f"{out}: none of {len(reader)} files can be read as an image; {REJECTED} says why")
-
-
-def _opener(space: str, params: Params) -> Callable[[], tuple[Any, dict[str, Any]]]:
-    """How to load what embeds images into a space, and what it is known by."""
-
-    def fused():
-        return open_mllm(params.encoder, params.runtime.device), mllm_identity(params.encoder)
-
-    def untouched():
-        base = params.diffcomp
-        return dual(load_dual_encoder(base.backbone, base.pretrained)), backbone_identity(
-            base.backbone, base.pretrained
-        )
-
-    def variant():
-        section = params.variants()[space]
-        model = load_diffcomp(DIFFCOMP / space, load_dual_encoder(section.backbone, section.pretrained))
-        return dual(model.encoder), variant_identity(DIFFCOMP / space)
-
-    def dual(encoder: DualEncoder) -> ImageEmbedder:
-        return ImageEmbedder(encoder.eval().to(device(params.runtime)))
-
-    return {FUSED: fused, CLIP: untouched}.get(space, variant)
-
-
-def _untrained(space: str) -> str:
-    """Why a space cannot be made yet, or nothing."""
-    there = space in (FUSED, CLIP) or (DIFFCOMP / space / WEIGHTS).is_file()
-    return "" if there else f"{DIFFCOMP / space} is not trained yet; `dvc repro train_diffcomp` does it"

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.app.search.user_images import UserImageError, read_user_image
-from pipeline.query.methods import Controls
+from pipeline.query.interface import Controls
 from pipeline.retrieval import Query
 
 MAX_TEXT = 1_000

@@ -1,4 +1,4 @@
-"""A gallery, the models over it, and one question at a time: behind the command and the page alike."""
+"""A gallery, the models over it, and one request at a time: behind the command and the page alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -15,28 +14,19 @@ from PIL import Image
 from pipeline.app.search.galleries import Gallery
 from pipeline.app.search.nearest_captions import Caption, TrainingCaptions
 from pipeline.app.search.requests import REFERENCE, Request
-from pipeline.artifacts.weights import WEIGHTS
-from pipeline.config import ParameterError, Params
+from pipeline.app.search.shared_sampler import SharedSampler
+from pipeline.config import Params
 from pipeline.encoders.image_source import InMemoryImages
-from pipeline.query.methods import (
-    CLIP,
-    CONTROL,
-    DIFFCOMP,
-    FUSED,
-    FUSION_DIFF_METHODS,
-    PRIOR,
-    Controls,
-    DualEncoderQueries,
-    Family,
-    FusionDiffQueries,
-    open_space,
-)
-from pipeline.retrieval import BASELINES, Index
+from pipeline.query.interface import Controls, Family
+from pipeline.query.models import Models
+from pipeline.query.registry import by_interest, find_method, is_trained, load_family, methods
+from pipeline.retrieval import Index
+from pipeline.retrieval.spaces import Space, open_index
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer."""
+    """One image of the gallery that answers a request."""
 
     image_id: str
     score: float
@@ -47,11 +37,13 @@ class Answer:
     """What one method answers, and what it went through."""
 
     method: str
+    space: str
+    """Where it searched."""
     hits: list[Hit]
     seconds: dict[str, float]
     """Part (describe, sample, search) -> time."""
     descriptions: list[str]
-    """The target as Fusion-Diff described it before sampling."""
+    """The target as it was described on the way, the likeliest first."""
     vector: np.ndarray
     """What was searched, [d] or [K, d]."""
 
@@ -59,104 +51,105 @@ class Answer:
 class Searcher:
     """Answers requests over one gallery. Models and indexes are loaded when first needed, and stay.
 
-    Several threads may ask; they are served one after the other, since each search uses all the
-    cores, but for what a GPU samples, which is done together. Raises ArtifactError and ParameterError
-    where the gallery or a model is not there.
+    Several threads may ask. One lock serves them one after the other, since each search uses all cores. It is free
+    only while a thread waits for a batch that a GPU samples for several of them.
+
+    Args:
+        params: Sizes, models and defaults.
+        gallery: What is searched.
+        models: Models to share; None: new ones.
     """
 
-    def __init__(self, params: Params, gallery: Gallery, families: Sequence[Family] = ()):
-        self.params, self.gallery = params, gallery
-        self._families = list(families)
+    def __init__(self, params: Params, gallery: Gallery, models: Models | None = None):
+        self.params, self.gallery, self.models = params, gallery, models or Models(params)
+        self._families: list[Family] = []
         self._indexes: dict[str, Index] = {}
         self._captions: TrainingCaptions | None = None
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     @property
     def methods(self) -> list[str]:
-        """Methods whose model is trained and whose space the gallery has, the trained ones first."""
-        there, variants = set(self.gallery.spaces), reversed(list(self.params.diffcomp_variants))
-        fusion_diff = [
-            name for name in reversed(FUSION_DIFF_METHODS) if FUSED in there and self._has(name, PRIOR, CONTROL)
+        """Methods whose models are trained and whose space the gallery has, the featured ones first."""
+        there = set(self.gallery.spaces)
+        found = [
+            method
+            for method in methods(self.params).values()
+            if method.space in there and (self._loaded(method.name) or is_trained(method))
         ]
-        diffcomp = [name for name in variants if name in there and self._has(name, DIFFCOMP / name)]
-        return (
-            fusion_diff[:1] + diffcomp + fusion_diff[1:] + [name for name in reversed(list(BASELINES)) if CLIP in there]
-        )
-
-    def _has(self, method: str, *folders: Path) -> bool:
-        return self._loaded(method) is not None or all((folder / WEIGHTS).is_file() for folder in folders)
+        return [method.name for method in by_interest(found)]
 
     def search(self, request: Request) -> Answer:
-        """The best images of the gallery for one request."""
+        """Search the gallery.
+
+        Args:
+            request: The reference, the modification and the method.
+
+        Returns:
+            The best images, with what led to them.
+
+        Raises:
+            ArtifactError: An index or a model is missing, or they do not belong together.
+            ControlError: The method cannot use a control.
+            ParameterError: There is no such method.
+        """
+        images = InMemoryImages({REFERENCE: request.image})
         with self._lock:
             family = self._family(request.method)
-        asked = family.ask(
-            request.method, request.query(), InMemoryImages({REFERENCE: request.image}), request.controls, self._lock
-        )
-        with self._lock:
-            index = self._index(family, asked.query.space)
+            answers = family.answer([request.query()], images, request.controls, methods=[request.method])
+            answer = answers[request.method]
+            index = self._index(family.spaces[answer.space])
             start = time.perf_counter()
-            ids, scores = index.search(asked.query.vectors, request.top, [request.exclude], self.params.retrieve.fuse)
-            seconds = asked.seconds | {"search": time.perf_counter() - start}
+            ids, scores = index.search(answer.vectors, request.top, [request.exclude], self.params.retrieve.fuse)
+            seconds = {**answer.seconds, "search": time.perf_counter() - start}
         hits = [Hit(image_id, score) for image_id, score in zip(ids[0], scores[0], strict=True)]
-        return Answer(request.method, hits, seconds, asked.descriptions, asked.query.vectors[0])
+        descriptions = list(answer.descriptions[0]) if answer.descriptions else []
+        return Answer(request.method, answer.space, hits, seconds, descriptions, answer.vectors[0])
 
     def takes_region(self, method: str) -> bool:
-        """Whether a region on the reference means anything to the method."""
-        return method in self.params.diffcomp_variants
+        """Whether a region on the reference changes a method's answer."""
+        return "region" in find_method(method, self.params).controls
 
-    def kept(self, request: Request) -> np.ndarray:
-        """1 - alpha_j over the square that a DiffComp sees of the reference, [h, w]: how much of it stays where."""
+    def explain(self, request: Request) -> np.ndarray | None:
+        """How much of the reference a method keeps, and where; see `Family.explain`."""
+        images = InMemoryImages({REFERENCE: request.image})
         with self._lock:
             family = self._family(request.method)
-            return family.kept(
-                request.method, request.query(), InMemoryImages({REFERENCE: request.image}), request.controls.region
-            )
+            return family.explain(request.method, request.query(), images, request.controls)
 
     def nearest_captions(self, answer: Answer, count: int = 5) -> list[Caption]:
-        """The training captions whose images lie nearest to what Fusion-Diff sampled."""
+        """The training captions whose images lie nearest to what was searched in f_M's space."""
         with self._lock:
             self._captions = self._captions or TrainingCaptions.load()
         return self._captions.nearest(answer.vector, count)
 
     def warm(self, methods: Sequence[str]) -> None:
-        """Load what the methods need, and let everything run once."""
+        """Load what the methods need, and run everything once."""
+        white = Image.new("RGB", (64, 64), "white")
+        controls = Controls(hypotheses=self.params.retrieve.hypotheses)
         for method in methods:
-            white = Image.new("RGB", (64, 64), "white")
-            self.search(
-                Request(white, "warm up", method, controls=Controls(hypotheses=self.params.retrieve.hypotheses))
-            )
+            self.search(Request(white, "warm up", method, controls=controls))
 
     def _loaded(self, method: str) -> Family | None:
-        for family in self._families:
-            if method in (
-                FUSION_DIFF_METHODS if isinstance(family, FusionDiffQueries) else (*BASELINES, *family.variants)
-            ):
-                return family
-        return None
+        return next((family for family in self._families if method in family.methods), None)
 
-    def _family(self, method: str) -> Family:
-        known = (*FUSION_DIFF_METHODS, *BASELINES, *self.params.diffcomp_variants)
-        if method not in known:
-            raise ParameterError(f"method: {method!r} is not one of {', '.join(known)}")
-        family = self._loaded(method)
+    def _family(self, name: str) -> Family:
+        """The family of a method, loaded now where it was not yet. Raises ParameterError for an unknown method."""
+        method, family = find_method(name, self.params), self._loaded(name)
         if family is None:
-            fused = method in FUSION_DIFF_METHODS
-            family = (
-                FusionDiffQueries.load(self.params) if fused else DualEncoderQueries.load(self.params, only=[method])
-            )
-            if fused and family.full.gains_from_batches:
-                family.share_batches()
+            family = load_family(method, self.models)
+            for sampled, sampler in family.samplers.items():
+                if sampler.gains_from_batches:
+                    family.samplers[sampled] = SharedSampler(sampler, self._lock)
             self._families.append(family)
         return family
 
-    def _index(self, family: Family, space: str) -> Index:
-        if space not in self._indexes:
-            self._indexes[space] = open_space(self.gallery.indexes, family, space, self.params.runtime.threads)
-        return self._indexes[space]
+    def _index(self, space: Space) -> Index:
+        if space.name not in self._indexes:
+            self._indexes[space.name] = open_index(self.gallery.indexes, space, self.params.runtime.threads)
+        return self._indexes[space.name]
 
 
-def both(request: Request, method: str, takes_region: bool) -> Request:
-    """The same request for another method, without a region where that method has none."""
+def for_method(request: Request, method: str, takes_region: bool) -> Request:
+    """The same request for another method, without its region where that method takes none."""
     controls = request.controls if takes_region else dataclasses.replace(request.controls, region=None)
     return dataclasses.replace(request, method=method, controls=controls)

@@ -17,7 +17,7 @@ from pipeline.app.search.galleries import BenchmarkGallery
 from pipeline.app.search.requests import Request
 from pipeline.app.search.searcher import Searcher
 from pipeline.config import load_params
-from pipeline.query.methods import Controls
+from pipeline.query.interface import Controls
 from pipeline.retrieval import Query, read_queries
 
 ROOT = Path(__file__).parents[3]
@@ -41,8 +41,7 @@ def pairs_of(queries: list[Query], count: int) -> list[tuple[Query, Query]]:
 def mean_rank(searcher: Searcher, request: Request, ids: tuple[str, ...]) -> float:
     """Of `ids` among the whole gallery, best 1."""
     answer = searcher.search(request)
-    space = {"slerp": "clip", "diffcomp": "diffcomp"}.get(request.method, "fused")
-    index = searcher._indexes[space]
+    index = searcher._indexes[answer.space]
     ranked = {name: rank for rank, name in enumerate(index.rank(answer.vector, index.ids)[0], start=1)}
     return float(np.mean([ranked[name] for name in ids if name in ranked]))
 

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from pipeline.app.search.galleries import FolderGallery, open_gallery
-from pipeline.app.search.library import ImageEmbedder, find_images, index_folder
+from pipeline.app.search.library import find_images, index_folder
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.config import ParameterError, load_params
 from pipeline.encoders.embedding.rows import EncodingError
+from pipeline.query.spaces import ImageEmbedder
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_indexed(folder, make_bomb):
     (folder / "notes.txt").write_text("no image, and not called one")
     done = index_folder(folder, load_params(), methods=["image_only"])
     reasons = {row["id"]: row["reason"] for row in pq.read_table(done.rejections).to_pylist()}
-    assert (done.pictures, done.rejected) == (12, 4)
+    assert (done.images, done.rejected) == (12, 4)
     assert sorted(reasons) == ["a link.png", "empty.jpg", "huge.png", "strip.png"]
     assert "leads out of the folder" in reasons["a link.png"] and "empty" in reasons["empty.jpg"]
     assert "72.0 megapixels" in reasons["huge.png"] and "longer than wide" in reasons["strip.png"]
@@ -135,8 +136,8 @@ def test_names_come_sorted_whatever_the_file_system_says(folder, monkeypatch):
 
 def test_an_untrained_variant_is_left_out_or_named(folder, monkeypatch):
     params = load_params()
-    monkeypatch.setattr("pipeline.app.search.library.DIFFCOMP", Path("models/nowhere"))
-    monkeypatch.setattr("pipeline.app.search.library.DEFAULT_METHODS", ("diffcomp", "slerp"))
+    monkeypatch.setattr("pipeline.query.models.DIFFCOMP", Path("models/nowhere"))
+    monkeypatch.setattr("pipeline.app.search.library.usual_methods", lambda params: ["diffcomp", "slerp"])
     done = index_folder(folder, params)
     assert done.spaces == ["clip"] and "not trained yet" in done.left_out["diffcomp"]
     with pytest.raises(ArtifactError, match="models/nowhere"):

@@ -14,8 +14,10 @@ from pipeline.app.search.requests import MAX_TEXT, Request, RequestError, painte
 from pipeline.app.search.searcher import Searcher
 from pipeline.artifacts import ArtifactError
 from pipeline.config import ParameterError, load_params
-from pipeline.query.methods import FUSION_DIFF_METHODS, ControlError, Controls, FusionDiffQueries
-from pipeline.retrieval import BASELINES
+from pipeline.encoders.image_source import InMemoryImages
+from pipeline.query import cirevl, dual, fusion_diff, registry
+from pipeline.query.driver import answer_all
+from pipeline.query.interface import ControlError, Controls
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -71,7 +73,10 @@ def test_a_region_as_shares_and_as_a_mask(tmp_path):
         painted(np.zeros((4, 4), bool))
 
 
-@pytest.mark.parametrize("method", [*FUSION_DIFF_METHODS, "diffcomp", *BASELINES])
+METHODS = [*(method.name for method in fusion_diff.METHODS), *dual.COMPOSITIONS, cirevl.NAME, "diffcomp"]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_answers_and_repeats_itself(searcher, reference, method):
     request = Request(reference, "as a firefighter", method, 5, exclude=searcher.gallery.ids[0])
     first, second = searcher.search(request), searcher.search(request)
@@ -91,16 +96,13 @@ def test_the_reference_itself_is_the_best_answer_for_image_only(searcher):
 
 def test_answers_equal_those_of_the_retrieve_stage(searcher, reference):
     """The command's path and the pipeline's give one query the same vectors."""
-    from pipeline.encoders.image_source import InMemoryImages
-
     request = Request(reference, "as a firefighter", "fusion_diff")
-    for methods in (("fusion_diff", "stage1_only", "fused_only"), ("diffcomp", "slerp", "image_text")):
-        family = searcher._family(methods[0])
-        found = family.vectors([request.query()], InMemoryImages({"reference": reference}))
-        for method in methods:
-            np.testing.assert_array_equal(
-                searcher.search(replace(request, method=method)).vector, found[method].vectors[0]
-            )
+    families = registry.load_families(searcher.models)
+    found = answer_all(families, [request.query()], InMemoryImages({"reference": reference}))
+    assert set(found) == set(METHODS)
+    for method in METHODS:
+        answer = searcher.search(replace(request, method=method))
+        np.testing.assert_array_equal(answer.vector, found[method].vectors[0])
 
 
 def test_hypotheses_and_scales_reach_the_sampler(searcher, reference):
@@ -134,7 +136,7 @@ def test_a_region_over_everything_answers_alike_for_every_reference(searcher):
 
 
 def test_why_views(searcher, reference):
-    kept = searcher.kept(Request(reference, "a moon", "diffcomp"))
+    kept = searcher.explain(Request(reference, "a moon", "diffcomp"))
     assert kept.shape == (8, 8) and ((kept > 0) & (kept < 1)).all()
     captions = searcher.nearest_captions(searcher.search(Request(reference, "a moon", "fused_only")), 3)
     assert len(captions) == 3 and captions[0].cosine >= captions[1].cosine >= captions[2].cosine
@@ -148,7 +150,7 @@ def test_an_index_made_by_another_model_is_refused(searcher, reference, tmp_path
     shutil.copytree("photos/.cir", tmp_path / ".cir")
     shutil.rmtree(tmp_path / ".cir/index/diffcomp")
     shutil.copytree(tmp_path / ".cir/index/clip", tmp_path / ".cir/index/diffcomp")
-    other = Searcher(load_params(), FolderGallery(tmp_path / ".cir"), searcher._families)
+    other = Searcher(load_params(), FolderGallery(tmp_path / ".cir"), searcher.models)
     with pytest.raises(ArtifactError, match="its gallery has diffcomp = None"):
         other.search(Request(reference, "x", "diffcomp"))
 
@@ -158,35 +160,6 @@ def test_threads_are_all_answered(searcher, reference):
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(searcher.search, requests))
     assert [answer.hits for answer in together] == [searcher.search(request).hits for request in requests]
-
-
-@pytest.mark.parametrize("method", ["stage1_only", "fusion_diff"])
-def test_threads_that_are_sampled_together_get_what_each_gets_alone(searcher, reference, method):
-    """As on a GPU. Other scales and negative texts go by themselves."""
-    controls = [
-        Controls(),
-        Controls(),
-        Controls(hypotheses=3),
-        Controls(negative="a chef"),
-        Controls(guidance_scale=2.0),
-        Controls(),
-    ]
-    requests = [Request(reference, f"number {number}", method, controls=one) for number, one in enumerate(controls)]
-    alone = [searcher.search(request) for request in requests]
-    family = next(family for family in searcher._families if isinstance(family, FusionDiffQueries))
-    family.share_batches()
-    batchers = dict(family._batchers)
-    try:
-        with ThreadPoolExecutor(6) as pool:
-            together = list(pool.map(searcher.search, requests))
-    finally:
-        family.close()
-    for one, other in zip(alone, together, strict=True):
-        np.testing.assert_allclose(other.vector, one.vector, atol=1e-5)
-        assert [hit.image_id for hit in other.hits] == [hit.image_id for hit in one.hits]
-    sizes = {sampler is family.full: batcher.batches for sampler, batcher in batchers.items()}
-    assert sum(sizes[method == "fusion_diff"]) == 4 and not sizes[method != "fusion_diff"]
-    assert not family.full.gains_from_batches and searcher.search(requests[0]).hits == alone[0].hits
 
 
 def test_table_json_and_page(searcher, reference):

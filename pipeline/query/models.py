@@ -1,0 +1,60 @@
+"""The models that families and spaces share, each opened when it is first needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.config import Params
+from pipeline.diffcomp import DiffComp, load_diffcomp
+from pipeline.encoders.dual.interface import DualEncoder
+from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.encoders.mllm.interface import Mllm
+from pipeline.encoders.mllm.open import open_mllm
+from pipeline.encoders.text import TextEncoder
+from pipeline.query.describer import Describer
+from pipeline.runtime import device
+
+DIFFCOMP = Path("models/diffcomp")
+"""Holds a folder for every trained variant."""
+
+
+class Models:
+    """The models that the parameters name. Whoever shares this object shares the models."""
+
+    def __init__(self, params: Params):
+        self.params = params
+        self._variants: dict[str, DiffComp] = {}
+
+    @cached_property
+    def mllm(self) -> Mllm:
+        """f_M."""
+        return open_mllm(self.params.encoder, self.params.runtime.device)
+
+    @cached_property
+    def describer(self) -> Describer:
+        """f_M's texts about the queries."""
+        return Describer(self.params, self.mllm)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """E_text, which conditions Fusion-Diff."""
+        return TextEncoder(self.params.text_encoder, self.params.runtime.device)
+
+    @cached_property
+    def backbone(self) -> DualEncoder:
+        """The image-text backbone that DiffComp starts from, untouched."""
+        section = self.params.diffcomp
+        return load_dual_encoder(section.backbone, section.pretrained).eval().to(device(self.params.runtime))
+
+    def diffcomp(self, name: str) -> DiffComp:
+        """A trained variant. Raises ArtifactError when it is missing or does not fit its backbone."""
+        if name not in self._variants:
+            section = self.params.variants()[name]
+            encoder = load_dual_encoder(section.backbone, section.pretrained)
+            self._variants[name] = load_diffcomp(self.diffcomp_folder(name), encoder).to(device(self.params.runtime))
+        return self._variants[name]
+
+    def diffcomp_folder(self, name: str) -> Path:
+        """Where a variant's weights are, or will be."""
+        return DIFFCOMP / name

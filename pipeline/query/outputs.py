@@ -1,0 +1,98 @@
+"""What the retrieve stage writes of one benchmark: ranked lists, and what led to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.artifacts import schemas, write_table
+from pipeline.config import Params, as_dict
+from pipeline.encoders.image_source import ImageTable
+from pipeline.query.describer import Describer, with_shared_concepts
+from pipeline.query.driver import answer_all, first_descriptions
+from pipeline.query.fusion_diff import FUSED_ONLY
+from pipeline.query.interface import Descriptions, Family, QueryVectors
+from pipeline.retrieval import Query, rank_queries, read_queries, target_similarities, write_rankings
+from pipeline.retrieval.benchmarks import QUERY_SETS, BenchmarkFolder
+from pipeline.retrieval.spaces import Space, open_index
+from pipeline.retrieval.submissions import write_submissions
+
+QUERIES = "queries"
+"""The query set that every benchmark has."""
+
+
+@dataclass
+class BenchmarkRetrieval:
+    """Answers the queries of one benchmark and writes what comes of it."""
+
+    params: Params
+    benchmark: BenchmarkFolder
+    indexes: Path
+    """Holds one index a space."""
+    out: Path
+    """Gets `rankings/<method>`, `submissions`, `descriptions`, `similarities` and `fused`."""
+    similarities: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of `schemas.SIMILARITIES` so far."""
+
+    def run(self, families: Sequence[Family], describer: Describer) -> None:
+        """Answer all query sets with all methods.
+
+        Args:
+            families: In the order in which they are asked.
+            describer: Names the shared concepts of queries without one.
+
+        Raises:
+            ArtifactError: An index is missing, or another model embedded its gallery.
+        """
+        images = ImageTable(self.benchmark.images)
+        spaces = {name: space for family in families for name, space in family.spaces.items()}
+        for query_set in self.benchmark.query_sets:
+            queries = with_shared_concepts(read_queries(self.benchmark.path / query_set), images, describer)
+            answers = answer_all(families, queries, images)
+            for method, answer in answers.items():
+                self._write_method(query_set, queries, method, answer, spaces[answer.space])
+            if query_set == QUERIES:
+                self._write_descriptions(queries, first_descriptions(answers.values()))
+        self._write("similarities", self.similarities, schemas.SIMILARITIES)
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """The parameters that every output depends on."""
+        return {"retrieve": as_dict(self.params.retrieve), "seed": self.params.seed}
+
+    def _write_method(
+        self, query_set: str, queries: list[Query], method: str, answer: QueryVectors, space: Space
+    ) -> None:
+        """Search one space, and write a method's ranked lists."""
+        benchmark, retrieve = self.benchmark, self.params.retrieve
+        index = open_index(self.indexes, space, self.params.runtime.threads)
+        rankings = rank_queries(
+            index, queries, answer.vectors, retrieve.top_k, retrieve.fuse, benchmark.excludes_reference
+        )
+        identity = self.made_by | {"space": space.name, "gallery": index.manifest["gallery"]}
+        write_rankings(self.out / QUERY_SETS[query_set] / method, method, rankings, identity)
+        if not queries[0].target_ids:
+            write_submissions(self.out / "submissions", benchmark.public, method, queries, rankings)
+        elif query_set == QUERIES:
+            self.similarities += target_similarities(index, method, queries, answer.vectors, rankings, retrieve.fuse)
+        if query_set == QUERIES and method == FUSED_ONLY and answer.vectors.ndim == 2:  # one wording a query
+            self._write_fused(queries, answer.vectors)
+
+    def _write_fused(self, queries: Sequence[Query], vectors: np.ndarray) -> None:
+        """z_r,delta of every query, [Q, d]: sweeps sample from it again."""
+        rows = [{"id": query.query_id, "vector": vector} for query, vector in zip(queries, vectors, strict=True)]
+        self._write("fused", rows, schemas.embeddings(vectors.shape[1]))
+
+    def _write_descriptions(self, queries: Sequence[Query], descriptions: Descriptions | None) -> None:
+        """The targets as they were described; sweeps and the report read them."""
+        described = zip(queries, descriptions or [[] for _ in queries], strict=True)
+        rows = [{"query_id": query.query_id, "descriptions": list(texts)} for query, texts in described]
+        self._write("descriptions", rows, schemas.DESCRIPTIONS)
+
+    def _write(self, name: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
+        write_table(self.out / name, pa.Table.from_pylist(list(rows), schema=schema), self.made_by)
