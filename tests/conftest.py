@@ -49,7 +49,7 @@ def _one_torch_thread():
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """A folder beside the checkout with material that is not the project's to ship; tests that want it skip without it."""
+    """A folder beside the checkout with material that is not ours to ship. Tests that want it skip without it."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("there is no folder ../shared")

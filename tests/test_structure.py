@@ -120,7 +120,7 @@ def count_arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def is_exempt(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """What another library calls: a Triton kernel, an autograd function's `forward`, a command line (an option each)."""
+    """What another library calls: a Triton kernel, an autograd function's `forward`, a command with an option each."""
     decorators = {ast.unparse(decorator).split("(")[0] for decorator in node.decorator_list}
     by_torch = node.name == "forward" and "staticmethod" in decorators
     return by_torch or any(name == "triton.jit" or name.endswith(".command") for name in decorators)

@@ -36,8 +36,9 @@ OFFLINE = """#!{python}
 import runpy, sys
 
 def refuse(event, arguments):
-    family = getattr(arguments[0], "family", None) if arguments else None
-    if event in ("socket.getaddrinfo", "socket.gethostbyname") or (event in ("socket.connect", "socket.sendto") and family != 1):
+    family = getattr(arguments[0], "family", None) if arguments else None  # 1: this machine's own sockets
+    asks, sends = ("socket.getaddrinfo", "socket.gethostbyname"), ("socket.connect", "socket.sendto")
+    if event in asks or (event in sends and family != 1):
         raise SystemExit(f"{{sys.argv}}: {{event}}{{arguments[1:]}}, though there is no network")
 
 sys.addaudithook(refuse)
@@ -47,7 +48,7 @@ with open({log!r}, "a") as log:
     print(sys.argv[0], file=log)
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
-"""What `python -m` is in a stage's command: the stage itself, for which there is no network (family 1: this machine's own sockets)."""
+"""Stands for `python` in a stage's command: it runs the stage, for which there is no network."""
 
 
 def run(project: Path, *command: str) -> str:
