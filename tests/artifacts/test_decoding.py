@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.artifacts.decoding import ImageError, Limits, decode, decode_with_alpha, measure, read_image_file
@@ -169,6 +172,23 @@ def test_files(tmp_path):
     for none in (tmp_path, tmp_path / "b.png", tmp_path / "a\0b", tmp_path / ("long" * 100)):
         with pytest.raises(ImageError, match="no such file|cannot be read|no file can have this name"):
             read_image_file(none)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", pytest.param("HEIC", marks=needs_heif), "GIF", "PPM"]
+)
+@given(data=st.data())
+def test_damaged_bytes_are_an_image_or_an_image_error(kind, data):
+    content = bytearray(
+        encode(Image.fromarray(scene(48, 32)), kind, **({} if kind in ("GIF", "PPM") else {"orientation": 6}))
+    )
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=5)):
+        content[place] = data.draw(st.integers(0, 255))
+    content = bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+    for read in (decode, decode_with_alpha, measure):
+        with contextlib.suppress(ImageError):
+            read(content, limits=Limits(pixels=1_000_000))
 
 
 REFERENCES = {
