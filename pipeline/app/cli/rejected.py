@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from pipeline.artifacts.rejections import count_reasons, find_rejections, read_rejections
-from pipeline.errors import clear_errors
+from pipeline.errors import report_user_errors
 
 
-@clear_errors()
+@report_user_errors()
 def rejected(
     place: Annotated[
         Path, typer.Argument(help="A rejected.parquet, or a folder to look through: data/, or a folder of images.")
