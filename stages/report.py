@@ -29,7 +29,9 @@ def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
     found = find_benchmarks()
-    shown = [folder for folder in found if not folder.public] or [folder for folder in found if not folder.private][:1]
+    shown = [folder for folder in found if not folder.benchmark.public] or [
+        folder for folder in found if not folder.private
+    ][:1]
     benchmarks = [answers_of(folder) for folder in shown]
     losses = {"prior": MODELS / "prior" / LOG, "control_adapter": MODELS / "control" / LOG}
     losses |= {name: MODELS / "diffcomp" / name / LOG for name in params.diffcomp_variants}
@@ -50,7 +52,7 @@ def main() -> None:
             seed=params.seed,
             bootstrap=params.report.bootstrap,
             page_megabytes=params.report.page_megabytes,
-            public=[public_answers_of(folder) for folder in found if folder.public],
+            public=[public_answers_of(folder) for folder in found if folder.benchmark.public],
             backbones={"fused": params.encoder.path, "clip": params.diffcomp.backbone}
             | {name: variant.backbone for name, variant in params.variants().items()},
         )
@@ -75,7 +77,7 @@ def public_answers_of(folder: BenchmarkFolder) -> PublicAnswers:
     aspects = folder.path / "aspects"
     return PublicAnswers(
         folder.name,
-        folder.public,
+        folder.benchmark,
         folder.identity["split"],
         folder.path / "queries",
         RETRIEVED / folder.name / "rankings",

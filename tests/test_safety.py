@@ -24,6 +24,7 @@ from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.text import TextEncoder
 from pipeline.errors import is_user_error
 from pipeline.retrieval import Index, build_index
+from pipeline.retrieval.benchmarks import BENCHMARKS
 from pipeline.sources.emoji.fetch import read_members
 from pipeline.training.checkpoint import Checkpoint
 
@@ -135,7 +136,7 @@ def package(folder, content):
 
 def predictions(folder, content):
     (folder / "lists.json").write_bytes(content)
-    read_predictions([folder / "lists.json"], "cirr")
+    read_predictions([folder / "lists.json"], BENCHMARKS["cirr"])
 
 
 def parameters(folder, content):

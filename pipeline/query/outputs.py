@@ -20,7 +20,6 @@ from pipeline.query.interface import Descriptions, Family, QueryVectors
 from pipeline.retrieval import Query, rank_queries, read_queries, target_similarities, write_rankings
 from pipeline.retrieval.benchmarks import QUERY_SETS, BenchmarkFolder
 from pipeline.retrieval.spaces import Space, open_index
-from pipeline.retrieval.submissions import write_submissions
 
 QUERIES = "queries"
 """The query set that every benchmark has."""
@@ -69,7 +68,7 @@ class BenchmarkRetrieval:
         self, query_set: str, queries: list[Query], method: str, answer: QueryVectors, space: Space
     ) -> None:
         """Search one space, and write a method's ranked lists."""
-        benchmark, retrieve = self.benchmark, self.params.retrieve
+        benchmark, retrieve = self.benchmark.benchmark, self.params.retrieve
         index = open_index(self.indexes, space, self.params.runtime.threads)
         rankings = rank_queries(
             index, queries, answer.vectors, retrieve.top_k, retrieve.fuse, benchmark.excludes_reference
@@ -77,7 +76,7 @@ class BenchmarkRetrieval:
         identity = self.made_by | {"space": space.name, "gallery": index.manifest["gallery"]}
         write_rankings(self.out / QUERY_SETS[query_set] / method, method, rankings, identity)
         if not queries[0].target_ids:
-            write_submissions(self.out / "submissions", benchmark.public, method, queries, rankings)
+            benchmark.write_submissions(self.out / "submissions", method, queries, rankings)
         elif query_set == QUERIES:
             self.similarities += target_similarities(index, method, queries, answer.vectors, rankings, retrieve.fuse)
         if query_set == QUERIES and method == FUSED_ONLY and answer.vectors.ndim == 2:  # one wording a query

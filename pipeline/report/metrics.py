@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.report.names import ordered
 from pipeline.retrieval import protocols
+from pipeline.retrieval.benchmarks import GroundTruth
+from pipeline.retrieval.benchmarks.emoji_cir import PROTOCOLS, EmojiCir
 from pipeline.retrieval.bootstrap import Interval, mean_interval, paired_difference
 from pipeline.retrieval.queries import Query, read_queries
 from pipeline.retrieval.rankings import Ranking, read_rankings
 
 CURVE_KS = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50)
 INTERVAL_K = 10
-PROTOCOLS = ("cirr", "circo", "genecis")
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,13 @@ def benchmark_metrics(main: Answers, genecis: Answers | None = None) -> dict[str
     for kind in main.kinds:
         if kind in PROTOCOLS:
             raise ArtifactError(f"a query kind cannot be called {kind!r}")
-    references = [query.reference_id for query in main.queries]
-    subsets = all(query.subset_ids for query in main.queries)
+    benchmark, truth = EmojiCir(), replace(GroundTruth.of(main.queries), categories=main.kinds)
     result: dict[str, dict[str, Any]] = {}
     for method in main.by_method:
-        ranked = main.ranked(method)
-        result[method] = protocols.recall_by_category(ranked, main.targets, main.kinds)
-        result[method]["cirr"] = protocols.cirr(
-            ranked, main.targets, references, main.subset_ranked(method) if subsets else None
-        )
-        result[method]["circo"] = protocols.circo(ranked, main.targets)
+        result[method] = benchmark.score(truth, main.ranked(method), main.subset_ranked(method))
         if genecis is not None and method in genecis.by_method:
-            result[method]["genecis"] = protocols.genecis(genecis.subset_ranked(method), genecis.targets, genecis.kinds)
+            small = replace(GroundTruth.of(genecis.queries), categories=genecis.kinds)
+            result[method] |= benchmark.score_small_galleries(small, genecis.subset_ranked(method))
     return rounded(result)
 
 

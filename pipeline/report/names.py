@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.query.interface import Method
 from pipeline.query.registry import labelled_methods
+from pipeline.retrieval.benchmarks import BENCHMARKS
 
 CLAIMED_ORDERS = (
     ("fusion_diff", "fused_only"),
@@ -18,8 +19,6 @@ CLAIMED_ORDERS = (
     ("diffcomp", "slerp"),
 )
 """What the papers claim: the first method above the second."""
-
-BENCHMARKS = {"emoji_cir": "Emoji-CIR", "emoji_cir_val": "Emoji-CIR, validation split"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,9 @@ def is_featured(name: str) -> bool:
 
 
 def benchmark_label(benchmark: str) -> str:
-    return BENCHMARKS.get(benchmark, benchmark.replace("_", " "))
+    """How a report calls a folder below data/benchmarks."""
+    labels = {folder: label for known in BENCHMARKS.values() for folder, label in known.labels.items()}
+    return labels.get(benchmark, benchmark.replace("_", " "))
 
 
 def kind_label(kind: str) -> str:

@@ -15,10 +15,9 @@ from pipeline.artifacts import ShardSet, read_json
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.report.metrics import Answers, rounded
 from pipeline.report.names import describe
-from pipeline.retrieval import official
+from pipeline.retrieval.benchmarks import PUBLIC_BENCHMARKS, Benchmark, GroundTruth
 
 PUBLISHED = Path(__file__).with_name("published.json")
-TITLES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}
 HERE = "this run"
 ABSENT = "–"
 
@@ -28,7 +27,8 @@ class PublicAnswers:
     """Where the queries and answers of a public benchmark's split, or of its part, are."""
 
     name: str
-    benchmark: str
+    """Its folder below data/benchmarks."""
+    benchmark: Benchmark
     split: str
     queries: Path
     rankings: Path
@@ -74,12 +74,13 @@ def public_report(parts: Sequence[PublicAnswers], backbones: Mapping[str, str]) 
     Raises ArtifactError for ranked lists that are missing or damaged.
     """
     metrics, comparisons = {}, []
-    for (benchmark, split), group in _by_split(parts).items():
+    for (name, split), group in _by_split(parts).items():
+        benchmark = PUBLIC_BENCHMARKS[name]
         if any(part.private for part in group):
             comparisons.append(_private(benchmark, split, group))
             continue
         scores = rounded(_scores(benchmark, group))
-        metrics[f"{benchmark}_{split}"] = scores
+        metrics[f"{benchmark.name}_{split}"] = scores
         comparisons.append(
             _comparison(benchmark, split, scores, {method: _backbone(group[0], method, backbones) for method in scores})
         )
@@ -103,33 +104,27 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
 
 def _by_split(parts: Sequence[PublicAnswers]) -> dict[tuple[str, str], list[PublicAnswers]]:
     """FashionIQ's categories and GeneCIS' tasks come together."""
+    order = list(PUBLIC_BENCHMARKS)
     groups: dict[tuple[str, str], list[PublicAnswers]] = {}
-    for part in sorted(parts, key=lambda part: (list(TITLES).index(part.benchmark), part.name)):
-        groups.setdefault((part.benchmark, part.split), []).append(part)
+    for part in sorted(parts, key=lambda part: (order.index(part.benchmark.name), part.name)):
+        groups.setdefault((part.benchmark.name, part.split), []).append(part)
     return groups
 
 
-def _scores(benchmark: str, group: Sequence[PublicAnswers]) -> dict[str, dict[str, Any]]:
+def _scores(benchmark: Benchmark, group: Sequence[PublicAnswers]) -> dict[str, dict[str, Any]]:
     """Method -> official scores, for the methods that answered every part."""
     read = [Answers.read(part.queries, part.rankings) for part in group]
     methods = [method for method in read[0].by_method if all(method in answers.by_method for answers in read)]
     queries = [query for answers in read for query in answers.queries]
-    targets = [query.target_ids for query in queries]
-    aspects = _aspects(group[0].aspects, [query.query_id for query in queries])
-    result = {}
-    for method in methods:
-        ranked = [ids for answers in read for ids in answers.ranked(method)]
-        within = [ids for answers in read for ids in answers.subset_ranked(method)]
-        if benchmark == "fashioniq":
-            result[method] = official.fashioniq(ranked, targets, [query.category for query in queries])
-        elif benchmark == "cirr":
-            references, groups = [query.reference_id for query in queries], [query.subset_ids for query in queries]
-            result[method] = official.cirr(ranked, within, targets, references, groups)
-        elif benchmark == "circo":
-            result[method] = official.circo(ranked, targets, aspects)
-        else:
-            result[method] = official.genecis(within, targets, [query.category for query in queries])
-    return result
+    truth = GroundTruth.of(queries, _aspects(group[0].aspects, [query.query_id for query in queries]))
+    return {
+        method: benchmark.score(
+            truth,
+            [ids for answers in read for ids in answers.ranked(method)],
+            [ids for answers in read for ids in answers.subset_ranked(method)],
+        )
+        for method in methods
+    }
 
 
 def _aspects(folder: Path | None, query_ids: Sequence[str]) -> list[list[str]] | None:
@@ -144,15 +139,18 @@ def _backbone(part: PublicAnswers, method: str, backbones: Mapping[str, str]) ->
     return backbones.get(space, space or ABSENT)
 
 
-def _comparison(benchmark: str, split: str, scores: Mapping[str, Any], backbones: Mapping[str, str]) -> Comparison:
-    columns = tuple(dict.fromkeys(key for entry in scores.values() for key in _flat(entry)))
+def _comparison(
+    benchmark: Benchmark, split: str, scores: Mapping[str, Any], backbones: Mapping[str, str]
+) -> Comparison:
+    flat = {method: _flat(entry, benchmark.details) for method, entry in scores.items()}
+    columns = tuple(dict.fromkeys(key for entry in flat.values() for key in entry))
     rows = [
-        ComparisonRow(describe(method).label, backbones[method], HERE, _cells(_flat(entry), columns))
-        for method, entry in scores.items()
+        ComparisonRow(describe(method).label, backbones[method], HERE, _cells(entry, columns))
+        for method, entry in flat.items()
     ]
     notes = ["Official protocol, in percent; of the published rows, those on another split say so."]
     for table in read_json(PUBLISHED):
-        if table["benchmark"] != benchmark:
+        if table["benchmark"] != benchmark.name:
             continue
         notes += [table["note"]] if "note" in table else []
         source = f"{table['paper']}, {table['table']}" + (
@@ -163,19 +161,19 @@ def _comparison(benchmark: str, split: str, scores: Mapping[str, Any], backbones
             if set(found) & set(columns):
                 rows.append(ComparisonRow(method, backbone, source, _cells(found, columns)))
     labels = tuple(column.replace("/", " ").replace("_", " ") for column in columns)
-    return Comparison(f"{TITLES[benchmark]}, {split}", " ".join(notes), labels, tuple(rows))
+    return Comparison(f"{benchmark.title}, {split}", " ".join(notes), labels, tuple(rows))
 
 
-def _private(benchmark: str, split: str, group: Sequence[PublicAnswers]) -> Comparison:
+def _private(benchmark: Benchmark, split: str, group: Sequence[PublicAnswers]) -> Comparison:
     where = ", ".join(f"data/retrieved/{part.name}/submissions" for part in group)
     return Comparison(
-        f"{TITLES[benchmark]}, {split}", f"Its targets are private. The files for its server are in {where}.", (), ()
+        f"{benchmark.title}, {split}", f"Its targets are private. The files for its server are in {where}.", (), ()
     )
 
 
-def _flat(entry: Mapping[str, Any]) -> dict[str, float]:
-    """`dress/R@10` and the like; the aspects stay in metrics.json."""
-    return dict(_leaves({key: value for key, value in entry.items() if key != official.ASPECTS}))
+def _flat(entry: Mapping[str, Any], details: frozenset[str]) -> dict[str, float]:
+    """`dress/R@10` and the like; the details stay in metrics.json."""
+    return dict(_leaves({key: value for key, value in entry.items() if key not in details}))
 
 
 def _leaves(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

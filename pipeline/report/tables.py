@@ -6,12 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.metrics import PROTOCOLS
 from pipeline.report.names import describe, kind_label
+from pipeline.retrieval.benchmarks.emoji_cir import CIRCO, CIRR, GENECIS, PROTOCOLS
 from pipeline.retrieval.bootstrap import Interval
 from pipeline.retrieval.protocols import MEAN
 
 Path = tuple[str, ...]
+
+PROTOCOL_CAPTIONS = {
+    CIRR: (
+        "CIRR's protocol",
+        "Recall of the first target with the reference removed, and within the six closest family members.",
+    ),
+    CIRCO: ("CIRCO's protocol", "Mean average precision over all fitting targets."),
+    GENECIS: (
+        "GeneCIS' protocol",
+        "Recall in each query's own small gallery: R@1 by task, and the average over tasks.",
+    ),
+}
+"""Protocol -> title and caption of its table."""
 
 
 @dataclass(frozen=True)
@@ -62,31 +75,20 @@ def recall_table(
 
 def protocol_tables(metrics: dict[str, dict[str, Any]]) -> list[Table]:
     """One table a protocol that the metrics hold."""
-    captions = {
-        "cirr": (
-            "CIRR's protocol",
-            "Recall of the first target with the reference removed, and within the six closest family members.",
-        ),
-        "circo": ("CIRCO's protocol", "Mean average precision over all fitting targets."),
-        "genecis": (
-            "GeneCIS' protocol",
-            "Recall in each query's own small gallery: R@1 by task, and the average over tasks.",
-        ),
-    }
     tables = []
     for protocol in PROTOCOLS:
         scored = {method: entry for method, entry in metrics.items() if protocol in entry}
         if not scored:
             continue
         first = next(iter(scored.values()))[protocol]
-        if protocol == "genecis":
+        if MEAN in first:  # scored by task
             columns: list[tuple[str, Path]] = [
                 (f"{kind_label(task)} R@1", (protocol, task, "R@1")) for task in first if task != MEAN
             ]
             columns += [(f"Mean {key}", (protocol, MEAN, key)) for key in first[MEAN]]
         else:
             columns = [(key.replace("_subset", " subset "), (protocol, key)) for key in first]
-        tables.append(_table(*captions[protocol], columns, scored, {}))
+        tables.append(_table(*PROTOCOL_CAPTIONS[protocol], columns, scored, {}))
     return tables
 
 

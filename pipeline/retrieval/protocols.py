@@ -45,7 +45,7 @@ def recall_by_category(
         category: recall([rankings[i] for i in rows], [targets[i] for i in rows], ks, any_target)
         for category, rows in _rows_by_name(categories, len(rankings)).items()
     }
-    return {**result, MEAN: _mean(result.values())}
+    return {**result, MEAN: _mean(list(result.values()))}
 
 
 def cirr(
@@ -113,7 +113,6 @@ def _rows_by_name(names: Sequence[str], expected: int) -> dict[str, list[int]]:
 
 
 def _mean(scores: Sequence[Scores]) -> Scores:
-    scores = list(scores)
     return {key: float(np.mean([entry[key] for entry in scores])) for key in (scores[0] if scores else {})}
 
 

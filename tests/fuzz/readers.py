@@ -26,6 +26,7 @@ from pipeline.config import IndexParams, load_params
 from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError, decode
 from pipeline.encoders.image_source import ImageTable
 from pipeline.retrieval import Index, build_index, read_queries
+from pipeline.retrieval.benchmarks import BENCHMARKS
 from pipeline.retrieval.gallery_vectors import vectors
 from pipeline.sources.benchmarks import read_annotations
 from pipeline.sources.benchmarks.tables import images_table, queries_table
@@ -127,7 +128,7 @@ def _predictions(path: Path) -> Callable[[bytes], None]:
     def read(content: bytes) -> None:
         for benchmark in ("cirr", "circo", "genecis"):
             try:
-                _file(path, lambda file: read_predictions([file], benchmark))(content)  # noqa: B023
+                _file(path, lambda file: read_predictions([file], BENCHMARKS[benchmark]))(content)  # noqa: B023
             except ValueError as error:
                 last = error
             else:

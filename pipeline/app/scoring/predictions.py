@@ -9,12 +9,14 @@ with a shard set of `schemas.RANKINGS` (one method's below data/retrieved) serve
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.retrieval.submissions import RECALL, RECALL_SUBSET, VERSION, Lists, PredictionError
+from pipeline.retrieval.benchmarks import BENCHMARKS, Benchmark, GroundTruth
+from pipeline.retrieval.submissions import Lists, PredictionError
 from pipeline.sources.benchmarks import AnnotatedQuery, Annotations
 
 LARGEST_COCO_ID = 999_999
@@ -31,36 +33,60 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnnotatedSplit:
     """All queries of a split, with the gallery of each."""
 
-    benchmark: str
+    benchmark: Benchmark
     queries: tuple[AnnotatedQuery, ...]
     galleries: Mapping[str, frozenset[str] | None]
     """Query id -> the ids that may be answered; None: not known (CIRCO without COCO's list)."""
 
     @classmethod
-    def of(cls, annotations: Sequence[Annotations]) -> Asked:
+    def of(cls, annotations: Sequence[Annotations]) -> AnnotatedSplit:
+        """The split that these parts make up."""
+        benchmark = BENCHMARKS[annotations[0].benchmark]
         galleries: dict[str, frozenset[str] | None] = {}
-        for one in annotations:
-            whole = None if one.gallery is None else frozenset(one.gallery)
-            for query in one.queries:
-                galleries[query.query_id] = frozenset(query.subset) if one.benchmark == "genecis" else whole
-        return cls(annotations[0].benchmark, tuple(query for one in annotations for query in one.queries), galleries)
+        for part in annotations:
+            whole = None if part.gallery is None else frozenset(part.gallery)
+            for query in part.queries:
+                galleries[query.query_id] = frozenset(query.subset) if benchmark.own_galleries else whole
+        return cls(benchmark, tuple(query for part in annotations for query in part.queries), galleries)
 
     @property
-    def ids(self) -> dict[str, AnnotatedQuery]:
+    def by_id(self) -> dict[str, AnnotatedQuery]:
         return {query.query_id: query for query in self.queries}
 
+    @property
+    def truth(self) -> GroundTruth:
+        return GroundTruth(
+            [query.targets for query in self.queries],
+            [query.reference for query in self.queries],
+            [query.category for query in self.queries],
+            [query.subset for query in self.queries],
+            [query.aspects for query in self.queries],
+        )
 
-def read_predictions(paths: Iterable[Path], benchmark: str) -> Predictions:
-    """Merge files and folders of ranked lists. Raises PredictionError for what is not of the format."""
+    def in_order(self, lists: Lists) -> list[list[str]]:
+        """The lists in the order of the queries."""
+        return [lists[query.query_id] for query in self.queries]
+
+
+def read_predictions(paths: Iterable[Path], benchmark: Benchmark) -> Predictions:
+    """Merge files and folders of ranked lists.
+
+    Args:
+        paths: JSON files, and folders with a shard set of `schemas.RANKINGS`.
+        benchmark: Says how the files write image ids, and what else they may hold.
+
+    Raises:
+        PredictionError: A file is not of the format, or answers a query that another one answers.
+    """
     merged = Predictions()
     for path in paths:
         part = _from_table(path) if path.is_dir() else _from_json(path, benchmark)
         for into, lists in ((merged.ranked, part.ranked), (merged.subset, part.subset)):
             twice = [name for name in lists if name in into]
-            _refuse(path, "queries are answered by another file already", twice)
+            _reject(path, "queries are answered by another file already", twice)
             into.update(lists)
     return merged
 
@@ -76,26 +102,21 @@ def _from_table(folder: Path) -> Predictions:
     )
 
 
-def _from_json(path: Path, benchmark: str) -> Predictions:
+def _from_json(path: Path, benchmark: Benchmark) -> Predictions:
     content = _load(path)
-    metric = ""
-    if benchmark == "cirr" and ("metric" in content or "version" in content):
-        metric, version = content.pop("metric", None), content.pop("version", None)
-        if metric not in (RECALL, RECALL_SUBSET) or version != VERSION:
-            raise PredictionError(
-                f"{path}: version and metric are {version!r} and {metric!r}, not {VERSION!r} and {RECALL} or {RECALL_SUBSET}"
-            )
-    no_lists = [name for name, ids in content.items() if not isinstance(ids, list)]
-    _refuse(path, "queries have no list of image ids", no_lists)
-    kinds = {"circo": (int,), "genecis": (int, str)}.get(benchmark, (str,))
-    wrong = [name for name, ids in content.items() if not set(map(type, ids)) <= set(kinds)]
-    _refuse(
-        path,
-        f"lists hold something else than {' or '.join('numbers' if kind is int else 'texts' for kind in kinds)}",
-        wrong,
+    try:
+        within_subsets = benchmark.read_header(content)
+    except PredictionError as error:
+        raise PredictionError(f"{path}: {error}") from None
+    _reject(
+        path, "queries have no list of image ids", [name for name, ids in content.items() if not isinstance(ids, list)]
     )
-    lists = content if kinds == (str,) else {name: list(map(str, ids)) for name, ids in content.items()}
-    return Predictions(subset=lists) if metric == RECALL_SUBSET else Predictions(lists)
+    types = benchmark.id_types
+    wrong = [name for name, ids in content.items() if not set(map(type, ids)) <= set(types)]
+    expected = " or ".join("numbers" if kind is int else "texts" for kind in types)
+    _reject(path, f"lists hold something else than {expected}", wrong)
+    lists = content if types == (str,) else {name: list(map(str, ids)) for name, ids in content.items()}
+    return Predictions(subset=lists) if within_subsets else Predictions(lists)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -105,8 +126,8 @@ def _load(path: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) != len(pairs):
-            seen: set[str] = set()
-            _refuse(path, "keys occur twice", [name for name, _ in pairs if name in seen or seen.add(name)])
+            counts = Counter(name for name, _ in pairs)
+            _reject(path, "keys occur twice", [name for name, count in counts.items() if count > 1])
         return content
 
     try:
@@ -122,34 +143,43 @@ def _load(path: Path) -> dict[str, Any]:
 
 def check_lists(
     lists: Lists,
-    asked: Asked,
+    split: AnnotatedSplit,
     least: Callable[[AnnotatedQuery], int],
     allowed: Callable[[AnnotatedQuery], Set[str] | None],
 ) -> None:
-    """Refuse lists for unknown queries, missing lists, and lists with a repeated or unknown image or with too few.
+    """Check that every query has one list of enough known images.
 
-    `least` says how many images a query's list must have, `allowed` which (None: whatever COCO could have named so).
+    Args:
+        lists: Query id -> ranked image ids.
+        split: The queries that must be answered.
+        least: How many images a query's list must have.
+        allowed: Which images it may have; None: whatever COCO could have named so.
+
+    Raises:
+        PredictionError: Lists are for unknown queries or missing, or have a repeated, an unknown or too few
+            images; says how many and names the first.
     """
-    known = asked.ids
-    _refuse(
-        asked.benchmark, "predicted queries are not in the annotations", [name for name in lists if name not in known]
+    known, name = split.by_id, split.benchmark.name
+    _reject(
+        name, "predicted queries are not in the annotations", [query_id for query_id in lists if query_id not in known]
     )
-    _refuse(asked.benchmark, "queries have no prediction", [name for name in known if name not in lists])
-    _refuse(
-        asked.benchmark,
+    _reject(name, "queries have no prediction", [query_id for query_id in known if query_id not in lists])
+    _reject(
+        name,
         "queries have a list that names an image twice",
-        (f"{name}: {_repeated(ids)}" for name, ids in lists.items() if len(set(ids)) != len(ids)),
+        (f"{query_id}: {_repeated(ids)}" for query_id, ids in lists.items() if len(set(ids)) != len(ids)),
     )
-    strange = {name: _strange(ids, allowed(known[name])) for name, ids in lists.items()}
-    _refuse(
-        asked.benchmark,
+    strange = {query_id: _strange(ids, allowed(known[query_id])) for query_id, ids in lists.items()}
+    _reject(
+        name,
         "queries have a list with an image that is not in the gallery",
-        (f"{name}: {image_id}" for name, image_id in strange.items() if image_id is not None),
+        (f"{query_id}: {image_id}" for query_id, image_id in strange.items() if image_id is not None),
     )
-    _refuse(
-        asked.benchmark,
+    short = {query_id: ids for query_id, ids in lists.items() if len(ids) < least(known[query_id])}
+    _reject(
+        name,
         "queries have too few images",
-        (f"{name}: {len(ids)} of {least(known[name])}" for name, ids in lists.items() if len(ids) < least(known[name])),
+        (f"{query_id}: {len(ids)} of {least(known[query_id])}" for query_id, ids in short.items()),
     )
 
 
@@ -163,11 +193,10 @@ def _strange(ids: list[str], gallery: Set[str] | None) -> str | None:
 
 
 def _repeated(ids: list[str]) -> str:
-    seen: set[str] = set()
-    return next(image_id for image_id in ids if image_id in seen or seen.add(image_id))
+    return next(image_id for image_id, count in Counter(ids).items() if count > 1)
 
 
-def _refuse(where: object, what: str, offenders: Iterable[str]) -> None:
+def _reject(where: object, what: str, offenders: Iterable[str]) -> None:
     offenders = list(offenders)
     if offenders:
         raise PredictionError(f"{where}: {len(offenders)} {what}, the first is {offenders[0]!r}")

@@ -1,4 +1,4 @@
-"""Where the benchmarks are and what belongs to each."""
+"""The benchmarks' folders below data/benchmarks, and what belongs to each."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from pipeline.artifacts import ArtifactError, read_json, sha256_file
 from pipeline.artifacts.shards import MANIFEST
+from pipeline.retrieval.benchmarks.emoji_cir import EmojiCir
+from pipeline.retrieval.benchmarks.interface import Benchmark
+from pipeline.retrieval.benchmarks.registry import BENCHMARKS
 
 QUERY_SETS = {"queries": "rankings", "genecis": "genecis"}
-"""Query set of a benchmark -> the folder of its ranked lists. GeneCIS-shaped queries bring small galleries of their own."""
-
-KEEP_REFERENCE = ("fashioniq", "circo")
-"""Public benchmarks whose official protocol leaves the reference in the gallery; elsewhere no list holds it."""
+"""Query set of a benchmark -> the folder of its ranked lists. Those of `genecis` bring small galleries of their own."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,29 @@ class BenchmarkFolder:
         return read_json(self.path / "queries" / MANIFEST)["identity"]
 
     @property
-    def public(self) -> str:
-        """The public benchmark whose protocol holds here; "" for Emoji-CIR."""
-        return self.identity.get("benchmark", "")
+    def benchmark(self) -> Benchmark:
+        """The benchmark that this is a split, or a part of a split, of.
+
+        Raises:
+            ArtifactError: Nothing here knows the benchmark.
+        """
+        name = self.identity.get("benchmark", EmojiCir.name)
+        if name not in BENCHMARKS:
+            raise ArtifactError(f"{self.path}: {name!r} is not one of the benchmarks ({', '.join(BENCHMARKS)})")
+        return BENCHMARKS[name]
 
     @property
     def private(self) -> bool:
         """Whether only a server knows the targets."""
         return self.identity.get("private_targets", False)
 
-    @property
-    def excludes_reference(self) -> bool:
-        return self.public not in KEEP_REFERENCE
-
 
 def find_benchmarks(folder: str | Path = "data/benchmarks") -> list[BenchmarkFolder]:
-    """All benchmarks below `folder`, by name. Raises ArtifactError when there is none."""
+    """All benchmarks below `folder`, by name.
+
+    Raises:
+        ArtifactError: There is none.
+    """
     paths = [path.parent.parent for path in sorted(Path(folder).glob(f"*/queries/{MANIFEST}"))]
     if not paths:
         raise ArtifactError(f"{folder}: no benchmark is there")
