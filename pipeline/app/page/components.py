@@ -11,7 +11,7 @@ from gradio.utils import get_upload_folder
 
 from pipeline.app.page.events import NO_METHOD
 from pipeline.app.search.searcher import Searcher
-from pipeline.report.names import describe
+from pipeline.query.registry import find_method
 
 NOT_UPLOADED = "not an upload of this page"
 """Stands for a path that was not uploaded; no such file exists."""
@@ -72,7 +72,7 @@ def build_form(searcher: Searcher) -> FormComponents:
         The form's components.
     """
     methods, retrieve = searcher.methods, searcher.params.retrieve
-    choices = [(describe(name).label, name) for name in methods]
+    choices = [(find_method(name, searcher.params).label, name) for name in methods]
     second_choices = [("nothing", NO_METHOD), *choices]
     second = methods[1] if len(methods) > 1 else NO_METHOD
     reference = build_reference()

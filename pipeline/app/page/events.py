@@ -26,9 +26,8 @@ from pipeline.app.search.results import thumbnail
 from pipeline.app.search.searcher import Answer, Searcher, for_method
 from pipeline.app.search.user_images import UserImageError, read_user_image
 from pipeline.diffcomp.explain import heat_map
-from pipeline.query.fusion_diff import FUSED_ONLY
 from pipeline.query.interface import Controls
-from pipeline.report.names import describe
+from pipeline.query.registry import find_method
 from pipeline.retrieval.spaces import FUSED
 
 NO_METHOD = "none"
@@ -134,14 +133,14 @@ class PageEvents:
             controls,
         )
 
-    def _panel(self, request: Request, method: str) -> Panel:
-        takes_region = self.searcher.takes_region(method)
-        region_ignored = request.controls.region is not None and not takes_region
-        request = for_method(request, method, takes_region)
+    def _panel(self, request: Request, name: str) -> Panel:
+        method = find_method(name, self.searcher.params)
+        region_ignored = request.controls.region is not None and "region" not in method.controls
+        request = for_method(request, method)
         answer = self.searcher.search(request)
         panel = Panel(
             shown=True,
-            heading=panel_heading(describe(method).label, answer.seconds, region_ignored),
+            heading=panel_heading(method.label, answer.seconds, region_ignored),
             thumbnails=[
                 (thumbnail(self.gallery.image(hit.image_id)), f"{rank} · {hit.score:.3f}")
                 for rank, hit in enumerate(answer.hits, start=1)
@@ -160,15 +159,15 @@ class PageEvents:
         return panel
 
     def _explanation(self, answer: Answer) -> str:
-        if answer.space != FUSED:
-            baseline = quiet("A training-free baseline: its query vector has no parts to show.")
-            return descriptions_list(answer.descriptions) + baseline
-        searched = "fused query" if answer.method == FUSED_ONLY else "sampled target"
+        described = descriptions_list(answer.descriptions)
+        if answer.space != FUSED:  # the training captions lie in this space alone
+            return described or quiet("This method has nothing more to explain.")
+        searched = "sampled targets" if answer.vector.ndim == 2 else "query vector"
         try:
             nearest = captions_table(self.searcher.nearest_captions(answer), searched)
         except Exception as error:  # the results are there; only their explanation is missing
             nearest = error_alert(error)
-        return descriptions_list(answer.descriptions) + nearest
+        return described + nearest
 
     def gallery_image(self, image_id: str) -> Image.Image:
         """A gallery image that becomes the next reference.

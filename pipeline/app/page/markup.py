@@ -62,7 +62,7 @@ def descriptions_list(descriptions: Iterable[str]) -> str:
 
 
 def captions_table(captions: Iterable[Caption], searched: str) -> str:
-    """Training captions near to what was searched (`searched` names it), with their cosines."""
+    """Training captions with their cosines to what was searched, which `searched` names."""
     rows = "".join(f"<tr><td>{one.cosine:.3f}</td><td>{escape(one.text)}</td></tr>" for one in captions)
     return f"<p>Training captions nearest to the {escape(searched)}:</p><table>{rows}</table>"
 

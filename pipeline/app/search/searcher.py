@@ -17,7 +17,7 @@ from pipeline.app.search.requests import REFERENCE, Request
 from pipeline.app.search.shared_sampler import SharedSampler
 from pipeline.config import Params
 from pipeline.encoders.image_source import InMemoryImages
-from pipeline.query.interface import Controls, Family
+from pipeline.query.interface import Controls, Family, Method
 from pipeline.query.models import Models
 from pipeline.query.registry import by_interest, find_method, is_trained, load_family, methods
 from pipeline.retrieval import Index
@@ -105,10 +105,6 @@ class Searcher:
         descriptions = list(answer.descriptions[0]) if answer.descriptions else []
         return Answer(request.method, answer.space, hits, seconds, descriptions, answer.vectors[0])
 
-    def takes_region(self, method: str) -> bool:
-        """Whether a region on the reference changes a method's answer."""
-        return "region" in find_method(method, self.params).controls
-
     def explain(self, request: Request) -> np.ndarray | None:
         """How much of the reference a method keeps, and where; see `Family.explain`."""
         images = InMemoryImages({REFERENCE: request.image})
@@ -149,7 +145,9 @@ class Searcher:
         return self._indexes[space.name]
 
 
-def for_method(request: Request, method: str, takes_region: bool) -> Request:
+def for_method(request: Request, method: Method) -> Request:
     """The same request for another method, without its region where that method takes none."""
-    controls = request.controls if takes_region else dataclasses.replace(request.controls, region=None)
-    return dataclasses.replace(request, method=method, controls=controls)
+    controls = request.controls
+    if "region" not in method.controls:
+        controls = dataclasses.replace(controls, region=None)
+    return dataclasses.replace(request, method=method.name, controls=controls)

@@ -46,6 +46,20 @@ def test_two_methods_side_by_side(events, form):
     assert second.heat_map is not None and "1 - alpha" in second.explanation
 
 
+EXPLANATIONS = {
+    "fused_only": "nearest to the query vector",
+    "stage1_only": "nearest to the sampled targets",
+    "cirevl": "Target description",
+    "slerp": "nothing more to explain",
+}
+
+
+@pytest.mark.parametrize(("method", "expected"), EXPLANATIONS.items())
+def test_what_each_kind_of_method_explains(events, form, method, expected):
+    panel = events.search(replace(form, method=method, second_method=NO_METHOD)).panels[0]
+    assert expected in panel.explanation and panel.heat_map is None
+
+
 @pytest.mark.parametrize("second_method", [NO_METHOD, "fusion_diff"])
 def test_one_method_leaves_the_second_panel_hidden(events, form, second_method):
     first, second = events.search(replace(form, second_method=second_method)).panels

@@ -127,7 +127,7 @@ def test_a_search_shows_results_and_explanations(visitor, photo):
     visitor.search_with(photo, "as a farmer")
     for part in ("first-results", "second-results", "second-heat-map", "reference"):
         visitor.see(f"#{part} img")
-    assert "nearest to the sampled target" in visitor.page.locator("#first-explanation").inner_text()
+    assert "nearest to the sampled targets" in visitor.page.locator("#first-explanation").inner_text()
     visitor.screenshot("results")
 
 
