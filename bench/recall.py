@@ -62,9 +62,9 @@ SAMPLED: dict[str, dict[str, Any]] = {
 
 def write_texts(params: Params, between: Path) -> None:
     """The validation queries as the sampler takes them; on the default's machine, for it needs the text encoder and an index."""
-    from pipeline.experiments.sweep import Setting, SweepPaths
+    from pipeline.experiments.sweep import SweepInputs, SweepPaths
 
-    read = Setting.load(params, SweepPaths.of(params.sweep.benchmark))
+    read = SweepInputs.load(params, SweepPaths.of(params.sweep.benchmark))
     (text,) = read.texts
     save_file({"states": text.states, "lengths": text.lengths, "fused": read.fused}, between / "queries.safetensors")
     write_json(between / "queries.json", [query.query_id for query in read.queries])
@@ -123,9 +123,9 @@ def draw(params: Params, seeds: list[int], between: Path) -> None:
 
 def score(params: Params, seeds: list[int], between: Path, out: Path) -> None:
     """R@10 on the validation split: the mean over seeds, each mean over kinds of queries first."""
-    from pipeline.experiments.sweep import Setting, SweepPaths
+    from pipeline.experiments.sweep import SweepInputs, SweepPaths
 
-    read, rows = Setting.load(params, SweepPaths.of(params.sweep.benchmark)), []
+    read, rows = SweepInputs.load(params, SweepPaths.of(params.sweep.benchmark)), []
     targets = load_file(between / "targets.safetensors")
     for kind in TRAINED:
         for way in SAMPLED:

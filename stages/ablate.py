@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from omegaconf import OmegaConf
@@ -30,8 +30,9 @@ def main(
 ) -> None:
     """Train and score the configurations of one or more tables; go on where an earlier run was cut off."""
     params, defined = load_params(), read_tables(tables)
-    changed = {**params.ablations.recipe, **OmegaConf.to_container(OmegaConf.from_dotlist(recipe))}
-    params = dataclasses.replace(params, ablations=dataclasses.replace(params.ablations, recipe=changed))
+    changes: Any = OmegaConf.to_container(OmegaConf.from_dotlist(recipe))
+    ablations = dataclasses.replace(params.ablations, recipe={**params.ablations.recipe, **changes})
+    params = dataclasses.replace(params, ablations=ablations)
     run_tables(list(defined) if "all" in names else names, defined, params, out, jobs)
 
 

@@ -1,4 +1,7 @@
-"""retrieve: benchmarks, indexes and models -> data/retrieved/<benchmark>: every method's ranked lists, and what led to them."""
+"""retrieve: benchmarks, indexes and models -> data/retrieved/<benchmark>.
+
+Every method's ranked lists, and what led to them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""sweep: one inference parameter's values on the validation split -> reports/sweeps/<name>.csv. Usage: python -m stages.sweep NAME"""
+"""sweep: one inference parameter's values on the validation split -> reports/sweeps/<name>.csv.
+
+Usage: python -m stages.sweep NAME
+"""
 
 from __future__ import annotations
 

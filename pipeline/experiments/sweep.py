@@ -25,11 +25,13 @@ from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import ParameterError, Params, RetrieveParams, as_dict
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.text import TextEncoder
-from pipeline.fusion_diff import Sampler, SamplerSettings, TextConditions
+from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, Sampler, SamplerSettings, TextConditions
 from pipeline.fusion_diff.checkpoints import check_same_ids, load_control, load_prior, read_vectors
+from pipeline.query.sampling import Draws, draw_targets
 from pipeline.retrieval import Index, Query, rank_queries, read_queries
 from pipeline.retrieval.bootstrap import mean_interval
 from pipeline.retrieval.protocols import MEAN, hits
+from pipeline.retrieval.spaces import FUSED
 from pipeline.runtime import device
 
 SWEPT = ("guidance_scale", "control_scale", "solver_steps")
@@ -41,6 +43,10 @@ COLUMNS = ("kind", "recall", "low", "high")
 """After the value: the query kind (or `mean`), its R@10 in percent, and the 95% interval over queries."""
 
 
+Score = tuple[str, float, float, float]
+"""Kind of query, R@10 in percent, and the ends of its 95% interval."""
+
+
 @dataclass(frozen=True)
 class SweepPaths:
     """What a sweep reads."""
@@ -50,25 +56,34 @@ class SweepPaths:
     """z_r,delta of the queries (`schemas.embeddings`)."""
     descriptions: Path
     index: Path
-    """The gallery in the fused space."""
+    """The gallery in f_M's space."""
     prior: Path = Path("models/prior")
     control: Path = Path("models/control")
 
     @classmethod
     def of(cls, benchmark: str) -> SweepPaths:
-        """Raises ParameterError when no such benchmark was retrieved."""
+        """Where the retrieve stage left a benchmark. Raises ParameterError when no such benchmark was prepared."""
         retrieved, queries = Path("data/retrieved") / benchmark, Path("data/benchmarks") / benchmark / "queries"
         if not (queries / MANIFEST).is_file():
             raise ParameterError(f"sweep.benchmark: {queries} is not there")
-        return cls(queries, retrieved / "fused", retrieved / "descriptions", Path("data/index") / benchmark / "fused")
+        return cls(queries, retrieved / "fused", retrieved / "descriptions", Path("data/index") / benchmark / FUSED)
 
 
 def run_sweep(name: str, params: Params, paths: SweepPaths, out: Path) -> None:
-    """Write `<name>.csv`, the recall of every value in `params.sweep`, and `<name>.json`, what made it, into `out`.
+    """Write `<name>.csv`, the recall of every value in `params.sweep`, and `<name>.json`, what made it.
 
-    Rows are written value by value, and those of an earlier run stay where all else is as it was: a run
-    that was cut off goes on, and a new value costs that value alone.
-    Raises ParameterError for another name, ArtifactError when the inputs do not belong together.
+    Rows are written value by value. Those of an earlier run are kept if all else is as it was: a run that was cut
+    off goes on, and a new value costs that value alone.
+
+    Args:
+        name: The parameter, one of `SWEPT`.
+        params: Its values, and all other parameters.
+        paths: What is read.
+        out: The folder of the two files.
+
+    Raises:
+        ArtifactError: The inputs do not belong together.
+        ParameterError: There is no sweep of that name.
     """
     if name not in SWEPT:
         raise ParameterError(f"sweep: {name!r} is not one of {', '.join(SWEPT)}")
@@ -77,34 +92,35 @@ def run_sweep(name: str, params: Params, paths: SweepPaths, out: Path) -> None:
     rows = _rows_of(table, name) if record.is_file() and read_json(record) == made_by else {}
     values = getattr(params.sweep, name)
     if any(value not in rows for value in values):
-        setting = Setting.load(params, paths)
+        inputs = SweepInputs.load(params, paths)
         for value in tqdm([value for value in values if value not in rows], desc=name):
-            rows[value] = setting.score(dataclasses.replace(params.retrieve, **{name: value}))
+            rows[value] = inputs.score(dataclasses.replace(params.retrieve, **{name: value}))
             _write(table, record, name, rows, made_by)
     _write(table, record, name, {value: rows[value] for value in values}, made_by)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """All that the values share, loaded once."""
+class SweepInputs:
+    """What all values of a sweep share, loaded once."""
 
     params: Params
     queries: Sequence[Query]
     index: Index
-    parts: tuple[Any, ...]
-    """Prior, adapter and diffusion."""
+    prior: Prior
+    adapter: ControlAdapter
+    diffusion: Diffusion
     texts: list[TextConditions]
     """One for each of the D descriptions."""
     fused: torch.Tensor
-    """[Q, d]"""
+    """z_r,delta [Q, d]."""
 
     @classmethod
-    def load(cls, params: Params, paths: SweepPaths) -> Setting:
+    def load(cls, params: Params, paths: SweepPaths) -> SweepInputs:
+        """Read models, queries and what was retrieved. Raises ArtifactError when they do not belong together."""
         where, queries = device(params.runtime), read_queries(paths.queries)
         ids = [query.query_id for query in queries]
-        prior, diffusion = load_prior(
-            paths.prior, **mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder)
-        )
+        identity = {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder)}
+        prior, diffusion = load_prior(paths.prior, **identity)
         adapter = load_control(paths.control, prior, paths.prior).to(where)
         names, fused, _ = read_vectors(paths.fused)
         check_same_ids(paths.fused, names, ids)
@@ -116,14 +132,14 @@ class Setting:
         encoder = TextEncoder(params.text_encoder, params.runtime.device)
         columns = zip(*(row["descriptions"] for row in described), strict=True)
         texts = [TextConditions.from_list(encoder.encode(list(column)), ids) for column in columns]
-        return cls(params, queries, index, (prior.to(where), adapter, diffusion), texts, fused)
+        return cls(params, queries, index, prior.to(where), adapter, diffusion, texts, fused)
 
-    def score(self, retrieve: RetrieveParams) -> list[tuple[str, float, float, float]]:
-        """Kind, R@10 and its interval: the mean over kinds first."""
+    def score(self, retrieve: RetrieveParams) -> list[Score]:
+        """The recall of targets that are sampled with these parameters, the mean over kinds first."""
         return self.recall(self.sample(retrieve), retrieve.fuse)
 
-    def recall(self, targets: np.ndarray, fuse: str = "mean") -> list[tuple[str, float, float, float]]:
-        """`score` of targets [Q, K, d]."""
+    def recall(self, targets: np.ndarray, fuse: str = "mean") -> list[Score]:
+        """The recall of targets [Q, K, d], the mean over kinds first. fuse: how K scores become one."""
         ranked = rank_queries(self.index, self.queries, targets, K, fuse)
         found = hits([ranking.ranked_ids for ranking in ranked], [query.target_ids for query in self.queries], K)
         kinds = np.array([query.category or "all" for query in self.queries])
@@ -131,36 +147,19 @@ class Setting:
         for kind in (MEAN, *sorted(set(kinds))):
             of_kind = np.full(len(kinds), True) if kind == MEAN else kinds == kind
             interval = mean_interval(found[of_kind], kinds[of_kind], self.params.report.bootstrap, self.params.seed)
-            rows.append((kind, *(round(number, 2) for number in (interval.estimate, interval.low, interval.high))))
+            estimate, low, high = (round(number, 2) for number in (interval.estimate, interval.low, interval.high))
+            rows.append((str(kind), estimate, low, high))
         return rows
 
     def sample(self, retrieve: RetrieveParams) -> np.ndarray:
-        """[Q, K, d] targets, as the retrieve stage samples them, on the plain path."""
-        return self.draw(Sampler(*self.parts, SamplerSettings.from_params(retrieve)), retrieve)
-
-    def draw(self, sampler: Sampler, retrieve: RetrieveParams) -> np.ndarray:
-        """The same from a given sampler."""
+        """Targets [Q, K, d], as the retrieve stage samples them, on the plain path."""
+        sampler = Sampler(self.prior, self.adapter, self.diffusion, SamplerSettings.from_params(retrieve))
         ids = [query.query_id for query in self.queries]
-        drawn = [
-            torch.cat(
-                [
-                    sampler.sample(
-                        [ids[row] for row in rows],
-                        *text.batch(rows),
-                        self.fused[rows],
-                        hypotheses=retrieve.hypotheses // retrieve.descriptions,
-                        seed=self.params.seed + number,
-                    ).cpu()
-                    for rows in torch.arange(len(ids)).split(retrieve.batch_size)
-                ]
-            )
-            for number, text in enumerate(self.texts)
-        ]
-        return torch.cat(drawn, dim=1).numpy()
+        return draw_targets(sampler, ids, self.texts, self.fused, Draws.from_params(retrieve, self.params.seed))
 
 
 def _identity(name: str, params: Params, paths: SweepPaths) -> dict[str, Any]:
-    """All that decides a row, but for the value."""
+    """Everything that decides a row, except the value."""
     read = {"queries": paths.queries, "fused": paths.fused, "descriptions": paths.descriptions, "index": paths.index}
     retrieve = {key: value for key, value in as_dict(params.retrieve).items() if key not in (name, *WITHOUT_EFFECT)}
     return {
@@ -176,7 +175,7 @@ def _identity(name: str, params: Params, paths: SweepPaths) -> dict[str, Any]:
 
 
 def _content(folder: Path) -> Any:
-    """What a shard set or an index holds, whatever made it."""
+    """The hashes of what a shard set or an index holds, whatever made it."""
     manifest = read_json(folder / MANIFEST)
     return manifest.get("index_sha256") or [shard["sha256"] for shard in manifest["shards"]]
 
@@ -187,9 +186,9 @@ def _hash(path: Path) -> str:
     return sha256_file(path)
 
 
-def _rows_of(path: Path, name: str) -> dict[float, list[tuple[str, float, float, float]]]:
+def _rows_of(path: Path, name: str) -> dict[float, list[Score]]:
     """Value -> its rows, as `run_sweep` wrote them."""
-    rows: dict[float, list[tuple[str, float, float, float]]] = {}
+    rows: dict[float, list[Score]] = {}
     if path.is_file():
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
@@ -203,7 +202,7 @@ def _write(
     table: Path,
     record: Path,
     name: str,
-    rows: dict[float, list[tuple[str, float, float, float]]],
+    rows: dict[float, list[Score]],
     made_by: dict[str, Any],
 ) -> None:
     record.unlink(missing_ok=True)  # a table without a record is nobody's

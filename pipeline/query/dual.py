@@ -14,7 +14,6 @@ from pipeline.config import Params
 from pipeline.diffcomp import DiffComp
 from pipeline.encoders.batching import encode_in_batches
 from pipeline.encoders.dual.interface import DualEncoder
-from pipeline.encoders.embedding.dual_gallery import encode_images
 from pipeline.encoders.image_source import ImageSource, centre_square
 from pipeline.query.clock import Clock
 from pipeline.query.interface import NO_CONTROLS, Controls, Descriptions, Family, Method, QueryVectors
@@ -33,7 +32,7 @@ COMPOSITIONS: dict[str, Callable[..., np.ndarray]] = {
     "image_text": image_text,
     "slerp": slerp,
 }
-"""Training-free method -> how it composes image vectors and text vectors. A parameter of its name is the text's weight."""
+"""Training-free method -> how it composes image and text vectors. `retrieve` may hold the text's weight by its name."""
 
 _training_free = partial(Method, space=CLIP, family=NAME, group="Training-free", controls=frozenset({"negative"}))
 _diffcomp = partial(Method, family=NAME, controls=frozenset({"negative", "region"}))
@@ -194,7 +193,8 @@ class DualEncoders(Family):
 
     def _image(self, batch: Sequence[Query], images: ImageSource) -> Tensor:
         """f_I of the references, [B, d]."""
-        return encode_images(self.backbone, images, [query.reference_id for query in batch])
+        pixels = images.pixels([query.reference_id for query in batch], self.backbone.image_size)
+        return self.backbone.encode_image(self.backbone.normalise(pixels))
 
     def _text(self, encoder: DualEncoder, batch: Sequence[Query]) -> Tensor:
         """f_T of the modifications, [B, d]."""

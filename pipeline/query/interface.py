@@ -93,7 +93,7 @@ class Method:
     """Folders of the trained models that it needs."""
 
     def check(self, controls: Controls) -> None:
-        """Raise ControlError for a region that the method does not take. Other controls that it lacks change nothing."""
+        """Raise ControlError for a region that the method does not take. Other controls without effect are ignored."""
         if controls.region is not None and "region" not in self.controls:
             raise ControlError(f"region: {self.name} takes none, only DiffComp does")
 
@@ -159,7 +159,7 @@ class Family(ABC):
         return None
 
     def chosen(self, methods: Collection[str] | None, controls: Controls) -> list[str]:
-        """The names of the methods to answer with, in the family's order. Raises ControlError as `Method.check` does."""
+        """The names of the methods to answer with, in the family's order, checked for the controls."""
         names = [name for name in self.methods if methods is None or name in methods]
         for name in names:
             self.methods[name].check(controls)

@@ -46,7 +46,13 @@ class Draws:
 
     @classmethod
     def from_params(cls, params: RetrieveParams, seed: int, hypotheses: int | None = None) -> Draws:
-        """K / D targets, at least one, for each of the D descriptions of a query. hypotheses: K; None: that of the parameters."""
+        """K / D targets, at least one, for each of the D descriptions of a query.
+
+        Args:
+            params: Hold K, D and the batch size.
+            seed: Of the noise.
+            hypotheses: K; None: that of the parameters.
+        """
         each = max(1, (hypotheses or params.hypotheses) // params.descriptions)
         return cls(each, seed, params.batch_size)
 

@@ -143,10 +143,13 @@ class ImageEmbedder:
     def __init__(self, encoder: DualEncoder):
         self._encoder, self.dim = encoder, encoder.dim
 
-    @torch.inference_mode()
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
         """f_I of the inputs' images, float32 [N, d]; texts are ignored."""
-        images = [one.image for one in inputs if one.image is not None]
+        return self.embed_images([one.image for one in inputs if one.image is not None])
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """f_I of images in RGB, float32 [N, d]."""
         pixels = torch.stack([square_pixels(image, self._encoder.image_size) for image in images])
         return self._encoder.encode_image(self._encoder.normalise(pixels)).float().cpu().numpy()
 

@@ -15,7 +15,7 @@ from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.embedding.dual_gallery import embed_gallery
 from pipeline.encoders.image_source import ImageTable
 from pipeline.experiments.ablation import data, run
-from pipeline.experiments.ablation.data import Judge, masking_nouns
+from pipeline.experiments.ablation.data import BenchmarkScorer, masking_nouns
 from pipeline.experiments.ablation.run import run_tables
 from pipeline.experiments.ablation.tables import cells_of, read_tables
 from pipeline.query import dual
@@ -152,10 +152,10 @@ def test_a_cell_is_the_stage_s_own_training(ready):
 
 def test_the_reference_is_never_an_answer(ready):
     model = DiffComp(load_dual_encoder(ready.diffcomp.backbone), ready.diffcomp).eval()
-    judge = Judge("val", 32)
-    only = [query for query in judge.queries if query.query_id == "q1"]
-    judge.queries = [type(only[0])(**{**vars(only[0]), "target_ids": (only[0].reference_id,)})]
-    assert judge.recall(model, 5)["mean"] == 0.0
+    scorer = BenchmarkScorer("val", 32)
+    only = [query for query in scorer.queries if query.query_id == "q1"]
+    scorer.queries = [type(only[0])(**{**vars(only[0]), "target_ids": (only[0].reference_id,)})]
+    assert scorer.recall(model, 5)["mean"] == 0.0
 
 
 def test_nouns_are_parsed_once(ready, monkeypatch):

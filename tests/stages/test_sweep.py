@@ -17,8 +17,8 @@ from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.report.sweeps import read_sweeps
 from pipeline.retrieval import build_index
 from stages import train_control_adapter, train_prior
+from tests.query.conftest import FakeTextEncoder
 from tests.stages.conftest import COLOURS, DIM, THINGS, unit, write_vectors
-from tests.stages.test_training_stages import FakeTextEncoder
 
 IDS = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
 GALLERY = unit(24, 5)
@@ -86,7 +86,7 @@ def test_a_sweep_scores_what_the_sampler_draws(ready):
 
 
 def test_rows_stay_where_all_else_is_as_it_was(ready, monkeypatch):
-    scored, score = [], sweep.Setting.score
+    scored, score = [], sweep.SweepInputs.score
 
     def counted(setting, retrieve):
         if len(scored) == 1:
@@ -94,12 +94,12 @@ def test_rows_stay_where_all_else_is_as_it_was(ready, monkeypatch):
         scored.append(retrieve.solver_steps)
         return score(setting, retrieve)
 
-    monkeypatch.setattr(sweep.Setting, "score", counted)
+    monkeypatch.setattr(sweep.SweepInputs, "score", counted)
     with pytest.raises(KeyboardInterrupt):
         run_sweep("solver_steps", ready, SweepPaths.of("val"), OUT)
     assert {row["solver_steps"] for row in rows_of("solver_steps")} == {"2"}
     monkeypatch.setattr(
-        sweep.Setting,
+        sweep.SweepInputs,
         "score",
         lambda setting, retrieve: scored.append(retrieve.solver_steps) or score(setting, retrieve),
     )

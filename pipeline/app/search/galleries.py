@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Protocol
 
 from PIL import Image
 
@@ -20,7 +20,7 @@ BENCHMARKS, BENCHMARK_INDEXES = Path("data/benchmarks"), Path("data/index")
 DEFAULT = "emoji_cir"
 
 
-class Gallery(Protocol):
+class Gallery(ABC):
     """Images with ids, and the indexes over them."""
 
     name: str
@@ -28,9 +28,11 @@ class Gallery(Protocol):
     indexes: Path
     """One index folder a space."""
 
+    @abstractmethod
     def image(self, image_id: str) -> Image.Image:
-        """One image as RGB, at most `SIDE` long. Raises ArtifactError for an id that is not of this gallery."""
+        """One image as RGB. Raises ArtifactError for an id that is not of this gallery."""
 
+    @abstractmethod
     def id_of(self, path: Path) -> str | None:
         """The id of a file, where the file is one of this gallery's."""
 
@@ -47,13 +49,14 @@ class BenchmarkGallery(Gallery):
         self.name, self.indexes = name, BENCHMARK_INDEXES / name
         if not (self.indexes.is_dir() and (BENCHMARKS / name / "images" / MANIFEST).is_file()):
             raise ArtifactError(
-                f"{self.indexes}: there is no index yet; `dvc repro` makes it, `cir index FOLDER` one of your own images"
+                f"{self.indexes}: there is no index yet; "
+                "`dvc repro` makes it, `cir index FOLDER` one of your own images"
             )
-        self._pictures = ImageTable(BENCHMARKS / name / "images")
-        self.ids = self._pictures.ids
+        self._images = ImageTable(BENCHMARKS / name / "images")
+        self.ids = self._images.ids
 
     def image(self, image_id: str) -> Image.Image:
-        return self._pictures.image(image_id)
+        return self._images.image(image_id)
 
     def id_of(self, path: Path) -> str | None:
         return None
@@ -74,9 +77,12 @@ class FolderGallery(Gallery):
         indexed = ShardSet.open(library / "vectors" / self.spaces[0], verify=False)
         self.ids = indexed.table(["id"])["id"].to_pylist()
         self._known = frozenset(self.ids)
-        self.image = functools.lru_cache(maxsize=256)(self._image)
+        self._recent = functools.lru_cache(maxsize=256)(self._read)
 
-    def _image(self, image_id: str) -> Image.Image:
+    def image(self, image_id: str) -> Image.Image:
+        return self._recent(image_id)
+
+    def _read(self, image_id: str) -> Image.Image:
         if image_id not in self._known:
             raise ArtifactError(f"{self.name}: {image_id!r} is no image of this gallery")
         path = (self.root / image_id).resolve()
@@ -94,7 +100,17 @@ class FolderGallery(Gallery):
 
 
 def open_gallery(where: str | Path | None = None) -> Gallery:
-    """A folder that was indexed (or its library folder), a benchmark's name, or the pipeline's default benchmark."""
+    """Open a gallery.
+
+    Args:
+        where: A folder that was indexed, or its library; or a benchmark's name; None: the default benchmark.
+
+    Returns:
+        The gallery.
+
+    Raises:
+        ArtifactError: It is not there, or not indexed yet.
+    """
     if where is None:
         return BenchmarkGallery()
     folder = Path(where)

@@ -189,7 +189,7 @@ def decode_reduced(row: EncoderRow) -> MllmInput:
     if row.note:
         raise UnreadableRowError(row.note)
     try:
-        return MllmInput(row.text, read_user_image(row.image, MAX_PIXELS))
+        return MllmInput(row.text, read_user_image(row.image or b"", MAX_PIXELS))
     except UserImageError as error:
         raise UnreadableRowError(str(error)) from None
 

@@ -75,7 +75,8 @@ def read_region(given: str, size: tuple[int, int]) -> Image.Image:
             raise RequestError(f"region {given}: {error}") from None
         if abs(mask.width * size[1] - mask.height * size[0]) > 0.02 * mask.width * size[1]:
             raise RequestError(
-                f"region {given}: its shape, {mask.width} x {mask.height}, is not the reference's, {size[0]} x {size[1]}"
+                f"region {given}: its shape, {mask.width} x {mask.height}, "
+                f"is not the reference's, {size[0]} x {size[1]}"
             )
         return painted(np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 127)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from pipeline.artifacts import ArtifactError, ShardSet, schemas, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import CaptionParams, Params
 from pipeline.diffcomp import DiffComp
-from pipeline.encoders.batching import encode_in_batches
-from pipeline.encoders.image_source import ImageTable
+from pipeline.encoders.batching import batches, encode_in_batches
+from pipeline.encoders.image_source import ImageTable, centre_square, square_pixels
+from pipeline.query.spaces import ImageEmbedder
 from pipeline.retrieval import Query, read_queries
 from pipeline.retrieval.protocols import recall_by_category
 
@@ -36,7 +38,7 @@ def training_pixels(size: int) -> Tensor:
 
 
 def masking_nouns(captions: Sequence[str], params: CaptionParams) -> list[list[str]]:
-    """The nouns of every caption; kept in `data/ablations/nouns`, so that the cells of granularity noun parse them once."""
+    """The nouns of every caption. They are kept in `data/ablations/nouns`: the cells of granularity noun parse once."""
     made_of = {"texts": sha256_file(TEXTS / MANIFEST), "spacy_model": params.spacy_model}
     try:
         table = ShardSet.open(NOUNS, identity=made_of).table()
@@ -52,54 +54,70 @@ def masking_nouns(captions: Sequence[str], params: CaptionParams) -> list[list[s
     return table["phrases"].to_pylist()
 
 
-class Judge:
-    """One benchmark: its queries, and the pixels of its gallery. Raises ArtifactError where it is not there."""
+class BenchmarkScorer:
+    """Scores models on one benchmark. Its queries and the squares of its gallery's images are read once.
+
+    Args:
+        name: The benchmark's folder.
+        size: The side of the squares, in pixels: what the models see.
+
+    Raises:
+        ArtifactError: The benchmark is not there, or the gallery lacks a reference; the first query is named.
+    """
 
     def __init__(self, name: str, size: int):
         folder = BENCHMARKS / name
         self.queries: list[Query] = read_queries(folder / "queries")
-        pictures = ImageTable(folder / "images")
-        self.ids, self.size = pictures.ids, size
+        images = ImageTable(folder / "images")
+        self.ids = images.ids
         self._rows = {image_id: row for row, image_id in enumerate(self.ids)}
         for query in self.queries:
             if query.reference_id not in self._rows:
                 raise ArtifactError(f"{folder}: the reference of query {query.query_id!r} is not in the gallery")
-        self._pixels = pictures.pixels(self.ids, size)  # uint8 [G, 3, size, size]
+        self._squares = [centre_square(images.image(image_id), size) for image_id in self.ids]
 
     def recall(self, model: DiffComp, batch_size: int) -> dict[str, float]:
-        """R@10 in percent by kind of query, and under `mean` over kinds: exact search, the reference left out."""
-        encoder = model.encoder
-        where = encoder.mean.device
+        """Score a model by exact search, with the references left out.
 
-        def pictures(rows: Sequence[int]) -> Tensor:
-            return encoder.normalise(self._pixels[list(rows)])
+        Args:
+            model: In evaluation mode.
+            batch_size: Images or queries that are encoded at once.
 
-        def compose(queries: Sequence[Query]) -> Tensor:
-            texts = encoder.tokenize([query.text for query in queries]).to(where)
-            return model.compose(pictures([self._rows[query.reference_id] for query in queries]), texts)
-
-        gallery = _encoded(lambda rows: model.encode_image(pictures(rows)), range(len(self.ids)), batch_size, "gallery")
-        vectors = _encoded(compose, self.queries, batch_size, "queries")
-        scores = vectors @ gallery.T  # [Q, G]
-        scores[np.arange(len(vectors)), [self._rows[query.reference_id] for query in self.queries]] = -np.inf
-        first = np.argsort(-scores, axis=1, kind="stable")[:, :K]
-        ranked = [[self.ids[row] for row in rows] for rows in first]
+        Returns:
+            Kind of query -> R@10 in percent, and under `mean` the mean over kinds.
+        """
+        references = [self._rows[query.reference_id] for query in self.queries]
+        scores = self._query_vectors(model, batch_size) @ self._gallery_vectors(model, batch_size).T  # [Q, G]
+        scores[np.arange(len(references)), references] = -np.inf
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+        ranked = [[self.ids[row] for row in rows] for rows in best]
         kinds = [query.category or "all" for query in self.queries]
         found = recall_by_category(ranked, [query.target_ids for query in self.queries], kinds, (K,))
         return {kind: round(values[f"R@{K}"], 3) for kind, values in found.items()}
 
+    def _gallery_vectors(self, model: DiffComp, batch_size: int) -> np.ndarray:
+        """f_I of the gallery, [G, d], embedded as every gallery in a variant's space."""
+        embedder = ImageEmbedder(model.encoder)
+        progress = tqdm(list(batches(self._squares, batch_size)), desc="gallery", mininterval=5.0, delay=1.0)
+        return np.concatenate([embedder.embed_images(batch) for batch in progress])
 
-def _encoded(
-    encode: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], batch_size: int, title: str
-) -> np.ndarray:
-    with torch.inference_mode():
-        return encode_in_batches(encode, items, batch_size, title)
+    def _query_vectors(self, model: DiffComp, batch_size: int) -> np.ndarray:
+        """f_comp of the queries, [Q, d]."""
+        encoder = model.encoder
+
+        def compose(queries: Sequence[Query]) -> Tensor:
+            texts = encoder.tokenize([query.text for query in queries]).to(encoder.mean.device)
+            references = [self._squares[self._rows[query.reference_id]] for query in queries]
+            pixels = torch.stack([square_pixels(image, encoder.image_size) for image in references])
+            return model.compose(encoder.normalise(pixels), texts)
+
+        return encode_in_batches(compose, self.queries, batch_size, "queries")
 
 
-def content(params: Params) -> dict[str, Any]:
-    """What decides a cell beside its configuration and seed: the data, by their manifests."""
-    judged = {
+def data_hashes(params: Params) -> dict[str, Any]:
+    """The data that decide a cell's result, beside its configuration and seed: the hashes of their manifests."""
+    scored = {
         name: {part: sha256_file(BENCHMARKS / name / part / MANIFEST) for part in ("queries", "images")}
         for name in params.ablations.benchmarks
     }
-    return {"images": sha256_file(IMAGES / MANIFEST), "texts": sha256_file(TEXTS / MANIFEST), "benchmarks": judged}
+    return {"images": sha256_file(IMAGES / MANIFEST), "texts": sha256_file(TEXTS / MANIFEST), "benchmarks": scored}

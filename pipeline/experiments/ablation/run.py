@@ -20,7 +20,7 @@ from pipeline.artifacts.atomic import as_stored
 from pipeline.config import Params, as_dict
 from pipeline.diffcomp.checkpoints import backbone_identity
 from pipeline.diffcomp.tuning import fine_tune, new_task
-from pipeline.experiments.ablation.data import Judge, content, masking_nouns, short_rows, training_pixels
+from pipeline.experiments.ablation.data import BenchmarkScorer, data_hashes, masking_nouns, short_rows, training_pixels
 from pipeline.experiments.ablation.tables import Cell, Table, cells_of, recipe
 from pipeline.runtime import device, set_up
 
@@ -35,15 +35,24 @@ SHOWN = ("loss", "masked_share", "cos_aligned", "cos_masked", "kappa")
 def run_tables(
     names: Sequence[str], tables: dict[str, Table], params: Params, out: Path = FOLDER, jobs: int = 1
 ) -> None:
-    """Train and score every cell of these tables that `out` does not hold yet, `jobs` at a time; write `<table>.json` there.
+    """Train and score every cell of some tables that is not there yet, and write `<table>.json` each.
 
-    A table's file is written again with every cell that is finished: a run that was cut off goes on. A
-    configuration that occurs in several tables is trained once, and cells of other configurations or data are
-    dropped from the file. Raises ParameterError naming what is wrong of the tables, ArtifactError with the first
-    cell that failed once all others are finished.
+    A table's file is written again with every cell that is finished: a run that was cut off goes on. A configuration
+    that occurs in several tables is trained once. Cells of other configurations or data are dropped from the file.
+
+    Args:
+        names: The tables to run.
+        tables: The definitions of all tables, by name.
+        params: The recipe, the seeds and the benchmarks.
+        out: The folder of the files.
+        jobs: Cells trained at a time.
+
+    Raises:
+        ArtifactError: Cells failed; says how many and the first, once all others are finished.
+        ParameterError: A table's definition is wrong.
     """
-    made_of = content(params)
-    keyed = {name: [(identity(cell, made_of), cell) for cell in cells_of(name, tables, params)] for name in names}
+    made_of = data_hashes(params)
+    keyed = {name: [(cell_identity(cell, made_of), cell) for cell in cells_of(name, tables, params)] for name in names}
     done = _known(out)
     waiting = {key: cell for cells in keyed.values() for key, cell in cells if key not in done}
     if any(cell.variant.granularity == "noun" for cell in waiting.values()):
@@ -79,8 +88,8 @@ def run_tables(
         raise ArtifactError(f"{len(failed)} of {len(waiting)} cells failed, the first is {failed[0]}")
 
 
-def identity(cell: Cell, made_of: dict[str, Any]) -> str:
-    """What a finished cell is known by: its configuration, seed, data and backbone."""
+def cell_identity(cell: Cell, made_of: dict[str, Any]) -> str:
+    """The hash of everything that decides a cell's result: its configuration, seed, data and backbone."""
     variant = {name: value for name, value in as_dict(cell.variant).items() if name not in WITHOUT_EFFECT}
     known = {
         "diffcomp": variant,
@@ -92,7 +101,16 @@ def identity(cell: Cell, made_of: dict[str, Any]) -> str:
 
 
 def run_cell(cell: Cell, params: Params, key: str) -> dict[str, Any]:
-    """Train one configuration and score it: R@10 by benchmark and kind of query, and the last line of its training log."""
+    """Train one configuration and score it.
+
+    Args:
+        cell: The configuration and its seed.
+        params: Everything else.
+        key: The cell's identity.
+
+    Returns:
+        `recall`: benchmark -> kind of query -> R@10 in percent; `training`: the last line of the log; `device`.
+    """
     set_up(params.runtime, cell.seed)
     scratch = SCRATCH / key[:16]
     captions, phrases = ([row[name] for row in _rows()] for name in ("caption", "phrases"))
@@ -105,7 +123,7 @@ def run_cell(cell: Cell, params: Params, key: str) -> dict[str, Any]:
     size, batch_size = task.model.encoder.image_size, params.retrieve.batch_size
     return {
         "recall": {
-            name: _judge(name, size).recall(task.model.eval(), batch_size) for name in params.ablations.benchmarks
+            name: _scorer(name, size).recall(task.model.eval(), batch_size) for name in params.ablations.benchmarks
         },
         "training": {name: round(log[-1][name], 5) for name in SHOWN if name in log[-1]},
         "device": torch.cuda.get_device_name() if device(params.runtime) == "cuda" else "cpu",
@@ -114,7 +132,7 @@ def run_cell(cell: Cell, params: Params, key: str) -> dict[str, Any]:
 
 _rows = lru_cache(maxsize=1)(short_rows)
 _pixels = lru_cache(maxsize=1)(training_pixels)
-_judge = lru_cache(maxsize=4)(Judge)
+_scorer = lru_cache(maxsize=4)(BenchmarkScorer)
 """Read once a process."""
 
 
@@ -130,7 +148,11 @@ def _results(cells: dict[str, Cell], params: Params, jobs: int) -> Iterator[tupl
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:  # CUDA survives no fork
         futures = {pool.submit(run_cell, cell, params, key): key for key, cell in cells.items()}
         for future in as_completed(futures):
-            yield futures[future], future.exception() or future.result()
+            failure = future.exception()
+            if isinstance(failure, Exception):
+                yield futures[future], failure
+            else:
+                yield futures[future], future.result()
 
 
 def _known(out: Path) -> dict[str, dict[str, Any]]:

@@ -60,10 +60,11 @@ def read_tables(path: str | Path = TABLES) -> dict[str, Table]:
     path = Path(path)
     if not path.is_file():
         raise ParameterError(f"{path}: no such file")
-    tables = {}
-    for name, values in OmegaConf.to_container(OmegaConf.load(path)).items():
+    tables: dict[str, Table] = {}
+    defined: Any = OmegaConf.to_container(OmegaConf.load(path))
+    for name, values in defined.items():
         try:
-            table = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Table), values))
+            table: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Table), values))
         except OmegaConfBaseException as error:
             raise ParameterError(
                 f"{path}: {name}.{error.full_key or error.key or '?'}: {str(error).splitlines()[0]}"
