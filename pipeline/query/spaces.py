@@ -77,7 +77,7 @@ class FusedSpace(ModelSpace):
     def __init__(self, models: Models):
         super().__init__(FUSED, models)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         return mllm_identity(self._models.params.encoder)
 
@@ -110,7 +110,7 @@ class BackboneSpace(DualSpace):
     def __init__(self, models: Models):
         super().__init__(CLIP, models)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         section = self._models.params.diffcomp
         return backbone_identity(section.backbone, section.pretrained)
@@ -123,7 +123,7 @@ class BackboneSpace(DualSpace):
 class VariantSpace(DualSpace):
     """A trained DiffComp variant, under its name."""
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         return variant_identity(self._models.diffcomp_folder(self.name))
 
