@@ -17,7 +17,8 @@ FOLDERS = "ablations|bench|conf|docs|pipeline|reports|requirements|stages|sweeps
 MADE = {"reports/index.html"}
 """Written by a run, and not in git."""
 PLACEHOLDER = re.compile("/(?:NAME|STAGE)")
-NOT_PARAMETERS = {"diffcomp.similarity", "data.yaml"}
+NOT_PARAMETERS = {"diffcomp.similarity"}
+"""Of metrics.json."""
 COMMANDS = typer.main.get_command(app).commands
 PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
@@ -123,7 +124,7 @@ def test_targets_of_make_are_real(text):
 def test_parameters_are_real(text):
     named = {name for line in command_lines(text) for name in re.findall(r"-S '?\+?([\w.]+)=", line)}
     sections = "|".join(PARAMETERS)
-    named |= {found[0] for span in code_spans(text) if (found := re.match(rf"(?:{sections})(?:\.\w+)+", span))}
+    named |= {found[0] for span in code_spans(text) if (found := re.match(rf"(?:{sections})(?:\.(?!py\b)\w+)+", span))}
     assert [name for name in sorted(named - NOT_PARAMETERS) if not is_parameter(name)] == []
 
 
@@ -154,6 +155,15 @@ def test_stages_that_dvc_is_asked_for_are_real(text):
 @each_page
 def test_words_are_the_fields(text):
     assert not re.findall(r"(?i)\b(?:pictures?|refused|method-[\w-]+\.md)\b", re.sub(r"`[^`]*`", "", text))
+
+
+def test_files_of_the_architecture_are_there():
+    table = TEXTS["docs/architecture.md"].split("## Which file holds what")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([\w/]+)` \| (.+) \|$", table, re.MULTILINE)
+    rooms = {f"pipeline/{path.name}" for path in (ROOT / "pipeline").iterdir() if (path / "__init__.py").exists()}
+    assert rooms - {folder for folder, _ in rows} == {"pipeline/compat", "pipeline/config"}
+    files = [f"{folder}/{name}" for folder, cell in rows for name in re.findall(r"`([\w/]+(?:\.\w+)?)`", cell)]
+    assert [file for file in files if not (ROOT / file).exists()] == []
 
 
 def test_every_equation_has_its_place_in_the_code():
