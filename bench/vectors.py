@@ -62,7 +62,7 @@ class Data:
         return path.is_file() and read_json(path) == self.describe()
 
     def read(self, folder: Path) -> Iterator[np.ndarray]:
-        """Float32 vectors [at most CHUNK, dim], unit up to float16's rounding. Not mapped: such pages count as memory."""
+        """Float32 vectors [at most CHUNK, dim], of unit length in float16. Not mapped: mapped pages count as memory."""
         for row in range(0, self.rows, CHUNK):
             count = min(CHUNK, self.rows - row) * self.dim
             flat = np.fromfile(folder / "vectors.f16", np.float16, count, offset=2 * row * self.dim)

@@ -1,7 +1,7 @@
-"""Augmentation on the device: what lets a model trained on two teams' drawings read a third team's.
+"""Augmentation on the device, so that a model trained on two teams' drawings also reads a third team's.
 
 The images of one character differ between teams in outline, shading, proportion and colour, so
-these are what is varied: outlines are eaten or thickened (grey morphology), gradients flattened or
+these are varied: outlines are thinned or thickened (grey morphology), gradients flattened or
 blurred, shapes bent, colours jittered, parts hidden. Nothing is mirrored: direction has a meaning.
 """
 
@@ -13,7 +13,15 @@ from torch import Tensor
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images in [0, 1] on white, [B, 3, H, W] -> the same shape. `generator` lives on their device."""
+    """Augment every image of a batch in its own way.
+
+    Args:
+        images: [B, 3, H, W] in [0, 1], on white.
+        generator: Makes all random draws, on the images' device.
+
+    Returns:
+        [B, 3, H, W] in [0, 1].
+    """
     images = _warp(images, generator)
     images = _choose(images, _morphology(images, generator), 0.4, generator)
     images = _choose(images, _posterise(images, generator), 0.2, generator)
@@ -26,6 +34,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Draws from [low, high), [count]."""
     return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low
 
 
@@ -36,7 +45,7 @@ def _choose(images: Tensor, changed: Tensor, probability: float, generator: torc
 
 
 def _warp(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotation, scale, aspect, shift and a smooth random bend; white comes in from outside."""
+    """Rotation, scale, aspect, shift and a smooth random bend; the outside is white."""
     count, size = len(images), images.shape[-1]
     angle = _uniform(count, -0.2, 0.2, generator)
     scale_x = 1 / (_uniform(count, 0.75, 1.15, generator))
@@ -51,7 +60,7 @@ def _warp(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _morphology(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Dilation of light (eats dark outlines) mostly, of dark (thickens them) for a third."""
+    """Dilation of light, which thins dark outlines, or for a third of dark, which thickens them."""
     lighter = F.max_pool2d(images, 3, stride=1, padding=1)
     darker = -F.max_pool2d(-images, 3, stride=1, padding=1)
     strength = _uniform(len(images), 0.3, 1.0, generator).view(-1, 1, 1, 1)
@@ -59,16 +68,18 @@ def _morphology(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _posterise(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Colours in 3 to 8 steps: gradients become flat."""
     levels = _uniform(len(images), 3, 8, generator).round().view(-1, 1, 1, 1)
     return (images * levels).round() / levels
 
 
 def _blur(images: Tensor) -> Tensor:
+    """The mean over 3 x 3 pixels."""
     return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
 def _colour(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and saturation a little, hue hardly: colours are names here. White stays white."""
+    """Jitter brightness, contrast and saturation a little and hue hardly: captions name colours. White stays white."""
     count = len(images)
     gain = 1 + 0.06 * torch.randn((count, 3, 1, 1), generator=generator, device=images.device)
     contrast = _uniform(count, 0.8, 1.2, generator).view(-1, 1, 1, 1)
@@ -93,6 +104,16 @@ def _erase(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mix_styles(first: Tensor, second: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Blend two teams' drawings of the same characters [B, 3, H, W]: drawings between the styles."""
+    """Blend two teams' drawings of the same characters: drawings between the styles.
+
+    Args:
+        first: Images [B, 3, H, W].
+        second: The other team's images of the same characters.
+        probability: Share of the images that are blended.
+        generator: Makes all random draws, on the images' device.
+
+    Returns:
+        [B, 3, H, W]: `first`, some of it blended.
+    """
     weight = _uniform(len(first), 0.2, 0.8, generator).view(-1, 1, 1, 1)
     return _choose(first, weight * first + (1 - weight) * second, probability, generator)

@@ -15,9 +15,14 @@ _MARGIN = ("DET", "PUNCT", "SPACE")
 
 
 class PhraseParser:
-    """A spaCy pipeline; every distinct text of a call is parsed once.
+    """A spaCy pipeline. Every distinct text of a call is parsed once.
 
-    Raises ArtifactError naming the package when it is not installed.
+    Args:
+        model: The installed package that carries the pipeline.
+        batch_size: Texts that are parsed at once.
+
+    Raises:
+        ArtifactError: The package is not installed.
     """
 
     def __init__(self, model: str, batch_size: int = 256):
@@ -38,6 +43,7 @@ class PhraseParser:
         return self._each(texts, lambda doc: (token.text for token in doc if token.pos_ in ("NOUN", "PROPN")))
 
     def _each(self, texts: Sequence[str], extract: Callable[[Doc], Iterable[str]]) -> list[list[str]]:
+        """What `extract` finds in every text, each once and in order."""
         distinct = list(dict.fromkeys(texts))
         docs = self._nlp.pipe(distinct, batch_size=self._batch_size)
         found = {text: list(dict.fromkeys(extract(doc))) for text, doc in zip(distinct, docs, strict=True)}
@@ -45,7 +51,7 @@ class PhraseParser:
 
 
 def noun_phrases(doc: Doc) -> Iterable[str]:
-    """`a green apple` gives `green apple`; a pronoun (`it suggests ...`) names nothing and gives nothing."""
+    """The noun chunks of a text without determiners: `a green apple` gives `green apple`, a pronoun nothing."""
     for chunk in doc.noun_chunks:
         phrase = _without_margins(chunk)
         if phrase and chunk.root.pos_ != "PRON":
@@ -67,5 +73,5 @@ def _without_margins(chunk: Span) -> Span | None:
 
 
 def nouns(texts: Sequence[str], params: CaptionParams) -> list[list[str]]:
-    """The nouns of every text, for masking at noun granularity."""
+    """The nouns of every text, for masking at noun granularity; see `PhraseParser.nouns`."""
     return PhraseParser(params.spacy_model).nouns(texts)

@@ -7,6 +7,7 @@ and the positions.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ def unit(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors, dim=-1)
 
 
-class DualEncoder(nn.Module):
+class DualEncoder(nn.Module, ABC):
     """A visual transformer with a CLS token and a text transformer that share one feature space.
 
     Symbols: B images, N = h x w patches, W visual width, D joint width, L visual blocks, C context.
@@ -60,46 +61,46 @@ class DualEncoder(nn.Module):
     # What a backbone supplies -------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def image_blocks(self) -> nn.ModuleList:
         """The L visual blocks."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def text_blocks(self) -> nn.ModuleList:
         """The blocks of the text tower."""
-        raise NotImplementedError
 
+    @abstractmethod
     def image_head(self) -> Iterable[nn.Parameter]:
         """Final norm and projection of the visual tower."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_head(self) -> Iterable[nn.Parameter]:
         """Final norm and projection of the text tower."""
-        raise NotImplementedError
 
+    @abstractmethod
     def patchify(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] normalised pixels -> [B, N, W] patch embeddings without positions."""
-        raise NotImplementedError
 
+    @abstractmethod
     def assemble(self, patches: Tensor) -> Tensor:
         """[B, N, W] -> [B, 1 + N, W]: CLS in front, positions added, the norm before the blocks applied."""
-        raise NotImplementedError
 
+    @abstractmethod
     def block(self, block: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
         """One visual block on [B, T, W]; `keep` [B, T] is False where a token is padding."""
-        raise NotImplementedError
 
+    @abstractmethod
     def project(self, cls: Tensor) -> Tensor:
         """[..., W] -> [..., D]: final norm and projection, L2-normalised."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """[B, C] -> [B, D], L2-normalised."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts -> LongTensor [B, C], padded and cut to the context."""
-        raise NotImplementedError
 
     # What follows from it -----------------------------------------------------------------------
 

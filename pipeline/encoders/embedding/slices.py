@@ -121,6 +121,7 @@ class _SliceEncoder:
         return True
 
     def _encode_batch(self) -> None:
+        """Encode the pending inputs."""
         rows, inputs = zip(*self._pending.values(), strict=True)
         self.results.update(zip(self._pending, self._job.encode(rows, inputs), strict=True))
         self._pending.clear()

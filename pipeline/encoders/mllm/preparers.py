@@ -162,4 +162,5 @@ class _Pickler(pickle.Pickler):
 
 
 def _tensor(flat: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of its bytes."""
     return torch.from_numpy(flat).view(dtype).view(shape)

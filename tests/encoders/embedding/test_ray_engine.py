@@ -7,14 +7,19 @@ import os
 import sys
 from pathlib import Path
 
+import cloudpickle
+import numpy as np
 import pytest
+import torch
 
 from pipeline.artifacts import ShardSet
 from pipeline.config import ParameterError
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
+from pipeline.encoders.embedding.ray_engine import SliceWorker
 from pipeline.encoders.embedding.readers import PairReader, training_row
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError, decode
+from pipeline.encoders.embedding.slices import encode_slices
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.open import open_mllm
 
@@ -91,6 +96,20 @@ def test_workers_make_the_same_shards_even_when_one_is_killed(ray, run, tmp_path
 
     with pytest.raises(EncodingError, match="i03.*1 of 26 rows are rejected"):
         run("strict", "ray", look, share=0.0)
+
+
+def test_a_worker_encodes_a_slice_as_this_process_does(make, tiny_params, tiny_mllm):
+    """What Ray calls in another process, called here: no Ray is needed."""
+    rows = make.rows(17)
+    rows[9] = dataclasses.replace(rows[9], image=b"no image")
+    reader, options = make.reader(rows), JobOptions(3, rows_per_shard=7, max_rejected_share=0.5)
+    whole = list(encode_slices(reader, embedding_job(tiny_mllm), 0, options))
+    job = embedding_job(open_mllm(dataclasses.replace(tiny_params, engine="ray"), "cpu"))
+    worker = SliceWorker(cloudpickle.dumps((reader, job, torch.get_num_threads())), options)
+    answer = worker({"start": np.array([7, 14])})
+    found = [cloudpickle.loads(encoded) for encoded in answer["slice"]]
+    assert [(one.start, one.rows, len(one.rejected)) for one in found] == [(7, 7, 1), (14, 3, 0)]
+    assert found == whole[1:]
 
 
 def test_without_ray_one_line_says_how_to_install_it(run, monkeypatch):

@@ -55,12 +55,12 @@ def test_a_start_in_any_shard_finds_the_rows_that_reading_from_the_front_finds(m
     table = make.pairs(tmp_path / "pairs", [*"acdefh"]).table()
     write_table(tmp_path / "cut", table, {}, rows_per_shard)
     kept = [image_id for image_id in "acdefh" if image_id not in skip]
-    for pictures in (images, None):
-        reader = PairReader(pictures, ShardSet.open(tmp_path / "cut"), long_caption, skip)
+    for source in (images, None):
+        reader = PairReader(source, ShardSet.open(tmp_path / "cut"), long_caption, skip)
         for start in (4, 0, 3, 5, 1, 2):
             found = [(row.image_id, row.text, row.image) for row in reader.rows(start)]
             expected = [
-                (one, f"the long caption of {one}", make.png("abcdefgh".index(one)) if pictures else None)
+                (one, f"the long caption of {one}", make.png("abcdefgh".index(one)) if source else None)
                 for one in kept[start:]
             ]
             assert found == expected

@@ -31,13 +31,13 @@ def test_batched_passes_equal_the_forward_of_transformers(make, tiny_mllm, with_
     texts = [
         tiny_mllm.params.embed_template.format(image=IMAGE_SLOT if with_image else "", text=text) for text in make.texts
     ]
-    pictures = images(len(texts)) if with_image else None
-    batch = processor(text=texts, images=pictures, padding=True, padding_side="right", return_tensors="pt")
+    seen = images(len(texts)) if with_image else None
+    batch = processor(text=texts, images=seen, padding=True, padding_side="right", return_tensors="pt")
     expected = model.model(**batch, use_cache=False).last_hidden_state
     visual, prefix = None, 0
     if with_image:
         settings = processor.image_processor
-        pixels = torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255 for picture in pictures])
+        pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 for image in seen])
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (settings.image_mean, settings.image_std))
         visual = visual_tokens(model, (pixels - mean) / std)
         assert visual.shape == (len(texts), (make.image_size // 8 // 2) ** 2, 64)

@@ -1,0 +1,46 @@
+"""A model that every process opens for itself: only parameters travel, and it is opened once."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from pipeline.artifacts import ArtifactError
+from pipeline.config import EncoderParams
+from pipeline.encoders.mllm.interface import MllmInput
+from pipeline.encoders.mllm.replicated import ReplicatedMllm
+from pipeline.encoders.mllm.transformers_backend import TransformersMllm
+
+OPENED: list[str] = []
+
+
+def open_counted(params: EncoderParams, device: str) -> TransformersMllm:
+    OPENED.append(device)
+    return TransformersMllm(params, device)
+
+
+def test_it_is_opened_when_first_used_and_once_after_it_has_travelled(tiny_params, tiny_mllm):
+    OPENED.clear()
+    here = ReplicatedMllm(tiny_params, "cpu", open_counted)
+    assert here.dim == tiny_mllm.dim and not OPENED
+    inputs = [MllmInput("a red ball"), MllmInput("make it black")]
+    np.testing.assert_array_equal(here.embed(inputs), tiny_mllm.embed(inputs))
+    travelled = pickle.dumps(here)
+    assert len(travelled) < 10_000, "the weights stay here"
+    there = pickle.loads(travelled)
+    for _ in range(2):
+        np.testing.assert_array_equal(there.embed(inputs), tiny_mllm.embed(inputs))
+    assert there.generate(inputs, 3) == tiny_mllm.generate(inputs, 3)
+    assert OPENED == ["cpu", "cpu"]
+
+
+def test_a_backend_that_prepares_nothing_leaves_an_input_as_it_is(tiny_params):
+    one = MllmInput("a red ball")
+    assert ReplicatedMllm(tiny_params, "cpu", open_counted).prepare(one, "embed") is one
+
+
+def test_a_model_that_is_missing_is_an_error_before_any_worker_starts(tmp_path):
+    with pytest.raises(ArtifactError, match="encoder.path.*cannot be loaded"):
+        ReplicatedMllm(EncoderParams(path=str(tmp_path)), "cpu", open_counted)
