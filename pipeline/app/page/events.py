@@ -21,7 +21,7 @@ from pipeline.app.page.markup import (
     panel_heading,
     quiet,
 )
-from pipeline.app.search.requests import Request, RequestError, painted
+from pipeline.app.search.requests import Request, RequestError, region_of_mask
 from pipeline.app.search.results import thumbnail
 from pipeline.app.search.searcher import Answer, Searcher, for_method
 from pipeline.app.search.user_images import UserImageError, read_user_image
@@ -233,7 +233,7 @@ def painted_region(editor: dict[str, Any] | None, size: tuple[int, int]) -> Imag
     layers = (editor or {}).get("layers") or []
     masks = [np.asarray(layer.convert("RGBA").resize(size, Image.Resampling.NEAREST))[..., 3] > 0 for layer in layers]
     mask = np.logical_or.reduce(masks) if masks else np.zeros(1, bool)
-    return painted(mask) if mask.any() else None
+    return region_of_mask(mask) if mask.any() else None
 
 
 def open_upload(path: str | Path | None) -> tuple[Image.Image | None, str]:

@@ -1,4 +1,4 @@
-"""What is searched: the images of a benchmark, or a folder that `cir index` has been through."""
+"""What is searched: the images of a benchmark, or a folder that `cir index` has indexed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pipeline.encoders.embedding.rows import MAX_PIXELS
 from pipeline.encoders.image_source import ImageTable
 
 LIBRARY, GALLERY = ".cir", "gallery.json"
-"""The folder that `cir index` leaves in a folder of images, and the file that says so."""
+"""The library folder in a folder of images, and the file in it that `cir index` writes last."""
 BENCHMARKS, BENCHMARK_INDEXES = Path("data/benchmarks"), Path("data/index")
-DEFAULT = "emoji_cir"
+DEFAULT_BENCHMARK = "emoji_cir"
 
 
 class Gallery(ABC):
@@ -30,45 +30,57 @@ class Gallery(ABC):
 
     @abstractmethod
     def image(self, image_id: str) -> Image.Image:
-        """One image as RGB. Raises ArtifactError for an id that is not of this gallery."""
+        """One of the images.
+
+        Args:
+            image_id: Its id in this gallery.
+
+        Returns:
+            The image, RGB.
+
+        Raises:
+            ArtifactError: When the gallery has no such image, or it cannot be read.
+        """
 
     @abstractmethod
     def id_of(self, path: Path) -> str | None:
-        """The id of a file, where the file is one of this gallery's."""
+        """The id of a file's image. None when the file is not one of this gallery's."""
 
     @property
     def spaces(self) -> list[str]:
-        """Spaces that have an index."""
+        """The names of the spaces that have an index."""
         return sorted(path.parent.name for path in self.indexes.glob(f"*/{MANIFEST}"))
 
 
 class BenchmarkGallery(Gallery):
-    """The images of a benchmark that the pipeline prepared and indexed."""
+    """The images of a benchmark that the pipeline has prepared and indexed."""
 
-    def __init__(self, name: str = DEFAULT):
+    def __init__(self, name: str = DEFAULT_BENCHMARK):
+        """Open the gallery. Raises ArtifactError when the benchmark has no images or no index."""
         self.name, self.indexes = name, BENCHMARK_INDEXES / name
         if not (self.indexes.is_dir() and (BENCHMARKS / name / "images" / MANIFEST).is_file()):
-            raise ArtifactError(
-                f"{self.indexes}: there is no index yet; "
-                "`dvc repro` makes it, `cir index FOLDER` one of your own images"
-            )
+            makers = "`dvc repro` makes it, `cir index FOLDER` one of your own images"
+            raise ArtifactError(f"{self.indexes}: there is no index yet; {makers}")
         self._images = ImageTable(BENCHMARKS / name / "images")
         self.ids = self._images.ids
 
     def image(self, image_id: str) -> Image.Image:
+        """See `Gallery.image`."""
         return self._images.image(image_id)
 
     def id_of(self, path: Path) -> str | None:
+        """None: a benchmark's images are not files."""
         return None
 
 
 class FolderGallery(Gallery):
-    """A folder of images, read from where they are; ids are paths below it.
+    """A folder of images, which are read where they are. Their ids are paths below the folder.
 
     Only images that were indexed are read, and none through a link that leads out of the folder.
     """
 
     def __init__(self, library: Path):
+        """Open the library that `cir index` has written. Raises ArtifactError when it is not complete."""
         self.library = library
         self.root = (library / read_json(library / GALLERY)["root"]).resolve()
         self.name, self.indexes = self.root.name or "images", library / "index"
@@ -77,10 +89,11 @@ class FolderGallery(Gallery):
         indexed = ShardSet.open(library / "vectors" / self.spaces[0], verify=False)
         self.ids = indexed.table(["id"])["id"].to_pylist()
         self._known = frozenset(self.ids)
-        self._recent = functools.lru_cache(maxsize=256)(self._read)
+        self._read_recent = functools.lru_cache(maxsize=256)(self._read)
 
     def image(self, image_id: str) -> Image.Image:
-        return self._recent(image_id)
+        """See `Gallery.image`. At most `user_images.SIDE` pixels long; the last images stay in memory."""
+        return self._read_recent(image_id)
 
     def _read(self, image_id: str) -> Image.Image:
         if image_id not in self._known:
@@ -94,6 +107,7 @@ class FolderGallery(Gallery):
             raise ArtifactError(f"{self.name}: {image_id!r}: {error}") from None
 
     def id_of(self, path: Path) -> str | None:
+        """See `Gallery.id_of`."""
         path = path.resolve()
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else None
         return name if name in self._known else None
@@ -103,13 +117,13 @@ def open_gallery(where: str | Path | None = None) -> Gallery:
     """Open a gallery.
 
     Args:
-        where: A folder that was indexed, or its library; or a benchmark's name; None: the default benchmark.
+        where: A folder that was indexed, its library folder, or the name of a benchmark. None: the default benchmark.
 
     Returns:
         The gallery.
 
     Raises:
-        ArtifactError: It is not there, or not indexed yet.
+        ArtifactError: When the folder or the benchmark has no index.
     """
     if where is None:
         return BenchmarkGallery()

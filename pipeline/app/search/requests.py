@@ -1,4 +1,4 @@
-"""What a person asks, checked before any model sees it. Every refusal is one sentence for that person."""
+"""Search requests, checked before any model sees them. Every error is one sentence for the user."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pipeline.query.interface import Controls
 from pipeline.retrieval import Query
 
 MAX_TEXT = 1_000
-"""Characters of a modification, a negative text or a shared concept."""
+"""Largest number of characters of a modification, a negative text or a shared concept."""
 MAX_TOP = 200
+"""Largest number of results."""
 REFERENCE = "reference"
-"""The id under which a request's own image is composed."""
+"""The id of a request's reference image in its query."""
 
 
 class RequestError(ValueError):
@@ -26,18 +27,23 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """One search. Raises RequestError for a text or a number that cannot be used."""
+    """One search.
+
+    Raises:
+        RequestError: When there is no image, or a text or a number is out of range.
+    """
 
     image: Image.Image
     """The reference, RGB."""
     text: str
-    """What is to change."""
+    """The modification."""
     method: str = "fusion_diff"
     top: int = 10
+    """The number of results."""
     concept: str = ""
-    """What reference and target have in common, where the person says so; Fusion-Diff's prompt names it."""
+    """What the reference and the target have in common, if the user says so. Fusion-Diff's prompt names it."""
     exclude: str | None = None
-    """A gallery image that must not be an answer: the reference itself."""
+    """The id of a gallery image that must not be a result: the reference itself."""
     controls: Controls = field(default_factory=Controls)
 
     def __post_init__(self) -> None:
@@ -50,13 +56,13 @@ class Request:
             raise RequestError(f"top: {self.top} is not between 1 and {MAX_TOP}")
 
     def query(self) -> Query:
-        """As the methods see it. Its id, hence its noise, comes from the image and the words alone."""
+        """The query that the methods answer. Its id, and so its noise, depends on the image and the text alone."""
         digest = hashlib.sha256(self.image.tobytes() + f"{self.image.size}\n{self.text}".encode()).hexdigest()[:16]
         return Query(digest, REFERENCE, (self.text.strip(),), (), shared_concept=self.concept.strip())
 
 
 def check_text(name: str, text: str, needed: bool = True) -> None:
-    """Raises RequestError for an empty text that is needed, and for one that is too long."""
+    """Raise RequestError for a text that is needed and empty, or too long."""
     if needed and not text.strip():
         raise RequestError(f"the {name} is empty; say in a few words what should be different")
     if len(text) > MAX_TEXT:
@@ -64,21 +70,35 @@ def check_text(name: str, text: str, needed: bool = True) -> None:
 
 
 def read_region(given: str, size: tuple[int, int]) -> Image.Image:
-    """`x0,y0,x1,y1` in shares of width and height, or an image that is bright where the reference is to change.
+    """Read the region of the reference that may change.
 
-    size: the reference's (width, height). Returns mode L, 255 where painted. Raises RequestError.
+    Args:
+        given: A box `x0,y0,x1,y1` as fractions of width and height, or the file of a mask that is bright inside.
+        size: Width and height of the reference in pixels.
+
+    Returns:
+        An image of this size, mode L, 255 inside the region.
+
+    Raises:
+        RequestError: When it is neither, the mask has other proportions, or the region is empty.
     """
     if Path(given).suffix and Path(given).is_file():
-        try:
-            mask = read_user_image(given).convert("L")
-        except UserImageError as error:
-            raise RequestError(f"region {given}: {error}") from None
-        if abs(mask.width * size[1] - mask.height * size[0]) > 0.02 * mask.width * size[1]:
-            raise RequestError(
-                f"region {given}: its shape, {mask.width} x {mask.height}, "
-                f"is not the reference's, {size[0]} x {size[1]}"
-            )
-        return painted(np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 127)
+        return _read_mask(given, size)
+    return _read_box(given, size)
+
+
+def _read_mask(path: str, size: tuple[int, int]) -> Image.Image:
+    try:
+        mask = read_user_image(path).convert("L")
+    except UserImageError as error:
+        raise RequestError(f"region {path}: {error}") from None
+    if abs(mask.width * size[1] - mask.height * size[0]) > 0.02 * mask.width * size[1]:
+        shapes = f"{mask.width} x {mask.height}, is not the reference's, {size[0]} x {size[1]}"
+        raise RequestError(f"region {path}: its shape, {shapes}")
+    return region_of_mask(np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 127)
+
+
+def _read_box(given: str, size: tuple[int, int]) -> Image.Image:
     try:
         left, top, right, bottom = (float(part) for part in given.split(","))
     except ValueError:
@@ -96,8 +116,18 @@ def read_region(given: str, size: tuple[int, int]) -> Image.Image:
     return region
 
 
-def painted(mask: np.ndarray) -> Image.Image:
-    """bool [H, W] -> a region. Raises RequestError when nothing is painted."""
+def region_of_mask(mask: np.ndarray) -> Image.Image:
+    """A mask as a region.
+
+    Args:
+        mask: bool [H, W], true where the reference may change.
+
+    Returns:
+        An image in mode L, 255 where the mask is true.
+
+    Raises:
+        RequestError: When nothing is marked.
+    """
     if not mask.any():
         raise RequestError("the region is empty; paint over what should change, or leave it out")
     return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
