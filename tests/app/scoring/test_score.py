@@ -238,11 +238,15 @@ def test_cocos_own_list_settles_what_an_image_is(folders, tmp_path):
 
 def test_scoring_needs_no_torch(folders, tmp_path):
     write(tmp_path / "p.json", circo_lists(folders))
-    command = (
-        "import sys; from pipeline.app.cli.main import app\n"
-        f"try: app(['score', 'circo', '--annotations', {str(folders['circo'])!r}, '--predictions', {str(tmp_path / 'p.json')!r}])\n"
-        "except SystemExit as ended: assert not ended.code and not {'torch', 'transformers', 'spacy'} & set(sys.modules)"
-    )
+    words = ["score", "circo", "--annotations", str(folders["circo"]), "--predictions", str(tmp_path / "p.json")]
+    command = f"""
+import sys
+from pipeline.app.cli.main import app
+try:
+    app({words})
+except SystemExit as ended:
+    assert not ended.code and not {{"torch", "transformers", "spacy"}} & set(sys.modules)
+"""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
