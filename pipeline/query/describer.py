@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tqdm import tqdm
@@ -17,10 +17,15 @@ from pipeline.text.phrases import PhraseParser
 
 
 class Describer:
-    """Asks f_M for texts. Captions are kept: one reference belongs to several queries."""
+    """Asks f_M for texts. Captions are kept: one reference belongs to several queries.
 
-    def __init__(self, params: Params, mllm: Generator):
-        self.params, self.mllm = params, mllm
+    Args:
+        params: Prompts, and how many texts of which length.
+        open_mllm: Opens f_M; called for the first text.
+    """
+
+    def __init__(self, params: Params, open_mllm: Callable[[], Generator]):
+        self.params, self._open_mllm = params, open_mllm
         self._captions: dict[tuple[str, str], str] = {}
 
     def targets(self, queries: Sequence[Query], images: ImageSource) -> list[list[str]]:
@@ -76,9 +81,11 @@ class Describer:
 
     def _generate(self, inputs: Sequence[MllmInput], title: str, count: int) -> list[list[str]]:
         """The `count` likeliest texts for every input."""
-        encoder = self.params.encoder
+        if not inputs:
+            return []
+        encoder, mllm = self.params.encoder, self._open_mllm()
         progress = tqdm(list(batches(inputs, encoder.batch_size)), desc=title, mininterval=5.0, delay=1.0)
-        return [texts for batch in progress for texts in self.mllm.generate(batch, encoder.max_new_tokens, count)]
+        return [texts for batch in progress for texts in mllm.generate(batch, encoder.max_new_tokens, count)]
 
 
 def _source(images: ImageSource) -> str:

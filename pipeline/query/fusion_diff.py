@@ -119,8 +119,8 @@ class FusionDiff(Family):
     methods: Mapping[str, Method] = {method.name: method for method in METHODS}
 
     def __init__(self, models: Models, samplers: dict[str, TargetSampler]):
-        self._models, self.params, self.samplers = models, models.params, samplers
-        self.spaces = spaces(models)
+        self.params, self.samplers, self.spaces = models.params, samplers, spaces(models)
+        self._mllm, self._text_encoder, self._describer = models.mllm, models.text_encoder, models.describer
 
     def answer(
         self,
@@ -141,7 +141,7 @@ class FusionDiff(Family):
             if {FUSED_ONLY, FUSION_DIFF} & set(names):
                 fused = self.fuse(queries, images)
             if descriptions is None and {STAGE1_ONLY, FUSION_DIFF} & set(names):
-                descriptions = self._models.describer.targets(queries, images)
+                descriptions = self._describer.targets(queries, images)
         found = {}
         for name in names:
             if name == FUSED_ONLY and fused is not None:
@@ -159,14 +159,14 @@ class FusionDiff(Family):
         inputs = [MllmInput(query.text, images.image(query.reference_id)) for query in queries]
         parts = list(batches(inputs, self.params.encoder.batch_size))
         return np.concatenate(
-            [self._models.mllm.embed(part) for part in tqdm(parts, desc="z_r,delta", mininterval=5.0, delay=1.0)]
+            [self._mllm.embed(part) for part in tqdm(parts, desc="z_r,delta", mininterval=5.0, delay=1.0)]
         )
 
     def _turned(self, fused: np.ndarray, controls: Controls) -> np.ndarray:
         """z_r,delta [Q, d], away from a negative text's own embedding."""
         if not controls.negative:
             return fused
-        return turn_away(fused, self._models.mllm.embed([MllmInput(controls.negative)]), controls.negative_weight)
+        return turn_away(fused, self._mllm.embed([MllmInput(controls.negative)]), controls.negative_weight)
 
     def _sample(
         self,
@@ -185,7 +185,7 @@ class FusionDiff(Family):
         if controls.negative:
             if sampler.settings.guidance_scale == 0.0:
                 raise ControlError(f"negative: {method} needs a guidance scale above 0 to be led away from it")
-            negative = TextConditions.from_list(self._models.text_encoder.encode([controls.negative]))
+            negative = TextConditions.from_list(self._text_encoder.encode([controls.negative]))
         ids = [query.query_id for query in queries]
         draws = Draws.from_params(self.params.retrieve, self.params.seed, controls.hypotheses)
         return draw_targets(sampler, ids, self._conditions(ids, descriptions), control, draws, negative)
@@ -193,4 +193,4 @@ class FusionDiff(Family):
     def _conditions(self, ids: Sequence[str], descriptions: Descriptions) -> Iterator[TextConditions]:
         """The likeliest descriptions of all queries, then the second ones, and so on."""
         for texts in zip(*descriptions, strict=True):
-            yield TextConditions.from_list(self._models.text_encoder.encode(list(texts)), ids)
+            yield TextConditions.from_list(self._text_encoder.encode(list(texts)), ids)

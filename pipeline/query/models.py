@@ -34,7 +34,7 @@ class Models:
     @cached_property
     def describer(self) -> Describer:
         """f_M's texts about the queries."""
-        return Describer(self.params, self.mllm)
+        return Describer(self.params, lambda: self.mllm)
 
     @cached_property
     def text_encoder(self) -> TextEncoder:

@@ -99,7 +99,7 @@ def test_targets_are_those_of_the_sampler(family, images):
 
 def test_descriptions_that_are_given_are_not_inferred_again(family, images, monkeypatch):
     own = family.answer(QUERIES, images, methods=[STAGE1_ONLY])[STAGE1_ONLY]
-    monkeypatch.setattr(family._models, "describer", None)
+    monkeypatch.setattr(family, "_describer", None)
     given = family.answer(QUERIES, images, methods=[STAGE1_ONLY], descriptions=own.descriptions)[STAGE1_ONLY]
     np.testing.assert_array_equal(given.vectors, own.vectors)
 
