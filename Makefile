@@ -77,4 +77,4 @@ $(VLLM)/.installed: pyproject.toml $(VLLM_CONSTRAINTS)
 	touch $@
 
 test-vllm: $(VLLM)/.installed  ## the tests that need vLLM or Ray, for real
-	PATH="$(CURDIR)/$(VLLM)/bin:$$PATH" pytest tests/encoders/test_vllm.py tests/encoders/test_ray.py $(ARGS)
+	PATH="$(CURDIR)/$(VLLM)/bin:$$PATH" pytest tests/encoders/mllm/test_vllm_backend.py tests/encoders/embedding/test_ray_engine.py $(ARGS)

@@ -47,7 +47,7 @@ class Watch:
         self.total, self.seen, self.samples = total, 0, []
         self._process = psutil.Process()
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Watch:
         gc.collect()
         gc.freeze()  # what is there already is not looked through at every sample
         tracemalloc.start(1)
