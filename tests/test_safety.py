@@ -163,10 +163,10 @@ READERS = (
 
 @pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
 def test_a_planted_pickle_is_rejected_and_never_loaded(read, planted, tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
+    def fail(*arguments, **options):
         raise AssertionError("torch.load was called")
 
-    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(Exception) as raised:
         read(tmp_path, planted)
     assert is_user_error(raised.value), repr(raised.value)

@@ -1,1 +1,1 @@
-"""What a person meets: the command line and how errors read."""
+"""What a user meets: the command line, the demo page, the search behind both, and the scoring of rankings."""

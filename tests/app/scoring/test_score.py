@@ -173,7 +173,7 @@ CIRCO_REFUSALS = [
 
 @pytest.mark.parametrize(("change", "message"), CIRCO_REFUSALS)
 @pytest.mark.parametrize("command", ["score", "submit"])
-def test_lists_that_are_refused(folders, tmp_path, command, change, message):
+def test_lists_that_are_rejected(folders, tmp_path, command, change, message):
     lists = circo_lists(folders, "val" if command == "score" else "test")
     change(lists)
     path = write(tmp_path / "p.json", lists)
@@ -185,7 +185,7 @@ def test_lists_that_are_refused(folders, tmp_path, command, change, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_more_that_is_refused(folders, tmp_path):
+def test_more_that_is_rejected(folders, tmp_path):
     lists = cirr_lists(folders)
     lists["101"][3] = "dev-999-0-img0"
     assert "the first is '101: dev-999-0-img0'" in scored(

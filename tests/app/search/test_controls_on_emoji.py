@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def pairs_of(queries: list[Query], count: int) -> list[tuple[Query, Query]]:
-    """Queries with another one of their category that asks for something else."""
+    """About `count` queries, each with another one of its category and other targets."""
     found = []
     for query in queries[:: max(1, len(queries) // count)]:
         own = {*query.target_ids, query.reference_id}
@@ -39,17 +39,17 @@ def pairs_of(queries: list[Query], count: int) -> list[tuple[Query, Query]]:
 
 
 def mean_rank(searcher: Searcher, request: Request, ids: tuple[str, ...]) -> float:
-    """Of `ids` among the whole gallery, best 1."""
+    """The mean rank of `ids` in the whole gallery; the best rank is 1."""
     answer = searcher.search(request)
     index = searcher._indexes[answer.space]
     ranked = {name: rank for rank, name in enumerate(index.rank(answer.vector, index.ids)[0], start=1)}
     return float(np.mean([ranked[name] for name in ids if name in ranked]))
 
 
-def ranks_of_the_negated(
+def ranks_of_negated_targets(
     searcher: Searcher, queries: list[Query], method: str, count: int, weight: float = 0.2
 ) -> np.ndarray:
-    """[pairs, 2]: the mean rank of what the negative text asks for, without and with it."""
+    """[pairs, 2]: the mean rank of the negative text's own targets, without and with the negative text."""
     rows = []
     for query, other in pairs_of(queries, count):
         request = Request(searcher.gallery.image(query.reference_id), query.text, method, 1, query.shared_concept)
@@ -60,7 +60,7 @@ def ranks_of_the_negated(
 
 @pytest.fixture
 def small(in_project, benchmark_gallery, shared_searcher) -> tuple[Searcher, list[Query]]:
-    """The fixture's benchmark; its index was made from the photos, whose names are other ones."""
+    """The fixture's benchmark, with the ids of the photos that its index was made from."""
     names = {Path(name).stem: name for name in shared_searcher.gallery.ids}
     queries = [
         dataclasses.replace(
@@ -74,14 +74,14 @@ def small(in_project, benchmark_gallery, shared_searcher) -> tuple[Searcher, lis
 
 
 @pytest.mark.parametrize("method", ["slerp", "diffcomp", "fused_only"])
-def test_the_negated_falls(small, method):
-    """A little with the weight that is used unless told otherwise, and further with twice that."""
-    fallen = []
+def test_negated_targets_fall(small, method):
+    """A little with the default weight, and further with twice that weight."""
+    falls = []
     for weight in (0.2, 0.4):
-        ranks = ranks_of_the_negated(*small, method, 20, weight)
+        ranks = ranks_of_negated_targets(*small, method, 20, weight)
         assert len(ranks) >= 10
-        fallen.append(ranks[:, 1].mean() - ranks[:, 0].mean())
-    assert 0 < fallen[0] < fallen[1] and fallen[1] > 1
+        falls.append(ranks[:, 1].mean() - ranks[:, 0].mean())
+    assert 0 < falls[0] < falls[1] and falls[1] > 1
 
 
 def test_more_weight_turns_further_away(small):
@@ -114,8 +114,8 @@ def trained():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fusion_diff", "diffcomp"])
-def test_the_negated_falls_with_the_trained_models(trained, method):
-    ranks = ranks_of_the_negated(*trained, method, 24)
+def test_negated_targets_fall_with_the_trained_models(trained, method):
+    ranks = ranks_of_negated_targets(*trained, method, 24)
     assert ranks[:, 1].mean() > ranks[:, 0].mean()
 
 

@@ -1,4 +1,4 @@
-"""`index_folder`: what is found, what is refused, what a second run keeps."""
+"""`index_folder`: which files are found, which are rejected, and what a second run keeps."""
 
 import os
 import shutil
@@ -51,13 +51,13 @@ def test_vectors_are_those_of_the_benchmarks_stage(in_project, tables):
     from pipeline.encoders.embedding.dual_gallery import encode_images
     from pipeline.encoders.image_source import ImageTable
 
-    pictures = ImageTable("data/benchmarks/emoji_cir/images")
+    images = ImageTable("data/benchmarks/emoji_cir/images")
     encoder = load_dual_encoder("models/backbones/clip").eval()
-    expected = encode_in_batches(lambda ids: encode_images(encoder, pictures, ids), pictures.ids[:5], 5, "")
+    expected = encode_in_batches(lambda ids: encode_images(encoder, images, ids), images.ids[:5], 5, "")
     rows = {
         Path(row["id"]).stem: row["vector"] for row in ShardSet.open("photos/.cir/vectors/clip").table().to_pylist()
     }
-    found = np.array([rows[name.replace("/", "_")] for name in pictures.ids[:5]])
+    found = np.array([rows[name.replace("/", "_")] for name in images.ids[:5]])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -66,10 +66,10 @@ def test_a_second_run_encodes_nothing_and_changes_no_byte(folder, monkeypatch):
     index_folder(folder, params, methods=["slerp"])
     before = content(folder)
 
-    def refuse(self, inputs):
+    def fail(self, inputs):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(ImageEmbedder, "embed", refuse)
+    monkeypatch.setattr(ImageEmbedder, "embed", fail)
     index_folder(folder, params, methods=["slerp"])
     assert content(folder) == before
 
