@@ -14,6 +14,7 @@ from pipeline.report.indexes import index_metrics
 from pipeline.report.look import look_at
 from pipeline.report.sweeps import LABELS
 from pipeline.retrieval.benchmarks import BenchmarkFolder, find_benchmarks
+from pipeline.retrieval.spaces import CLIP, FUSED
 from pipeline.runtime import set_up
 
 RETRIEVED, INDEX, MODELS, FOLDER, LOG = (
@@ -53,7 +54,7 @@ def main() -> None:
             bootstrap=params.report.bootstrap,
             page_megabytes=params.report.page_megabytes,
             public=[public_answers_of(folder) for folder in found if folder.benchmark.public],
-            backbones={"fused": params.encoder.path, "clip": params.diffcomp.backbone}
+            backbones={FUSED: params.encoder.path, CLIP: params.diffcomp.backbone}
             | {name: variant.backbone for name, variant in params.variants().items()},
         )
     )

@@ -141,6 +141,7 @@ def _note_work(out: int) -> None:
     """Small shards, and a line for every step of a training and every row that is encoded or embedded."""
     from pipeline.encoders.embedding import ahead, conditions, job
     from pipeline.encoders.embedding import dual_gallery as gallery
+    from pipeline.query import spaces
     from pipeline.training import loop
 
     def noting(function: Callable, lines: Callable[..., list[str]]) -> Callable:
@@ -171,5 +172,5 @@ def _note_work(out: int) -> None:
     def job_of_small_shards(reader, made, folder, identity, options):
         return whole_job(reader, made, folder, identity, replace(options, rows_per_shard=rows))
 
-    job.run_job = conditions.run_job = job_of_small_shards
-    gallery.embed_gallery = functools.partial(whole_gallery, rows_per_shard=rows)
+    job.run_job = conditions.run_job = spaces.run_job = job_of_small_shards
+    gallery.embed_gallery = spaces.embed_gallery = functools.partial(whole_gallery, rows_per_shard=rows)
