@@ -1,4 +1,6 @@
-"""Stage 1 at the paper's size, and the peer: accelerate launch -m bench.prior_training. Writes reports/bench/prior_training.json.
+"""Stage 1 at the paper's size, and the peer: accelerate launch -m bench.prior_training.
+
+Writes reports/bench/prior_training.json.
 
 Ours is the training loop itself over random embeddings and token states: fp32 master weights, AdamW over them, bf16
 products. The peer is kinder to itself: weights and optimiser states in bf16, inputs that already lie on the GPU.
@@ -11,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +24,11 @@ from accelerate import PartialState
 
 from bench import peer as setting
 from bench.peer import make_peer, peer_inputs, randomise, where
-from pipeline.config import DiffusionParams, OptimiserParams, RuntimeParams
+from pipeline.config import DiffusionParams, OptimiserParams, RuntimeParams, Speed
 from pipeline.fusion_diff import Diffusion, Prior, PriorTask, TextConditions
+from pipeline.gpu import accelerate
 from pipeline.runtime import set_up
-from pipeline.training import train
+from pipeline.training import Run, train
 from pipeline.training.loop import make_accelerator
 from pipeline.training.meter import Meter
 
@@ -33,11 +37,22 @@ SKIP = 4
 EXAMPLES = 1024
 
 
-def measure_ours(
-    micro: int, accumulate: int, steps: int, tokens: int, ragged: bool = False, graphed: bool = False, fp8: bool = False
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Setup:
+    """What is trained, and how."""
+
+    micro: int
+    accumulate: int
+    steps: int
+    tokens: int
+    """Of a text; on average where they are ragged."""
+    speed: Speed
+    ragged: bool = False
+
+
+def measure_ours(setup: Setup) -> dict[str, Any]:
     """Throughput of `train` with the paper's optimiser."""
-    sizes = setting.PAPER
+    sizes, tokens = setting.PAPER, setup.tokens
     _clear()
     processes = PartialState().num_processes
     params = OptimiserParams(
@@ -46,51 +61,50 @@ def measure_ours(
         eps=1e-10,
         clip_norm=0.01,
         warmup_steps=1000,
-        steps=steps + SKIP,
+        steps=setup.steps + SKIP,
         precision="bf16",
-        batch_size=micro * accumulate * processes,
-        micro_batch_size=micro,
+        batch_size=setup.micro * setup.accumulate * processes,
+        micro_batch_size=setup.micro,
         log_every=10**6,
         checkpoint_every=10**6,
     )
-    lengths = (
-        torch.randint(20, 2 * tokens - 20, (EXAMPLES,)).clamp(max=sizes.text_tokens)
-        if ragged
-        else torch.full((EXAMPLES,), tokens)
-    )
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    states = torch.randn(
-        int(offsets[-1]), sizes.text_dim, dtype=torch.float16, device=setting.DEVICE
-    ).cpu()  # seconds sooner than on it
-    text = TextConditions(states, offsets)
+    text = random_texts(tokens, setup.ragged)
     z0 = F.normalize(torch.randn(EXAMPLES, sizes.dim), dim=1)
     with setting.DEVICE:
-        prior = randomise(Prior(sizes))
-    on_gpu = setting.DEVICE.type == "cuda"
-    task = PriorTask(
-        prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1, fused=on_gpu, fp8=fp8, cuda_graph=graphed
-    )
+        prior = accelerate(randomise(Prior(sizes)), setup.speed.on(setting.DEVICE.type))
+    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1)
     meter = Meter(task.flops_per_sample, make_accelerator(params, setting.DEVICE.type).device, processes, skip=SKIP)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        options = {"meter": meter, "device": setting.DEVICE.type, "title": f"ours, {micro} x {accumulate}"}
-        train(task, params, seed=0, folder=folder, identity={}, **options)
+        title = f"ours, {setup.micro} x {setup.accumulate}"
+        train(task, params, Run(0, Path(folder), {}, setting.DEVICE.type, title, setup.speed.cuda_graph), meter)
     meter.wait()
-    found = {
+    return {
         "model": f"prior, {sum(p.numel() for p in prior.parameters()):,} parameters",
-        "micro_batch": micro,
-        "accumulated": accumulate,
+        "micro_batch": setup.micro,
+        "accumulated": setup.accumulate,
         "gpus": processes,
-        "cuda_graph": graphed,
-        "fp8": fp8,
-        "text_tokens": f"20 to {2 * tokens - 20}, mean {text.mean_tokens:.0f}" if ragged else tokens,
+        "cuda_graph": setup.speed.cuda_graph,
+        "fp8": setup.speed.fp8,
+        "text_tokens": f"20 to {2 * tokens - 20}, mean {text.mean_tokens:.0f}" if setup.ragged else tokens,
         "samples_per_second": round(meter.samples_per_second, 1),
         "mfu": round(meter.mfu, 3),
         "tflops": round(meter.samples_per_second * meter.flops_per_sample / 1e12 / processes, 1),
         "peak_memory_gib": _peak_memory_gib(),
         "seconds": round(time.perf_counter() - began, 1),
     }
-    return found
+
+
+def random_texts(tokens: int, ragged: bool) -> TextConditions:
+    """Token states of as many texts as there are examples."""
+    sizes = setting.PAPER
+    if ragged:
+        lengths = torch.randint(20, 2 * tokens - 20, (EXAMPLES,)).clamp(max=sizes.text_tokens)
+    else:
+        lengths = torch.full((EXAMPLES,), tokens)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    drawn = torch.randn(int(offsets[-1]), sizes.text_dim, dtype=torch.float16, device=setting.DEVICE)
+    return TextConditions(drawn.cpu(), offsets)  # drawn on a GPU, seconds sooner
 
 
 def measure_peer(micro: int, accumulate: int, steps: int, tokens: int) -> dict[str, Any]:
@@ -137,7 +151,11 @@ def _peak_memory_gib() -> float:
     return round(torch.cuda.max_memory_allocated() / 2**30, 1) if setting.DEVICE.type == "cuda" else 0.0
 
 
-def main(
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(  # noqa: PLR0913  # one option an argument
     micro_batch: Annotated[list[int], typer.Option(help="Samples that a GPU takes at once; several are tried.")] = [
         128
     ],
@@ -169,15 +187,18 @@ def main(
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(written | {"deterministic": deterministic}, indent=2) + "\n")
 
+    speed = Speed(fused=True, cuda_graph=cuda_graph)
     for micro in micro_batch if ours else []:
-        note(measure_ours(micro, max(1, samples // micro), steps, tokens, False, cuda_graph))
+        setup = Setup(micro, max(1, samples // micro), steps, tokens, speed)
+        note(measure_ours(setup))
         if fp8:
-            note(measure_ours(micro, max(1, samples // micro), steps, tokens, False, cuda_graph, True))
+            note(measure_ours(replace(setup, speed=replace(speed, fp8=True))))
+    accumulate = max(1, samples // micro_batch[0])
     if ragged:
-        note(measure_ours(micro_batch[0], max(1, samples // micro_batch[0]), steps, tokens, True, cuda_graph))
+        note(measure_ours(Setup(micro_batch[0], accumulate, steps, tokens, speed, ragged=True)))
     if peer and main_process:
-        note(measure_peer(micro_batch[0], max(1, samples // micro_batch[0]), steps, tokens))
+        note(measure_peer(micro_batch[0], accumulate, steps, tokens))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,9 +27,10 @@ from safetensors.torch import load_file, save_file
 from bench import peer as setting
 from bench.peer import where
 from pipeline.artifacts import read_json, write_json
-from pipeline.config import Params, load_params, with_overrides
+from pipeline.config import Params, Speed, load_params, with_overrides
 from pipeline.fusion_diff import (
     ControlAdapter,
+    ControlledPrior,
     ControlTask,
     Diffusion,
     Prior,
@@ -40,24 +41,27 @@ from pipeline.fusion_diff import (
     TextConditions,
 )
 from pipeline.fusion_diff.checkpoints import open_conditions, open_vectors
+from pipeline.gpu import accelerate
 from pipeline.runtime import set_up
-from pipeline.training import train
+from pipeline.training import Run, train
 
 FUSED = Path("data/fused")
-TRAINED = {"bf16": False, "fp8": True}
+TRAINED = {"bf16": Speed(fused=True), "fp8": Speed(fused=True, fp8=True)}
+"""How the models are trained, on a GPU as CUDA graphs."""
+PLAIN, FAST, FAST_FP8 = Speed(), Speed(True, False, True), Speed(True, True, True)
 GUIDED = {"guidance_scale": 2.5}
 """The paper's; the default searches without guidance."""
-SAMPLED: dict[str, dict[str, Any]] = {
-    "plain fp32": {"fast": False},
-    "bf16": {},
-    "fp8": {"fp8": True},
-    "bf16, guided": GUIDED,
-    "fp8, guided": GUIDED | {"fp8": True},
-    "bf16, half of the steps guided": GUIDED | {"guided_share": 0.5},
-    "bf16, a quarter guided": GUIDED | {"guided_share": 0.25},
-    "fp8, half of the steps guided": GUIDED | {"guided_share": 0.5, "fp8": True},
+SAMPLED: dict[str, tuple[Speed, dict[str, float]]] = {
+    "plain fp32": (PLAIN, {}),
+    "bf16": (FAST, {}),
+    "fp8": (FAST_FP8, {}),
+    "bf16, guided": (FAST, GUIDED),
+    "fp8, guided": (FAST_FP8, GUIDED),
+    "bf16, half of the steps guided": (FAST, GUIDED | {"guided_share": 0.5}),
+    "bf16, a quarter guided": (FAST, GUIDED | {"guided_share": 0.25}),
+    "fp8, half of the steps guided": (FAST_FP8, GUIDED | {"guided_share": 0.5}),
 }
-"""What changes of `SamplerSettings`, and `Sampler`'s `fast` (true where nothing else is said) and `fp8`."""
+"""How it is sampled: a plain sampler in fp32, or a quick one in bfloat16; and what changes of `SamplerSettings`."""
 
 
 def write_texts(params: Params, between: Path) -> None:
@@ -70,26 +74,29 @@ def write_texts(params: Params, between: Path) -> None:
     write_json(between / "queries.json", [query.query_id for query in read.queries])
 
 
-def train_both(params: Params, folder: str) -> tuple[Prior, ControlAdapter, Diffusion]:
-    """Stage 1 and Stage 2 as their stages do, on the GPU."""
+def train_both(params: Params, speed: Speed, folder: Path) -> tuple[Prior, ControlAdapter, Diffusion]:
+    """Stage 1 and Stage 2 as their stages do, quick on a GPU; plain models with the weights that were trained."""
+    device = setting.DEVICE.type
+    speed = speed.on(device)
     ids, z0, _ = open_vectors(FUSED / "pairs")
     text, _ = open_conditions(FUSED / "pairs_text", ids)
     diffusion = Diffusion(params.prior.diffusion, z0.shape[1])
     torch.manual_seed(params.seed)
-    prior = Prior(PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens))
-    options = {"seed": params.seed, "identity": {}, "device": setting.DEVICE.type}
-    on_gpu = setting.DEVICE.type == "cuda"
-    speed = {"fused": on_gpu, "fp8": on_gpu and params.prior.fp8, "cuda_graph": on_gpu}
-    task = PriorTask(prior, diffusion, z0, text, params.prior.p_cfg, **speed)
-    train(task, params.prior, folder=f"{folder}/prior", title="prior", **options)
+    sizes = PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens)
+    prior = accelerate(Prior(sizes), speed)
+    task = PriorTask(prior, diffusion, z0, text, params.prior.p_cfg)
+    train(task, params.prior, Run(params.seed, folder / "prior", {}, device, "prior", cuda_graph=True))
     ids, control, _ = open_vectors(FUSED / "triplets_query")
     _, targets, _ = open_vectors(FUSED / "triplets_target")
     text, _ = open_conditions(FUSED / "triplets_text", ids)
-    adapter = ControlAdapter(prior)
-    task = ControlTask(prior, adapter, diffusion, control, targets, text, params.control.p_cfg, **speed)
-    train(task, params.control, folder=f"{folder}/control", title="control adapter", **options)
-    prior.fused = False
-    return prior, adapter, diffusion
+    model = accelerate(ControlledPrior(prior, ControlAdapter(prior)), speed)
+    task = ControlTask(model, diffusion, control, targets, text, params.control.p_cfg)
+    train(task, params.control, Run(params.seed, folder / "control", {}, device, "control adapter", cuda_graph=True))
+    plain = Prior(sizes)
+    plain.load_state_dict(prior.state_dict())
+    adapter = ControlAdapter(plain)
+    adapter.load_state_dict(model.adapter.state_dict())
+    return plain, adapter, diffusion
 
 
 def draw(params: Params, seeds: list[int], between: Path) -> None:
@@ -99,23 +106,20 @@ def draw(params: Params, seeds: list[int], between: Path) -> None:
         read["states"], torch.cat([torch.zeros(1, dtype=torch.int64), read["lengths"].cumsum(0)]), ids
     )
     states, mask = text.batch(torch.arange(len(ids)))
-    mask = torch.ones(states.shape[:2], dtype=torch.bool) if mask is None else mask
     targets = {}
-    for kind, fp8 in TRAINED.items():
-        changed = {"precision": "bf16", "fused": True, "fp8": fp8}
+    for kind, speed in TRAINED.items():
+        changed = {"precision": "bf16"}
         for seed in seeds:
             own = with_overrides(params, {"prior": changed, "control": changed, "seed": seed}, "bench.recall")
             with tempfile.TemporaryDirectory() as folder:
-                prior, adapter, diffusion = train_both(own, folder)
-            for way, given in SAMPLED.items():
-                speed = {"fast": given.get("fast", True), "fp8": given.get("fp8", False)}
-                changes = {name: value for name, value in given.items() if name not in speed}
+                prior, adapter, diffusion = train_both(own, speed, Path(folder))
+            for way, (quick, changes) in SAMPLED.items():
                 settings = replace(SamplerSettings.from_params(own.retrieve), **changes)
                 parts = copy.deepcopy(prior).to(setting.DEVICE), copy.deepcopy(adapter).to(setting.DEVICE)
-                if speed["fast"]:
-                    parts = tuple(part.bfloat16() for part in parts)
-                sampler = Sampler(*parts, diffusion, settings, **speed)
-                drawn = sampler.sample(ids, states, mask, read["fused"], seed=params.seed)[:, 0]
+                if quick != PLAIN:
+                    parts = parts[0].bfloat16(), parts[1].bfloat16()
+                sampler = accelerate(Sampler(*parts, diffusion, settings), quick.on(setting.DEVICE.type))
+                drawn = sampler.sample(ids, (states, mask), read["fused"], seed=params.seed)[:, 0]
                 targets[f"{kind}/{way}/{seed}"] = drawn.cpu().contiguous()
     save_file(targets, between / "targets.safetensors")
     write_json(between / "where.json", where())

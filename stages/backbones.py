@@ -18,7 +18,7 @@ from pipeline.config import Params, SmallClipParams, SmallMllmParams, as_dict, l
 from pipeline.encoders.hub import resolve_model_path
 from pipeline.encoders.mllm.small_qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.errors import run_stage
-from pipeline.training import train
+from pipeline.training import Run, train
 from pipeline.training.loop import Task, log_csv, make_accelerator
 
 FOLDER = Path("models/backbones")
@@ -61,8 +61,9 @@ def train_clip(params: Params, corpus: Corpus, tokenizer: PreTrainedTokenizerFas
 
 def run_training(params: Params, sizes: SmallMllmParams | SmallClipParams, task: Task, folder: Path) -> str:
     """Train, with checkpoints in `<folder>.run`; the log as CSV."""
-    run = {"folder": f"{folder}.run", "identity": as_dict(sizes), "device": params.runtime.device}
-    return log_csv(train(task, sizes, seed=params.seed, title=folder.name, **run))
+    scratch = Path(f"{folder}.run")
+    run = Run(params.seed, scratch, as_dict(sizes), params.runtime.device, title=folder.name)
+    return log_csv(train(task, sizes, run))
 
 
 if __name__ == "__main__":

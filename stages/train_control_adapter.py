@@ -11,7 +11,7 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
 from pipeline.errors import run_stage
-from pipeline.fusion_diff import ControlAdapter, ControlTask
+from pipeline.fusion_diff import ControlAdapter, ControlledPrior, ControlTask
 from pipeline.fusion_diff.checkpoints import (
     check_same_ids,
     load_prior,
@@ -20,8 +20,9 @@ from pipeline.fusion_diff.checkpoints import (
     prior_hash,
     save_control,
 )
+from pipeline.gpu import accelerate
 from pipeline.runtime import device, set_up
-from pipeline.training import train
+from pipeline.training import Run, train
 from pipeline.training.loop import log_csv
 
 FUSED, PRIOR, FOLDER = Path("data/fused"), Path("models/prior"), Path("models/control")
@@ -37,7 +38,9 @@ def main() -> None:
         "prior": prior_hash(PRIOR),
         "triplets": [sha256_file(folder / MANIFEST) for folder in (QUERIES, TARGETS, TEXTS)],
     }
-    origin = Origin(Path("models/.made/control.json"), identity, ("artifacts", "fusion_diff", "runtime", "training"))
+    origin = Origin(
+        Path("models/.made/control.json"), identity, ("artifacts", "fusion_diff", "gpu", "runtime", "training")
+    )
     if origin.made(FOLDER):
         return
     ids, fused, _ = open_vectors(QUERIES)  # z_r,delta
@@ -45,16 +48,12 @@ def main() -> None:
     check_same_ids(TARGETS, target_ids, ids)
     text, _ = open_conditions(TEXTS, ids)  # the encoded edit texts
     prior, diffusion = load_prior(PRIOR)
-    adapter = ControlAdapter(prior)
-    speed = {
-        name: getattr(params.control, name) and device(params.runtime) == "cuda"
-        for name in ("fused", "fp8", "cuda_graph")
-    }
-    task = ControlTask(prior, adapter, diffusion, fused, targets, text, params.control.p_cfg, **speed)
-    where = {"folder": FOLDER, "device": params.runtime.device, "title": "control adapter"}
-    log = train(task, params.control, seed=params.seed, identity=identity, **where)
+    model = accelerate(ControlledPrior(prior, ControlAdapter(prior)), params.control.on(device(params.runtime)))
+    task = ControlTask(model, diffusion, fused, targets, text, params.control.p_cfg)
+    run = Run(params.seed, FOLDER, identity, params.runtime.device, "control adapter", params.control.cuda_graph)
+    log = train(task, params.control, run)
     if PartialState().is_main_process:
-        save_control(FOLDER, adapter, PRIOR, log_csv(log), origin)
+        save_control(FOLDER, model.adapter, PRIOR, log_csv(log), origin)
 
 
 if __name__ == "__main__":

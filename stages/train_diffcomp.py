@@ -19,6 +19,7 @@ from pipeline.encoders.image_source import ImageTable
 from pipeline.errors import run_stage
 from pipeline.runtime import set_up
 from pipeline.text.phrases import nouns
+from pipeline.training import Run
 from pipeline.training.loop import log_csv
 
 IMAGES, TEXTS, FOLDER = Path("data/pairs/images"), Path("data/texts/pairs"), Path("models/diffcomp")
@@ -60,9 +61,7 @@ def train_variant(
         phrases,
         lambda: nouns(captions, params.captions),
     )
-    log = fine_tune(
-        task, seed=params.seed, folder=folder, identity=identity, device=params.runtime.device, title=folder.name
-    )
+    log = fine_tune(task, Run(params.seed, folder, identity, params.runtime.device, title=folder.name))
     if PartialState().is_main_process:
         save_diffcomp(folder, task.model, log_csv(log), origin)
 

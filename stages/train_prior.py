@@ -19,8 +19,9 @@ from pipeline.errors import run_stage
 from pipeline.fusion_diff import Diffusion, EncodedConditions, Prior, PriorSizes, PriorTask
 from pipeline.fusion_diff.checkpoints import Ids, check_same_ids, open_conditions, open_vectors, save_prior
 from pipeline.fusion_diff.conditions import Texts
+from pipeline.gpu import accelerate
 from pipeline.runtime import device, set_up
-from pipeline.training import train
+from pipeline.training import Run, train
 from pipeline.training.loop import log_csv
 
 PAIRS, TEXTS, FOLDER = Path("data/fused/pairs"), Path("data/fused/pairs_text"), Path("models/prior")
@@ -52,32 +53,22 @@ def main() -> None:
     origin = Origin(
         Path("models/.made/prior.json"),
         trained_on,
-        ("artifacts", "encoders", "fusion_diff", "runtime", "text", "training"),
+        ("artifacts", "encoders", "fusion_diff", "gpu", "runtime", "text", "training"),
     )
     if origin.made(FOLDER):
         return
     ids, z0, embedded = open_vectors(PAIRS)
     text, encoded = read_texts(params, ids)
     sizes = PriorSizes.from_params(params.prior, z0.shape[1], text.dim, params.text_encoder.max_tokens)
-    speed = {
-        name: getattr(params.prior, name) and device(params.runtime) == "cuda"
-        for name in ("fused", "fp8", "cuda_graph")
-    }
-    task = PriorTask(Prior(sizes), Diffusion(params.prior.diffusion, sizes.dim), z0, text, params.prior.p_cfg, **speed)
-    log = train(
-        task,
-        params.prior,
-        seed=params.seed,
-        folder=FOLDER,
-        identity=trained_on,
-        device=params.runtime.device,
-        title="prior",
-    )
+    prior = accelerate(Prior(sizes), params.prior.on(device(params.runtime)))
+    task = PriorTask(prior, Diffusion(params.prior.diffusion, sizes.dim), z0, text, params.prior.p_cfg)
+    run = Run(params.seed, FOLDER, trained_on, params.runtime.device, "prior", params.prior.cuda_graph)
+    log = train(task, params.prior, run)
     if isinstance(text, EncodedConditions):
         text.encoder.warn_truncated()
     if PartialState().is_main_process:
         made_of = {"encoder": embedded.get("encoder"), "text_encoder": encoded.get("text_encoder")}
-        save_prior(FOLDER, task.model, params.prior.diffusion, made_of, log_csv(log), origin)
+        save_prior(FOLDER, prior, params.prior.diffusion, made_of, log_csv(log), origin)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pipeline.errors import is_user_error
 from pipeline.retrieval import Index, build_index
 from pipeline.retrieval.benchmarks import BENCHMARKS
 from pipeline.sources.emoji.fetch import read_members
-from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.checkpoint import Checkpoint, TrainingState
 
 ROOT = Path(__file__).parents[1]
 BACKBONES = ROOT / "models/backbones"
@@ -87,9 +87,10 @@ def checkpoint(folder, content):
     model = nn.Linear(2, 2)
     parameters, optimiser = dict(model.named_parameters()), torch.optim.AdamW(model.parameters())
     kept = Checkpoint(folder / "checkpoint", {})
-    kept.save(1, [], model, parameters, optimiser, None)
+    state = TrainingState(model, parameters, optimiser, None)
+    kept.save(1, [], state)
     (folder / "checkpoint/state.safetensors").write_bytes(content)
-    kept.load(model, parameters, optimiser, None)
+    kept.load(state)
 
 
 def mllm(folder, content):

@@ -36,6 +36,7 @@ from pipeline.config.params import (
     with_overrides,
 )
 from pipeline.config.search import AblationParams, IndexParams, ReportParams, RetrieveParams, SweepParams
+from pipeline.config.speed import Speed
 
 __all__ = [
     "AblationParams",
@@ -61,6 +62,7 @@ __all__ = [
     "RuntimeParams",
     "SmallClipParams",
     "SmallMllmParams",
+    "Speed",
     "SweepParams",
     "TextEncoderParams",
     "WebParams",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pipeline.config.checks import require
 from pipeline.config.patch_grid import patch_grid
+from pipeline.config.speed import Speed
 
 
 @dataclass
@@ -53,8 +55,10 @@ class DiffusionParams:
 
 
 @dataclass
-class PriorParams(OptimiserParams):
-    """The DiT prior, Stage 1 (method-fusion-diff: Exact sizes)."""
+class PriorParams(Speed, OptimiserParams):
+    """The DiT prior, Stage 1. The defaults are the paper's sizes."""
+
+    section: ClassVar[str] = "prior."
 
     channels: int = 4
     grid: int = 32
@@ -66,40 +70,32 @@ class PriorParams(OptimiserParams):
     ffn_ratio: int = 4
     time_frequencies: int = 256
     p_cfg: float = 0.1
-    fused: bool = False
-    """On a GPU, in bfloat16: train with the kernels of `pipeline.gpu.blocks`."""
-    fp8: bool = False
-    """With `fused`: products of 8-bit numbers in the blocks."""
-    cuda_graph: bool = False
-    """On a GPU: record forward and backward of a micro-batch as a CUDA graph (`pipeline.training.graphed`)."""
+    """Share of the texts that are dropped, for classifier-free guidance."""
     diffusion: DiffusionParams = field(default_factory=DiffusionParams)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        OptimiserParams.__post_init__(self)
+        Speed.__post_init__(self)
         require(
             self.grid % self.patch_size == 0,
             f"prior.grid {self.grid} is not a multiple of prior.patch_size {self.patch_size}",
         )
         require(self.width % self.heads == 0, f"prior.width {self.width} is not a multiple of prior.heads {self.heads}")
         require(self.depth % 2 == 0, f"prior.depth {self.depth} must be even: half encoder, half decoder")
-        require(self.fused or not self.fp8, "prior.fp8 needs prior.fused")
 
 
 @dataclass
-class ControlParams(OptimiserParams):
+class ControlParams(Speed, OptimiserParams):
     """The Control-Adapter, Stage 2. Its sizes are the prior's."""
 
+    section: ClassVar[str] = "control."
+
     p_cfg: float = 0.1
-    fused: bool = False
-    """As `prior.fused`."""
-    fp8: bool = False
-    """As `prior.fp8`."""
-    cuda_graph: bool = False
-    """As `prior.cuda_graph`."""
+    """As `prior.p_cfg`."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.fused or not self.fp8, "control.fp8 needs control.fused")
+        OptimiserParams.__post_init__(self)
+        Speed.__post_init__(self)
 
 
 @dataclass

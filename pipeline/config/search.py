@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config.checks import require
+from pipeline.config.speed import Speed
 
 
 @dataclass
@@ -64,13 +65,13 @@ class RetrieveParams:
     guidance_scale: float = 2.5
     control_scale: float = 1.0
     temperature: float = 1.0
-    """Scales the starting noise (see `Sampler`). 1: the paper."""
+    """Scales the starting noise (see `SamplerSettings`). 1: the paper."""
     fast: bool = False
-    """On a GPU: sample in bfloat16, with fused kernels, and as CUDA graphs of fixed sizes (see `Sampler`)."""
+    """On a GPU: sample in bfloat16, with fused kernels, and as CUDA graphs of fixed sizes (`pipeline.gpu.sampling`)."""
     fp8: bool = False
     """With `fast`: products of 8-bit numbers in the prior's and the adapter's blocks."""
     guided_share: float = 1.0
-    """Share of the solver's steps, from the first on, that are guided (see `Sampler`). 1: the paper."""
+    """Share of the solver's steps, from the first on, that are guided (see `SamplerSettings`). 1: the paper."""
     hypotheses: int = 1
     descriptions: int = 1
     """D: the likeliest target descriptions of a query; each conditions hypotheses / D of its hypotheses. 1: the paper."""
@@ -97,6 +98,11 @@ class RetrieveParams:
             self.descriptions > 0 and self.hypotheses > 0 and self.hypotheses % self.descriptions == 0,
             f"retrieve.hypotheses {self.hypotheses} is not a positive multiple of retrieve.descriptions {self.descriptions}",
         )
+
+    @property
+    def speed(self) -> Speed:
+        """`fast` and `fp8` as the choices that a sampler is accelerated by."""
+        return Speed(fused=self.fast, fp8=self.fp8, cuda_graph=self.fast)
 
 
 @dataclass

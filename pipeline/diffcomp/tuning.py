@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.hub import resolve_model_path
 from pipeline.runtime import device
 from pipeline.text.carriers import carrier_words
-from pipeline.training import train
+from pipeline.training import Run, train
 
 
 def new_task(
@@ -37,7 +36,7 @@ def new_task(
     return DiffCompTask(model, pixels(model.encoder.image_size), captions, phrases, guides, words)
 
 
-def fine_tune(task: DiffCompTask, **options: Any) -> list[dict[str, float]]:
+def fine_tune(task: DiffCompTask, run: Run) -> list[dict[str, float]]:
     """`train`, after which the encoder's weights are (1 - s) tuned + s untouched, s = `backbone_share`; returns the log.
 
     What fine-tuning gains on images like the training's it may lose on images drawn otherwise; the
@@ -46,7 +45,7 @@ def fine_tune(task: DiffCompTask, **options: Any) -> list[dict[str, float]]:
     """
     encoder, params = task.model.encoder, task.model.params
     before = {name: weight.detach().clone() for name, weight in encoder.named_parameters() if weight.requires_grad}
-    log = train(task, params, **options)
+    log = train(task, params, run)
     with torch.no_grad():
         for name, weight in encoder.named_parameters():
             if name in before and params.backbone_share:

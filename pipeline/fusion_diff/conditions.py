@@ -11,6 +11,11 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+TextBatch = tuple[Tensor, Tensor | None]
+"""Token states [B, T, text_dim] and mask [B, T] bool, True at tokens; None: no padding."""
+TEXT_MULTIPLE = 40
+"""Batches of fixed shape have a multiple of so many tokens a text."""
+
 
 class Texts(Protocol):
     """Where a training takes the token states of its N texts from."""
@@ -29,9 +34,7 @@ class Texts(Protocol):
     def mean_tokens(self) -> float:
         """Tokens of a text, on average or as far as known."""
 
-    def batch(
-        self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1
-    ) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> TextBatch:
         """See `TextConditions.batch`."""
 
 
@@ -127,9 +130,7 @@ class TextConditions:
         """Tokens of a text on average."""
         return len(self.states) / max(1, len(self))
 
-    def batch(
-        self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1
-    ) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> TextBatch:
         """The texts at indices [B], padded with zeros to the longest: states [B, T, text_dim] and mask [B, T] bool.
 
         multiple: round T up to a multiple of it (fewer shapes for a compiled model). On a CPU states are
@@ -179,9 +180,7 @@ class EncodedConditions:
         """Tokens of the texts encoded so far, on average; the limit before there are any."""
         return self._tokens / self._encoded if self._encoded else float(self.longest)
 
-    def batch(
-        self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1
-    ) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> TextBatch:
         """As `TextConditions.batch`. Raises ValueError naming the text whose states are not finite or not of `dim`."""
         if len(indices) == 0:
             return TextConditions(torch.empty(0, self.dim), torch.zeros(1, dtype=torch.int64)).batch(

@@ -13,19 +13,25 @@ from torch import Tensor, nn
 
 from pipeline.config import PriorParams
 from pipeline.fusion_diff.layers import Block, modulate, sincos_positions, timestep_frequencies
-from pipeline.fusion_diff.texts import PackedText, TextContext, Texts, pack
+from pipeline.fusion_diff.texts import TextContext, Texts
 
 
 @dataclass(frozen=True)
 class PriorSizes:
-    """Every size of the prior. Raises ValueError with the numbers that cannot hold together."""
+    """Every size of the prior.
+
+    Raises:
+        ValueError: Two sizes do not go together; the message has their numbers.
+    """
 
     dim: int
-    """d: the embeddings' dimension."""
+    """d: the dimension of the embeddings."""
     channels: int
+    """C of the feature map that the projector P makes."""
     grid: int
-    """The projector P maps d to channels x grid x grid."""
+    """G: P maps d to C x G x G."""
     patch_size: int
+    """p: a patch is p x p of the map's G x G places."""
     width: int
     """D: the transformer's width."""
     heads: int
@@ -64,9 +70,8 @@ class PriorSizes:
         if self.width % self.heads:
             raise ValueError(f"prior: width {self.width} is not a multiple of heads {self.heads}")
         if self.width % 4:
-            raise ValueError(
-                f"prior: width {self.width} is not a multiple of 4, as sine-cosine positions of two axes need"
-            )
+            wanted = "a multiple of 4, as sine-cosine positions of two axes need"
+            raise ValueError(f"prior: width {self.width} is not {wanted}")
         if self.time_frequencies % 2:
             raise ValueError(f"prior: time_frequencies {self.time_frequencies} is odd; sines and cosines come in pairs")
         if self.depth % 2:
@@ -94,10 +99,10 @@ class PriorSizes:
 
 
 class Modulation(NamedTuple):
-    """AdaLN outputs for some timesteps; independent of the sample and of the text."""
+    """AdaLN outputs for some timesteps. They depend neither on the sample nor on the text."""
 
     blocks: tuple[Tensor, ...]
-    """A tensor [B or 1, 9, D] for each block."""
+    """[B or 1, 9, D] for each block."""
     final: Tensor
     """[B or 1, 2, D]: shift and scale of the final layer."""
 
@@ -107,16 +112,15 @@ class Modulation(NamedTuple):
 
 
 class Prior(nn.Module):
-    """eps_theta(z_n, n, c): predicts the noise in z_n (section 3.2 and Eq. 9 to 16).
+    """eps_theta(z_n, n, c): predicts the noise in z_n (section 3.2, Eq. 9 to 16).
 
-    A row without a text takes the learned null condition. Such rows come first in a batch: with
-    texts for B' of B rows, the first B - B' are unconditional. So one call serves training with
-    dropped texts and both branches of Eq. 4, and dropped rows cost no padding of the others.
-    For batches of one shape it takes a text for every row, and `dropped` says which it is not to see.
+    A row without a text takes the learned null condition. Such rows come first in a batch: with texts for B' of B
+    rows, the first B - B' are unconditional. One call so serves training with dropped texts and both branches of
+    Eq. 4, and dropped rows cost no padding of the others. For batches of one shape, every row has a text and
+    `dropped` says which rows are not to see theirs.
     """
 
-    fused = False
-    """Whether blocks are computed by `pipeline.gpu.blocks` wherever it computes in half precision."""
+    positions: Tensor
 
     def __init__(self, sizes: PriorSizes):
         super().__init__()
@@ -144,12 +148,20 @@ class Prior(nn.Module):
         text_mask: Tensor | None = None,
         dropped: Tensor | None = None,
     ) -> Tensor:
-        """Predict the noise.
+        """Predict the noise (Eq. 9).
 
-        noisy: z_n [B, d]. step: n [B], integers from 0. text_states: c [B', T, text_dim] of the last
-        B' <= B rows (None: no row has a text). text_mask [B', T] bool, True at tokens; every row needs
-        at least one. dropped [C] bool, with B' = B: True at those of the first C <= B rows that take the
-        null condition instead. Returns eps [B, d] in float32. Raises ValueError on shapes that do not fit.
+        Args:
+            noisy: z_n [B, d].
+            step: n [B], integers from 0.
+            text_states: c [B', T, text_dim] of the last B' <= B rows. None: no row has a text.
+            text_mask: [B', T] bool, True at tokens; every row needs at least one. None: no padding.
+            dropped: [C] bool, with B' = B: True at those of the first C rows that take the null condition instead.
+
+        Returns:
+            eps [B, d] float32.
+
+        Raises:
+            ValueError: The shapes do not fit.
         """
         context = self.text_context(text_states, text_mask, self.check(noisy, step), dropped)
         predicted = self.denoise(noisy, self.modulation(step), self.text_keys_values(context))
@@ -159,7 +171,7 @@ class Prior(nn.Module):
         return predicted
 
     def check(self, noisy: Tensor, step: Tensor) -> int:
-        """The batch's rows B; ValueError when noisy or step has another shape than [B, d] and [B]."""
+        """The batch's rows B. ValueError when `noisy` is not [B, d] or `step` is not [B]."""
         if noisy.ndim != 2 or noisy.shape[1] != self.sizes.dim:
             raise ValueError(f"prior: noisy is {tuple(noisy.shape)}, expected [B, {self.sizes.dim}]")
         if step.shape != noisy.shape[:1]:
@@ -169,7 +181,7 @@ class Prior(nn.Module):
     # What does not depend on z_n, so that a sampler computes it once.
 
     def modulation(self, step: Tensor) -> Modulation:
-        """AdaLN outputs of all blocks for timesteps [B]: once a schedule when sampling."""
+        """AdaLN outputs of all blocks for timesteps [B]. A sampler computes them once a schedule."""
         features = timestep_frequencies(step, self.sizes.time_frequencies)  # [B, F]
         time = F.silu(self.time(features.to(self.patch.weight.dtype)))  # [B, D]
         blocks = tuple(block.modulation(time) for block in self.blocks)  # each [B, 9, D]
@@ -177,48 +189,49 @@ class Prior(nn.Module):
 
     def text_context(
         self, text_states: Tensor | None, text_mask: Tensor | None, rows: int, dropped: Tensor | None = None
-    ) -> TextContext | PackedText:
-        """Bring texts [B', T, text_dim] to the width, and the null condition when rows > B' or for `dropped` [C].
+    ) -> TextContext:
+        """Bring texts to the width, and the null condition where a row needs it.
 
-        Raises ValueError when there are more texts than rows or the shapes do not fit.
+        Args:
+            text_states: [B', T, text_dim], or None.
+            text_mask: [B', T] bool, or None.
+            rows: B >= B'. The null condition is there when B > B', or with `dropped`.
+            dropped: [C] bool, or None.
+
+        Returns:
+            The texts [B', T, D] with their mask.
+
+        Raises:
+            ValueError: There are more texts than rows, or the shapes do not fit.
         """
-        dtype = self.patch.weight.dtype
         texts = 0 if text_states is None else text_states.shape[0]
         if texts > rows:
             raise ValueError(f"prior: {texts} texts for {rows} rows")
         if dropped is not None and (texts != rows or not 1 <= len(dropped) <= rows):
-            raise ValueError(
-                f"prior: {tuple(dropped.shape)} dropped of {rows} rows with {texts} texts; each row needs one"
-            )
+            given = f"{tuple(dropped.shape)} dropped of {rows} rows with {texts} texts"
+            raise ValueError(f"prior: {given}; each row needs one")
         null = self.caption(self.null_text)[None] if rows > texts or dropped is not None else None  # [1, N, D]
         if text_states is None or texts == 0:
-            return self._packed(TextContext(null, None, None), rows)
+            return TextContext(null, None, None)
         if text_states.ndim != 3 or text_states.shape[2] != self.sizes.text_dim:
-            raise ValueError(
-                f"prior: text states are {tuple(text_states.shape)}, expected [B, T, {self.sizes.text_dim}]"
-            )
+            expected = f"expected [B, T, {self.sizes.text_dim}]"
+            raise ValueError(f"prior: text states are {tuple(text_states.shape)}, {expected}")
         if text_mask is not None and text_mask.shape != text_states.shape[:2]:
             raise ValueError(f"prior: text mask is {tuple(text_mask.shape)}, the states are {tuple(text_states.shape)}")
-        if not torch.is_autocast_enabled(
-            text_states.device.type
-        ):  # autocast casts from half precision without a detour
-            text_states = text_states.to(dtype)
+        if not torch.is_autocast_enabled(text_states.device.type):  # it casts from half precision without a detour
+            text_states = text_states.to(self.patch.weight.dtype)
         text = self.caption(text_states)  # [B', T, D]
         mask = None if text_mask is None else text_mask[:, None, None, :]
-        return self._packed(TextContext(null, text, mask, None if dropped is None else dropped[:, None, None]), rows)
+        return TextContext(null, text, mask, None if dropped is None else dropped[:, None, None])
 
-    def _packed(self, context: TextContext, rows: int) -> TextContext | PackedText:
-        given = context.null if context.text is None else context.text
-        return pack(context, rows) if self.fused and given.dtype.itemsize == 2 else context
-
-    def text_keys_values(self, context: TextContext | PackedText) -> Texts:
-        """Keys and values of every block's cross-attention: once a query when sampling."""
+    def text_keys_values(self, context: TextContext) -> Texts:
+        """Keys and values of every block's cross-attention. A sampler computes them once a query."""
         return [block.body.cross_attention.keys_values(context) for block in self.blocks]
 
     # From z_n to eps, in the order of the paper.
 
     def denoise(self, noisy: Tensor, modulation: Modulation, text: Texts) -> Tensor:
-        """Predict the noise [B, d] from precomputed AdaLN outputs and text keys and values."""
+        """Predict the noise [B, d] of `noisy` [B, d] from precomputed AdaLN outputs and text keys and values."""
         hidden = self.encode(self.embed(noisy), modulation, text)[-1]
         return self.output(self.decode(hidden, modulation, text), modulation)
 
@@ -248,9 +261,16 @@ class Prior(nn.Module):
     def decode(
         self, hidden: Tensor, modulation: Modulation, text: Texts, residuals: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Run the decoder half on h_L [B, M, D].
+        """Run the decoder half on h_L.
 
-        residuals: one tensor [C, M, D] for each decoder block, in their order, added to the last C rows of its input.
+        Args:
+            hidden: h_L [B, M, D].
+            modulation: AdaLN outputs.
+            text: Keys and values of the texts.
+            residuals: [C, M, D] for each decoder block, in their order, added to the last C rows of its input.
+
+        Returns:
+            [B, M, D].
         """
         half = self.sizes.depth // 2
         for index in range(half, self.sizes.depth):
@@ -259,10 +279,14 @@ class Prior(nn.Module):
         return hidden
 
     def output(self, hidden: Tensor, modulation: Modulation) -> Tensor:
-        """Tokens [B, M, D] -> eps [B, d] in float32 (Eq. 16)."""
-        sizes = self.sizes
+        """Tokens [B, M, D] -> eps [B, d] float32 (Eq. 16)."""
         shift, scale = modulation.final.split(1, dim=1)  # each [B or 1, 1, D]
-        patches = self.final(modulate(hidden, shift, scale))  # [B, M, p*p*C]
+        return self.unpatchify(modulate(hidden, shift, scale))
+
+    def unpatchify(self, tokens: Tensor) -> Tensor:
+        """Modulated tokens [B, M, D] -> a feature map -> eps [B, d] float32."""
+        sizes = self.sizes
+        patches = self.final(tokens)  # [B, M, p*p*C]
         features = rearrange(
             patches,
             "b (h w) (p q c) -> b (c h p w q)",
@@ -276,7 +300,11 @@ class Prior(nn.Module):
 
 
 def initialise(prior: Prior) -> None:
-    """Linear layers by Xavier with zero biases; AdaLN (hence every gate) and the final layer zero, as DiT does."""
+    """Initialise as DiT does.
+
+    Linear layers by Xavier with zero biases; AdaLN, hence every gate, and the final layer zero: every block starts as
+    the identity.
+    """
     for module in prior.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -6,27 +6,35 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config import RetrieveParams
-from pipeline.fusion_diff.conditions import check_vectors
-from pipeline.fusion_diff.control import ControlAdapter, controlled, denoise_controlled
+from pipeline.fusion_diff.conditions import TextBatch, check_vectors
+from pipeline.fusion_diff.control import ControlAdapter, ControlInputs, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
-from pipeline.fusion_diff.layers import Attention, BlockBody, check_8_bits
-from pipeline.fusion_diff.prior import Prior
+from pipeline.fusion_diff.prior import Prior, PriorSizes
 from pipeline.fusion_diff.texts import Texts
-from pipeline.gpu.graphs import Denoise, FixedSizes, Inputs, solver_weights
 
 Denoiser = Callable[[Tensor, int, int], Tensor]
 """(z_n [B, d], index of the solver step, timestep n) -> eps [B, d]."""
 
 
 def query_noise(ids: Sequence[str], hypotheses: int, dim: int, seed: int) -> Tensor:
-    """Starting noise [Q, K, d]: a function of the seed, the query's id and the hypothesis alone."""
+    """Starting noise z_N: a function of the seed, the query's id and the hypothesis alone.
+
+    Args:
+        ids: One for each of Q queries.
+        hypotheses: K.
+        dim: d.
+        seed: Of the whole search.
+
+    Returns:
+        [Q, K, d] float32 on the CPU.
+    """
     noise = torch.empty(len(ids), hypotheses, dim)
     for row, query_id in enumerate(ids):
         for hypothesis in range(hypotheses):
@@ -37,26 +45,27 @@ def query_noise(ids: Sequence[str], hypotheses: int, dim: int, seed: int) -> Ten
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance (Eq. 4): (1 + gamma) eps_cond - gamma eps_uncond."""
+    """Classifier-free guidance (Eq. 4): (1 + gamma) eps_cond - gamma eps_uncond, each [B, d]."""
     return (1.0 + guidance_scale) * conditional - guidance_scale * unconditional
 
 
 def solve(denoise: Denoiser, noise: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
-    """Integrate from noise [B, d] to a clean sample [B, d], still scaled, in `steps` calls of `denoise`."""
+    """Integrate from noise to a clean sample, in `steps` calls of `denoise`.
+
+    Args:
+        denoise: The prediction at a solver step.
+        noise: z_N [B, d].
+        diffusion: Gives the solver.
+        steps: Solver steps.
+
+    Returns:
+        The clean sample [B, d], scaled as embeddings are while they diffuse.
+    """
     solver = diffusion.solver(steps)
     sample = noise
     for index, step in enumerate(solver.timesteps):  # on the CPU: nothing here waits for an accelerator
         sample = solver.step(denoise(sample, index, int(step)), step, sample, return_dict=False)[0]
     return sample
-
-
-class Branches(NamedTuple):
-    """Every block's keys and values of the prior's cross-attention."""
-
-    both: Texts
-    """Of the unconditional rows, then of the conditional ones."""
-    conditional: Texts
-    """Of the latter alone, for steps without guidance."""
 
 
 @dataclass(frozen=True)
@@ -106,138 +115,192 @@ class SamplerSettings:
         return math.ceil(self.guided_share * self.solver_steps - 1e-9) if self.guidance_scale > 0.0 else 0
 
 
+class Conditions(NamedTuple):
+    """What the samples of a batch are conditioned on, checked and on the device."""
+
+    states: Tensor
+    """[Q, T, text_dim]: token states of the target descriptions, zeros where there is padding."""
+    mask: Tensor | None
+    """[Q, T] bool: True at tokens. None: no padding."""
+    control: Tensor | None
+    """z_r,delta [Q, d], scaled as embeddings are while they diffuse; None without an adapter."""
+    negative: tuple[Tensor, Tensor] | None = None
+    """States [Q, T', text_dim] and mask [Q, T'] of texts in the null condition's place."""
+
+
+class Branches(NamedTuple):
+    """Every block's keys and values of the prior's cross-attention."""
+
+    both: Texts
+    """Those of the unconditional rows, then of the conditional ones."""
+    conditional: Texts
+    """Those of the latter alone, for steps without guidance."""
+
+
+class TargetSampler(Protocol):
+    """Whatever draws target embeddings: a `Sampler`, or a batcher in front of one."""
+
+    @property
+    def settings(self) -> SamplerSettings:
+        """Steps and scales."""
+
+    @property
+    def sizes(self) -> PriorSizes:
+        """Of the prior."""
+
+    @property
+    def takes_control(self) -> bool:
+        """Whether samples are steered by control vectors z_r,delta."""
+
+    @property
+    def gains_from_batches(self) -> bool:
+        """Whether several queries together take less time than one after the other."""
+
+    def scaled(self, guidance_scale: float | None = None, control_scale: float | None = None) -> TargetSampler:
+        """See `Sampler.scaled`."""
+
+    def sample(
+        self,
+        ids: Sequence[str],
+        text: TextBatch,
+        control: Tensor | None = None,
+        hypotheses: int = 1,
+        seed: int = 0,
+        negative: TextBatch | None = None,
+    ) -> Tensor:
+        """See `Sampler.sample`."""
+
+
 class Sampler:
     """Draws target embeddings from the prior, steered by the Control-Adapter where there is one.
 
-    The AdaLN outputs of the solver's timesteps are computed once, here; the texts' keys and values
-    once a query. Both branches of the guidance share a batch. The modules are put in evaluation
-    mode and used in the type and on the device they have (cast them to bfloat16 to sample in it).
-    `fast` runs all steps as one piece of work of a fixed size (`pipeline.gpu.graphs`): on a GPU
-    with fused blocks (in bfloat16), stacked projections, the adapter beside the encoder, and recorded as a CUDA
-    graph on first use of a size; weights that change afterwards go unnoticed. Without an adapter, or with a
-    control_scale (delta) of zero, the prior samples alone.
-    fp8: with `fast` on a GPU of compute capability 8.9 or more, the blocks' products are of numbers of 8 bits (`products.Bits8`).
-    Raises ValueError when steps or sizes cannot be used.
+    The AdaLN outputs of the solver's timesteps are computed once, here; keys and values of the texts once a query.
+    Both branches of the guidance share a batch. `pipeline.gpu.accelerate` makes a sampler quick on a GPU.
+
+    Args:
+        prior: Put in evaluation mode, and used in the type and on the device it has (cast it to sample in bfloat16).
+        adapter: As `prior`. None, or a control_scale of zero: the prior samples alone.
+        diffusion: The process that the prior was trained for.
+        settings: Steps and scales.
+
+    Raises:
+        ValueError: Sizes that do not go together, or more solver steps than training steps.
     """
 
     def __init__(
-        self,
-        prior: Prior,
-        adapter: ControlAdapter | None,
-        diffusion: Diffusion,
-        settings: SamplerSettings,
-        fast: bool = False,
-        fp8: bool = False,
-    ):
+        self, prior: Prior, adapter: ControlAdapter | None, diffusion: Diffusion, settings: SamplerSettings
+    ) -> None:
         if diffusion.dim != prior.sizes.dim:
             raise ValueError(f"sampler: the diffusion has dimension {diffusion.dim}, the prior {prior.sizes.dim}")
         if adapter is not None and adapter.sizes != prior.sizes:
             raise ValueError(f"sampler: the adapter was built for {adapter.sizes}, the prior has {prior.sizes}")
-        self.prior = prior.eval()
-        self._given = adapter
-        self.adapter = None if adapter is None or settings.control_scale == 0.0 else adapter.eval()
-        self.diffusion, self.settings, self.fp8 = diffusion, settings, fp8
+        self.prior, self.adapter = prior.eval(), adapter
+        self.controlled: ControlledPrior | None = None
+        if adapter is not None and settings.control_scale != 0.0:
+            self.controlled = ControlledPrior(prior, adapter, settings.control_scale).eval()
+        self.diffusion, self.settings = diffusion, settings
         self.device = prior.positions.device
         with torch.no_grad():
             schedule = prior.modulation(diffusion.solver(settings.solver_steps).timesteps.to(self.device))
         self._modulations = [schedule.row(index) for index in range(settings.solver_steps)]
-        self._beside: torch.cuda.Stream | None = None
-        self._fast = self._make_fast() if fast else None
+
+    @property
+    def sizes(self) -> PriorSizes:
+        """Of the prior."""
+        return self.prior.sizes
+
+    @property
+    def takes_control(self) -> bool:
+        """Whether there is an adapter that steers: otherwise control vectors are ignored."""
+        return self.controlled is not None
 
     @property
     def gains_from_batches(self) -> bool:
-        """Whether several queries together take less time than one after the other: on a GPU, which one alone leaves half empty."""
-        return self._fast is not None and self.device.type == "cuda"
-
-    @torch.no_grad()
-    def _make_fast(self) -> FixedSizes:
-        if self.device.type == "cuda":
-            if self.fp8:
-                check_8_bits()
-            self._beside = torch.cuda.Stream()
-            self.prior.fused = True
-            for module in (*self.prior.modules(), *(self.adapter.modules() if self.adapter is not None else ())):
-                if isinstance(module, Attention):
-                    module.stack()
-                elif isinstance(module, BlockBody) and self.prior.patch.weight.dtype.itemsize == 2:
-                    module.prepare(self.fp8)
-        return FixedSizes(self._prepare, solver_weights(self.diffusion, self.settings.solver_steps).to(self.device))
-
-    def _prepare(self, inputs: Inputs) -> Denoise:
-        return self._cached_denoiser(inputs.states, inputs.mask, inputs.control, beside=self._beside)
+        """Whether several queries together take less time than one after the other."""
+        return False
 
     def scaled(self, guidance_scale: float | None = None, control_scale: float | None = None) -> Sampler:
-        """This sampler with other scales (None: its own). What `fast` records is made for one pair of scales, so others go without."""
+        """This sampler with other scales; itself where they are its own.
+
+        Args:
+            guidance_scale: gamma; None keeps it.
+            control_scale: delta; None keeps it.
+
+        Returns:
+            A plain sampler: what a quick one has recorded is made for one pair of scales.
+        """
         scales = {"guidance_scale": guidance_scale, "control_scale": control_scale}
         settings = replace(self.settings, **{name: scale for name, scale in scales.items() if scale is not None})
         if settings == self.settings:
             return self
-        return Sampler(self.prior, self._given, self.diffusion, settings)
+        return Sampler(self.prior, self.adapter, self.diffusion, settings)
 
     @torch.no_grad()
     def sample(
         self,
         ids: Sequence[str],
-        text_states: Tensor,
-        text_mask: Tensor,
+        text: TextBatch,
         control: Tensor | None = None,
         hypotheses: int = 1,
         seed: int = 0,
-        cached: bool = True,
-        negative: tuple[Tensor, Tensor] | None = None,
+        negative: TextBatch | None = None,
     ) -> Tensor:
-        """K L2-normalised target embeddings for each of Q queries: [Q, K, d] float32, on the modules' device.
+        """Draw K target embeddings for each of Q queries (Algorithm 4).
 
-        ids: one for each query; with `seed` they decide the noise, so that neither batch size nor
-        order matters. text_states [Q, T, text_dim] and text_mask [Q, T] bool: the target
-        descriptions. control: z_r,delta [Q, d], needed when there is an adapter and ignored otherwise.
-        negative: states [Q, T', text_dim] and mask [Q, T'] of texts that take the null text's place in
-        the unconditional branch, so that the guidance leads away from what they say.
-        cached=False computes everything anew at every step: the slow path that the fast one is
-        checked against. Raises ValueError naming the query whose input cannot be used.
+        Args:
+            ids: One for each query. With `seed` they decide the noise, so that neither batch size nor order matters.
+            text: States [Q, T, text_dim] and mask [Q, T] bool of the target descriptions.
+            control: z_r,delta [Q, d]; needed when there is an adapter, ignored otherwise.
+            hypotheses: K.
+            seed: Of the whole search.
+            negative: States [Q, T', text_dim] and mask [Q, T'] of texts that take the null condition's place in the
+                unconditional branch, so that the guidance leads away from what they say.
+
+        Returns:
+            L2-normalised embeddings [Q, K, d] float32, on the modules' device.
+
+        Raises:
+            ValueError: An input cannot be used; names the query.
         """
-        states, mask, control = self._check(ids, text_states, text_mask, control, hypotheses)
-        if negative is not None:
-            if self.settings.guidance_scale == 0.0:
-                raise ValueError("sampler: a negative text needs a guidance_scale above 0")
-            negative = self._check_text(ids, *negative, "negative ")
-        noise = self.settings.temperature * query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1).to(
-            self.device
-        )  # [Q*K, d]
-        if cached and self._fast is not None and negative is None:
-            given = (
-                part if part is None else part.repeat_interleave(hypotheses, 0) for part in (states, mask, control)
-            )
-            clean = self._fast(Inputs(noise, *given))  # [Q*K, d]
-        else:
-            make = self._cached_denoiser if cached else self._plain_denoiser
-            clean = solve(
-                make(states, mask, control, hypotheses, negative), noise, self.diffusion, self.settings.solver_steps
-            )  # [Q*K, d]
-        return F.normalize(self.diffusion.unscale(clean), dim=-1).unflatten(0, (len(ids), hypotheses))
-
-    def _check(
-        self, ids: Sequence[str], text_states: Tensor, text_mask: Tensor, control: Tensor | None, hypotheses: int
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The inputs on the device, the control scaled as embeddings are."""
         if hypotheses < 1:
             raise ValueError(f"sampler: {hypotheses} hypotheses, at least 1 is needed")
-        states, mask = self._check_text(ids, text_states, text_mask)
-        if self.adapter is None:
-            return states, mask, None
+        if negative is not None and self.settings.guidance_scale == 0.0:
+            raise ValueError("sampler: a negative text needs a guidance_scale above 0")
+        states, mask = self._check_text(ids, text)
+        conditions = Conditions(
+            states,
+            mask,
+            self._check_control(ids, control),
+            None if negative is None else self._check_text(ids, negative, "negative "),
+        )
+        drawn = query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1)
+        noise = self.settings.temperature * drawn.to(self.device)  # [Q*K, d]
+        clean = self._draw(noise, conditions, hypotheses)  # [Q*K, d]
+        return F.normalize(self.diffusion.unscale(clean), dim=-1).unflatten(0, (len(ids), hypotheses))
+
+    def _draw(self, noise: Tensor, conditions: Conditions, hypotheses: int) -> Tensor:
+        """Clean samples [Q*K, d] from noise [Q*K, d]."""
+        return solve(self._denoiser(conditions, hypotheses), noise, self.diffusion, self.settings.solver_steps)
+
+    def _check_control(self, ids: Sequence[str], control: Tensor | None) -> Tensor | None:
+        """The control on the device, scaled as embeddings are while they diffuse."""
+        if self.controlled is None:
+            return None
         if control is None:
             raise ValueError("sampler: an adapter needs control vectors z_r,delta")
         if len(control) != len(ids):
             raise ValueError(f"sampler: {len(control)} control vectors for {len(ids)} queries")
-        control = check_vectors(control, self.diffusion.dim, "sampler: control", ids)
-        return states, mask, control.to(self.device).float() * self.diffusion.scale
+        check_vectors(control, self.diffusion.dim, "sampler: control", ids)
+        return control.to(self.device).float() * self.diffusion.scale
 
-    def _check_text(self, ids: Sequence[str], states: Tensor, mask: Tensor, kind: str = "") -> tuple[Tensor, Tensor]:
+    def _check_text(self, ids: Sequence[str], text: TextBatch, kind: str = "") -> tuple[Tensor, Tensor]:
         """States and mask on the device, zeros where there is padding."""
+        states, mask = text
+        if mask is None:
+            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         if states.ndim != 3 or mask.shape != states.shape[:2] or len(states) != len(ids):
-            raise ValueError(
-                f"sampler: {len(ids)} ids, {kind}text states {tuple(states.shape)} and mask {tuple(mask.shape)} do not belong together"
-            )
+            given = f"{kind}text states {tuple(states.shape)} and mask {tuple(mask.shape)}"
+            raise ValueError(f"sampler: {len(ids)} ids, {given} do not belong together")
         states, mask = states.to(self.device), mask.to(self.device)
         states = torch.where(mask[..., None], states, 0)  # padding may hold anything
         for wrong, message in (
@@ -248,76 +311,62 @@ class Sampler:
                 raise ValueError(f"sampler: query {ids[int(wrong.nonzero()[0])]} has {message}")
         return states, mask
 
-    def _cached_denoiser(
-        self,
-        states: Tensor,
-        mask: Tensor | None,
-        control: Tensor | None,
-        hypotheses: int = 1,
-        negative: tuple[Tensor, Tensor] | None = None,
-        beside: torch.cuda.Stream | None = None,
-    ) -> Denoise:
-        """The texts' keys and values and the control's shift, and then the denoiser."""
+    def _denoiser(self, conditions: Conditions, hypotheses: int = 1) -> Denoiser:
+        """Keys and values of the texts and the control's shift, computed now, and the denoiser that uses them."""
+        states, mask, control, negative = conditions
         queries = len(states)
         if negative is None:
-            context = self.prior.text_context(states, mask, rows=2 * queries if self.settings.guided_steps else queries)
-        else:
-            context = self.prior.text_context(
-                *_stack(negative, (states, mask)), rows=2 * queries
-            )  # the unconditional rows first
+            rows = 2 * queries if self.settings.guided_steps else queries
+            context = self.prior.text_context(states, mask, rows)
+        else:  # the unconditional rows first
+            assert mask is not None
+            context = self.prior.text_context(*_stack(negative, (states, mask)), rows=2 * queries)
         both = [part.repeat(hypotheses) for part in self.prior.text_keys_values(context)]
         text = Branches(both, [part.last(queries * hypotheses) for part in both])
-        adapter_text, shift = None, None
-        if self.adapter is not None:
-            adapter_text = [part.repeat(hypotheses) for part in self.adapter.text_keys_values(context.last(queries))]
-            shift = self.adapter.shift(control).repeat_interleave(hypotheses, dim=0)  # [Q*K, 1, D]
-        return lambda noisy, index, step=None: self._guided(noisy, index, text, adapter_text, shift, beside)
+        inputs = None
+        if self.controlled is not None and control is not None:
+            adapter = self.controlled.adapter
+            adapter_text = [part.repeat(hypotheses) for part in adapter.text_keys_values(context.last(queries))]
+            shift = adapter.shift(control).repeat_interleave(hypotheses, dim=0)  # [Q*K, 1, D]
+            inputs = ControlInputs(adapter_text, shift)
+        return lambda noisy, index, step: self._guided(noisy, index, text, inputs)
 
-    def _guided(
-        self,
-        noisy: Tensor,
-        index: int,
-        text: Branches,
-        adapter_text: Texts | None,
-        shift: Tensor | None,
-        beside: torch.cuda.Stream | None = None,
-    ) -> Tensor:
+    def _guided(self, noisy: Tensor, index: int, text: Branches, control: ControlInputs | None) -> Tensor:
         """Eq. 4 for noisy [B, d] at a solver step: the unconditional rows, without control, come first."""
         guided, modulation = index < self.settings.guided_steps, self._modulations[index]
-        rows, states = (torch.cat([noisy, noisy]), text.both) if guided else (noisy, text.conditional)
-        if self.adapter is None:
-            predicted = self.prior.denoise(rows, modulation, states)
+        rows, keys_values = (torch.cat([noisy, noisy]), text.both) if guided else (noisy, text.conditional)
+        if self.controlled is None or control is None:
+            predicted = self.prior.denoise(rows, modulation, keys_values)
         else:
-            parts = (rows, modulation, states, adapter_text, shift, self.settings.control_scale, beside)
-            predicted = denoise_controlled(self.prior, self.adapter, *parts)
+            predicted = self.controlled.denoise(rows, modulation, keys_values, control)
         if not guided:
             return predicted
         unconditional, conditional = predicted.chunk(2)  # each [B, d]
         return guide(conditional, unconditional, self.settings.guidance_scale)
 
-    def _plain_denoiser(
-        self,
-        states: Tensor,
-        mask: Tensor,
-        control: Tensor | None,
-        hypotheses: int,
-        negative: tuple[Tensor, Tensor] | None,
-    ) -> Denoiser:
-        states, mask = states.repeat_interleave(hypotheses, 0), mask.repeat_interleave(hypotheses, 0)
-        control = None if control is None else control.repeat_interleave(hypotheses, 0)
-        without = () if negative is None else tuple(part.repeat_interleave(hypotheses, 0) for part in negative)
+
+class ReferenceSampler(Sampler):
+    """Computes everything anew at every step by the models' own `forward`.
+
+    Slow and easy to read: what the samplers that keep intermediate results are checked against.
+    """
+
+    def _denoiser(self, conditions: Conditions, hypotheses: int = 1) -> Denoiser:
+        def repeated(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.repeat_interleave(hypotheses, 0)
+
+        states, mask, control = (repeated(part) for part in conditions[:3])
+        null = [repeated(part) for part in conditions.negative or ()]
 
         def denoise(noisy: Tensor, index: int, step: int) -> Tensor:
             steps = torch.full((len(noisy),), step, device=noisy.device)  # [B]
-            if self.adapter is None:
+            if self.controlled is None or control is None:
                 conditional = self.prior(noisy, steps, states, mask)
             else:
-                conditional = controlled(
-                    self.prior, self.adapter, noisy, steps, states, mask, control, self.settings.control_scale
-                )
+                conditional = self.controlled(noisy, steps, states, mask, control)
             if index >= self.settings.guided_steps:
                 return conditional
-            return guide(conditional, self.prior(noisy, steps, *without), self.settings.guidance_scale)
+            return guide(conditional, self.prior(noisy, steps, *null), self.settings.guidance_scale)
 
         return denoise
 

@@ -8,20 +8,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.fusion_diff.conditions import TEXT_MULTIPLE
 from pipeline.fusion_diff.diffusion import Diffusion
 
 SIZES = (1, 2, 4, 8, 16, 32)
 """Rows of a batch; what is asked for is cut and padded to these."""
-TEXT_MULTIPLE = 40
-"""Text tokens of a batch are padded to a multiple of it."""
 
 
 def solver_weights(diffusion: Diffusion, steps: int) -> Tensor:
-    """The solver without its Python: [steps + 1, steps + 1] float32.
+    """The solver as a matrix.
 
-    Row i holds z at solver step i as a combination of the starting noise (column 0) and of the first
-    i predictions (columns 1 to i); the last row is the clean sample. Every solver of diffusion ODEs
-    is linear in these, so `diffusers`' own one, run over unit vectors, says what the combinations are.
+    Every solver of diffusion ODEs is linear in the starting noise and the predictions. So `diffusers`' own one, run
+    over unit vectors, says what the combinations are.
+
+    Args:
+        diffusion: Gives the solver.
+        steps: Solver steps N.
+
+    Returns:
+        [N + 1, N + 1] float32. Row i holds z at solver step i as a combination of the starting noise (column 0) and
+        of the first i predictions (columns 1 to i). The last row is the clean sample.
     """
     solver = diffusion.solver(steps)
     unit = torch.eye(steps + 1)
@@ -53,9 +59,8 @@ Prepare = Callable[[Inputs], Denoise]
 def run_solver(prepare: Prepare, weights: Tensor, inputs: Inputs) -> Tensor:
     """The clean sample [B, d] float32, with `solver_weights` on the device of the inputs."""
     denoise = prepare(inputs)
-    seen = torch.empty(
-        len(weights), *inputs.noise.shape, device=inputs.noise.device
-    )  # [N + 1, B, d]: the noise, then predictions
+    shape = len(weights), *inputs.noise.shape
+    seen = torch.empty(shape, device=inputs.noise.device)  # [N + 1, B, d]: the noise, then predictions
     seen[0] = inputs.noise
     for index in range(len(weights) - 1):
         seen[index + 1] = denoise(_combine(weights[index], seen, index + 1), index)
@@ -78,9 +83,8 @@ class SolverGraph:
             run_solver(prepare, weights, self._inputs)
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            self._graph, pool=pool, capture_error_mode="thread_local"
-        ):  # other threads may use the GPU meanwhile
+        # thread_local: other threads may use the GPU meanwhile
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._sample = run_solver(prepare, weights, self._inputs)
 
     def __call__(self, inputs: Inputs) -> Tensor:
@@ -101,12 +105,14 @@ class FixedSizes:
         self._pool = torch.cuda.graph_pool_handle() if weights.is_cuda else None
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        """Clean samples [B, d] for B rows. A row's text mask may be None where no text has padding."""
+        """Clean samples [B, d] for B rows."""
         inputs = _pad_text(inputs)
         parts = []
-        for piece in zip(*(_split(value, len(inputs.noise)) for value in inputs), strict=True):
-            rows = len(piece[0])
-            padded = Inputs(*(None if value is None else _pad_rows(value, _size(rows)) for value in piece))
+        for first in range(0, len(inputs.noise), SIZES[-1]):
+            piece = Inputs(*(None if value is None else value[first : first + SIZES[-1]] for value in inputs))
+            rows = len(piece.noise)
+            size = next(size for size in SIZES if size >= rows)
+            padded = Inputs(*(None if value is None else _pad_rows(value, size) for value in piece))
             parts.append(self._run(padded)[:rows])
         return torch.cat(parts)
 
@@ -117,16 +123,6 @@ class FixedSizes:
         if shape not in self._graphs:
             self._graphs[shape] = SolverGraph(self._prepare, self._weights, inputs, self._pool)
         return self._graphs[shape](inputs)
-
-
-def _size(rows: int) -> int:
-    return next(size for size in SIZES if size >= rows)
-
-
-def _split(value: Tensor | None, rows: int) -> list[Tensor | None]:
-    if value is None:
-        return [None] * -(-rows // SIZES[-1])
-    return list(value.split(SIZES[-1]))
 
 
 def _pad_rows(value: Tensor, rows: int) -> Tensor:

@@ -1,174 +1,205 @@
-"""A block's matrix products, and their gradients, in half precision or in 8 bits."""
+"""The matrix products of a block, and their gradients, in half precision or in 8 bits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.gpu.kernels import norm, small
-from pipeline.gpu.kernels.small import Small
+from pipeline.gpu.kernels import norm
+from pipeline.gpu.kernels.quantise import Quantised, quantise, with_columns
 
-MOST = 128.0
+LARGEST_GRADIENT = 128.0
 """Where the largest gradient of the last layer is put in 8 bits: 450 times below the largest number there is."""
 
 
-class Half:
-    """In the type of the tokens: what products read is the tensor itself."""
+class Purpose(NamedTuple):
+    """What a block's products are used for."""
 
-    bits8 = False
-    grad_factor: Tensor | None = None
+    float32_weights: bool = False
+    """The weights, and so their gradients, are float32."""
+    gradients: bool = False
+    """Some gradient will be asked for."""
+    trained: bool = False
+    """The gradients of the weights will be, too."""
 
-    def __init__(self, weights: dict[str, Tensor], exact: bool = False, gradients: bool = False, trained: bool = False):
-        """weights: [E, D] each; exact: their gradients are float32. gradients: some will be asked for; trained: the weights' too."""
-        self.weights, self.exact, self.gradients, self.trained = weights, exact, gradients, trained
 
-    def read(self, tokens: Tensor) -> Any:
+SAMPLING = Purpose()
+
+
+class HalfPrecision:
+    """Products in the type of the tokens. The operand of a product is the tensor itself.
+
+    Args:
+        weights: [E, D] each, by name.
+        purpose: Which gradients will be asked for.
+    """
+
+    fp8 = False
+
+    def __init__(self, weights: dict[str, Tensor], purpose: Purpose = SAMPLING):
+        self.weights: dict[str, Any] = weights
+        self.purpose = purpose
+
+    @property
+    def gradient_factor(self) -> Tensor | None:
+        """What 8-bit gradients are multiplied by; None: gradients are not quantised."""
+        return None
+
+    def operand(self, tokens: Tensor) -> Any:
         """What a product reads of tokens [B, M, D]."""
         return tokens
 
-    def linear(self, name: str, factor: Any, bias: Tensor | None = None) -> Tensor:
-        """[B, M, D] -> [B, M, E]"""
-        return F.linear(factor, self.weights[name], bias)
+    def linear(self, name: str, operand: Any, bias: Tensor | None = None) -> Tensor:
+        """A linear layer: [B, M, E]."""
+        return F.linear(operand, self.weights[name], bias)
 
-    def feed(self, factor: Any, bias: Tensor) -> tuple[Tensor | None, Any]:
-        """The inner layer without its bias, where gradients need it, and what the outer one reads: its activation."""
-        if not self.gradients and factor.is_cuda:  # as one kernel; on a CPU torch's form of it is the exact GELU
-            weight, flat = self.weights["inner"], factor.flatten(0, 1)
-            return None, torch._addmm_activation(bias.to(flat.dtype), flat, weight.t(), use_gelu=True).view(
-                *factor.shape[:2], -1
-            )
-        between = self.linear("inner", factor)
-        return between, norm.gelu(between, bias)
+    def feed_forward(self, operand: Any, bias: Tensor) -> tuple[Tensor | None, Any]:
+        """The inner layer without its bias, where gradients need it, and the outer layer's operand: its activation."""
+        if not self.purpose.gradients and operand.is_cuda:  # one kernel; on a CPU torch's form of it is the exact GELU
+            weight, flat = self.weights["inner"], operand.flatten(0, 1)
+            activated = torch._addmm_activation(bias.to(flat.dtype), flat, weight.t(), use_gelu=True)
+            return None, activated.view(*operand.shape[:2], -1)
+        inner = self.linear("inner", operand)
+        return inner, norm.gelu(inner, bias)
 
-    def kept(self, factor: Any) -> Tensor:
-        """What a weight's gradient will need of what was read."""
-        return factor
+    def saved(self, operand: Any) -> Tensor | None:
+        """What the gradient of a weight will need of an operand."""
+        return operand
 
-    def begin(self, grad: Tensor) -> None:
-        """Before the first gradient."""
+    def begin_backward(self, grad: Tensor) -> None:
+        """Called with the gradient that a block's backward pass begins with."""
 
-    def read_grad(self, grad: Tensor, sums: bool = False) -> tuple[Any, Tensor | None]:
-        """What products read of a gradient [B, M, E], and its sums over all tokens [E] float32."""
+    def gradient_operand(self, grad: Tensor, sums: bool = False) -> tuple[Any, Tensor | None]:
+        """What products read of a gradient [B, M, E], and with `sums` its sums over all tokens [E] float32."""
         return grad, norm.column_sums(grad) if sums else None
 
-    def gelu_backward(self, between: Tensor, bias: Tensor, grad: Tensor) -> tuple[Any, Tensor]:
-        """As `read_grad`, of the gradient before the activation."""
-        return norm.gelu_backward(between, bias, grad)
+    def gelu_backward(self, inner: Tensor, bias: Tensor, grad: Tensor) -> tuple[Any, Tensor]:
+        """As `gradient_operand`, of the gradient before the activation."""
+        return norm.gelu_backward(inner, bias, grad)
 
-    def back(self, name: str, grad: Any) -> Tensor:
-        """The gradient of a product's input, [B, M, D]."""
+    def input_gradient(self, name: str, grad: Any) -> Tensor:
+        """The gradient of a product's input [B, M, D], from the operand of its output's gradient."""
         return F.linear(grad, self.weights[name].t())
 
-    def weigh(self, grad: Any, kept: Tensor) -> Tensor:
-        """The gradient of a product's weight, [E, D]."""
-        return weight_grad(grad, kept, self.exact)
+    def weight_gradient(self, grad: Any, saved: Any) -> Tensor:
+        """The gradient of a product's weight [E, D]."""
+        return weight_gradient(grad, saved, self.purpose.float32_weights)
 
 
-class Bits8(Half):
-    """In 8 bits: tokens as e4m3 times a constant, weights as e4m3 by their largest number, gradients as e5m2 times one factor for all.
+class EightBit(HalfPrecision):
+    """Products of 8-bit numbers, with sums in float32.
 
-    That factor comes from the gradient of the last layer, at the start of every backward pass. The sums are float32. ValueError on
-    sizes that no such product takes.
+    Tokens become e4m3 times a constant, weights e4m3 by their largest number, and gradients e5m2 times one factor for
+    all. That factor comes from the gradient of the last layer, at the start of every backward pass.
+
+    Args:
+        weights: [E, D] each, by name.
+        dtype: Of the tokens, and of what the products return.
+        purpose: Which gradients will be asked for.
+        scale: Of the gradients; needed for training.
+
+    Raises:
+        ValueError: A size is no multiple of 16.
     """
 
-    bits8 = True
+    fp8 = True
 
     def __init__(
         self,
         weights: dict[str, Tensor],
         dtype: torch.dtype,
-        exact: bool = False,
-        gradients: bool = False,
-        trained: bool = False,
-        scaling: Scaling | None = None,
+        purpose: Purpose = SAMPLING,
+        scale: GradientScale | None = None,
     ):
-        super().__init__({}, exact, gradients, trained)
-        self.dtype, self.scaling, self.shape = dtype, scaling, ()
+        super().__init__({}, purpose)
+        self.dtype, self.scale = dtype, scale
+        self.shape: tuple[int, int] = (0, 0)
+        """B and M of the tokens."""
         device = next(iter(weights.values())).device
-        self.factor, self.inverse = (
-            torch.full((), value, device=device) for value in (norm.SMALL_SCALE, 1.0 / norm.SMALL_SCALE)
-        )
+        self.factor = torch.full((), norm.FP8_SCALE, device=device)
+        self.inverse = torch.full((), 1.0 / norm.FP8_SCALE, device=device)
         for name, weight in weights.items():
             if any(size % 16 for size in weight.shape):
-                raise ValueError(
-                    f"fp8: a layer of {weight.shape[1]} to {weight.shape[0]} numbers; both must be multiples of 16"
-                )
-            factor = torch.finfo(norm.SMALL).max / torch.linalg.vector_norm(
-                weight, float("inf"), dtype=torch.float32
-            ).clamp(min=1e-12)
-            self.weights[name] = small.quantise(weight, factor, norm.SMALL, gradients)[0], 1.0 / factor
+                layer = f"a layer of {weight.shape[1]} to {weight.shape[0]} numbers"
+                raise ValueError(f"fp8: {layer}; both must be multiples of 16")
+            largest = torch.linalg.vector_norm(weight, float("inf"), dtype=torch.float32).clamp(min=1e-12)
+            factor = torch.finfo(norm.FP8).max / largest
+            self.weights[name] = quantise(weight, factor, norm.FP8, purpose.gradients)[0], 1.0 / factor
 
     @property
-    def grad_factor(self) -> Tensor:
-        return self.scaling.factor
+    def gradient_factor(self) -> Tensor | None:
+        return None if self.scale is None else self.scale.factor
 
-    def read(self, tokens: Tensor) -> Small:
-        self.shape, rows = tokens.shape[:2], tokens.flatten(0, 1)
-        if self.trained and len(rows) % 16:
-            raise ValueError(
-                f"fp8: {tokens.shape[0]} samples of {tokens.shape[1]} tokens; their number must be a multiple of 16"
-            )
-        if rows.dtype == norm.SMALL:
-            return small.turned(rows, self.trained)
-        return small.quantise(rows, self.factor, norm.SMALL, self.trained)[0]
+    def operand(self, tokens: Tensor) -> Quantised:
+        self.shape, rows = (tokens.shape[0], tokens.shape[1]), tokens.flatten(0, 1)
+        if self.purpose.trained and len(rows) % 16:
+            given = f"{tokens.shape[0]} samples of {tokens.shape[1]} tokens"
+            raise ValueError(f"fp8: {given}; their number must be a multiple of 16")
+        if rows.dtype == norm.FP8:
+            return with_columns(rows, self.purpose.trained)
+        return quantise(rows, self.factor, norm.FP8, self.purpose.trained)[0]
 
-    def linear(self, name: str, factor: Small, bias: Tensor | None = None) -> Tensor:
+    def linear(self, name: str, operand: Quantised, bias: Tensor | None = None) -> Tensor:
         weight, scale = self.weights[name]
-        given = {"bias": bias, "out_dtype": self.dtype, "use_fast_accum": True}
-        return torch._scaled_mm(factor.rows, weight.rows.t(), self.inverse, scale, **given).unflatten(0, self.shape)
+        options: dict[str, Any] = {"bias": bias, "out_dtype": self.dtype, "use_fast_accum": True}
+        return torch._scaled_mm(operand.rows, weight.rows.t(), self.inverse, scale, **options).unflatten(0, self.shape)
 
-    def feed(self, factor: Small, bias: Tensor) -> tuple[Tensor | None, Small]:
-        between = self.linear("inner", factor)
-        return between, small.turned(norm.gelu(between, bias, small=True).flatten(0, 1), self.trained)
+    def feed_forward(self, operand: Quantised, bias: Tensor) -> tuple[Tensor | None, Quantised]:
+        inner = self.linear("inner", operand)
+        activated = norm.gelu(inner, bias, fp8=True).flatten(0, 1)
+        return inner, with_columns(activated, self.purpose.trained)
 
-    def kept(self, factor: Small) -> Tensor:
-        return factor.columns
+    def saved(self, operand: Quantised) -> Tensor | None:
+        return operand.columns
 
-    def begin(self, grad: Tensor) -> None:
-        if self.scaling.factor is None:
-            self.scaling.observe(grad)
-        self.inverse_grad = 1.0 / self.scaling.factor
+    def begin_backward(self, grad: Tensor) -> None:
+        assert self.scale is not None
+        if self.scale.factor is None:
+            self.scale.observe(grad)
+        self.inverse_gradient = 1.0 / self.scale.factor
 
-    def read_grad(self, grad: Tensor, sums: bool = False) -> tuple[Small, Tensor | None]:
+    def gradient_operand(self, grad: Tensor, sums: bool = False) -> tuple[Quantised, Tensor | None]:
         rows = grad.flatten(0, 1)
-        if rows.dtype == norm.GRAD:
-            return small.turned(rows, self.trained), None
-        return small.quantise(rows, self.grad_factor, norm.GRAD, self.trained, sums)
+        if rows.dtype == norm.FP8_GRADIENT:
+            return with_columns(rows, self.purpose.trained), None
+        return quantise(rows, self.gradient_factor, norm.FP8_GRADIENT, self.purpose.trained, sums)
 
-    def gelu_backward(self, between: Tensor, bias: Tensor, grad: Tensor) -> tuple[Small, Tensor]:
-        back, sums = norm.gelu_backward(between, bias, grad, self.grad_factor)
-        return small.turned(back.flatten(0, 1), self.trained), sums
+    def gelu_backward(self, inner: Tensor, bias: Tensor, grad: Tensor) -> tuple[Quantised, Tensor]:
+        back, sums = norm.gelu_backward(inner, bias, grad, self.gradient_factor)
+        return with_columns(back.flatten(0, 1), self.purpose.trained), sums
 
-    def back(self, name: str, grad: Small) -> Tensor:
+    def input_gradient(self, name: str, grad: Quantised) -> Tensor:
         weight, scale = self.weights[name]
-        return torch._scaled_mm(
-            grad.rows, weight.columns.t(), self.inverse_grad, scale, out_dtype=self.dtype
-        ).unflatten(0, self.shape)
+        columns = weight.columns.t()
+        back = torch._scaled_mm(grad.rows, columns, self.inverse_gradient, scale, out_dtype=self.dtype)
+        return back.unflatten(0, self.shape)
 
-    def weigh(self, grad: Small, kept: Tensor) -> Tensor:
-        out = torch.float32 if self.exact else self.dtype
-        return torch._scaled_mm(grad.columns, kept.t(), self.inverse_grad, self.inverse, out_dtype=out)
+    def weight_gradient(self, grad: Quantised, saved: Tensor) -> Tensor:
+        out = torch.float32 if self.purpose.float32_weights else self.dtype
+        return torch._scaled_mm(grad.columns, saved.t(), self.inverse_gradient, self.inverse, out_dtype=out)
 
 
-class Scaling:
-    """The factor of a model's gradients in 8 bits, a power of two, of the present backward pass."""
+@dataclass
+class GradientScale:
+    """The factor of a model's 8-bit gradients, a power of two, in the present backward pass."""
 
-    def __init__(self) -> None:
-        self.factor: Tensor | None = None
+    factor: Tensor | None = None
 
     def observe(self, grad: Tensor) -> None:
-        """From the gradient that a backward pass begins with."""
+        """Set it from the gradient that a backward pass begins with."""
         largest = torch.linalg.vector_norm(grad, float("inf"), dtype=torch.float32).clamp(min=1e-30)
-        self.factor = torch.exp2(torch.floor(torch.log2(MOST / largest)))
+        self.factor = torch.exp2(torch.floor(torch.log2(LARGEST_GRADIENT / largest)))
 
 
-def weight_grad(grad: Tensor, tokens: Tensor, exact: bool) -> Tensor:
-    """A product's gradient of its weight. Float32 weights get theirs without rounding it to the products' type."""
-    options = {"out_dtype": torch.float32} if exact and grad.is_cuda and grad.dtype != torch.float32 else {}
+def weight_gradient(grad: Tensor, tokens: Tensor, float32_weights: bool) -> Tensor:
+    """A product's gradient of its weight [E, D]; not rounded to the products' type where weights are float32."""
+    wider = float32_weights and grad.is_cuda and grad.dtype != torch.float32
+    options: dict[str, Any] = {"out_dtype": torch.float32} if wider else {}
     return torch.mm(grad.flatten(0, -2).t(), tokens.flatten(0, -2), **options)
 
 

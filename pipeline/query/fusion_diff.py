@@ -15,8 +15,9 @@ from pipeline.encoders.batching import batches
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.image_source import ImageSource
 from pipeline.encoders.mllm.interface import MllmInput
-from pipeline.fusion_diff import Sampler, SamplerSettings, TextConditions
+from pipeline.fusion_diff import Sampler, SamplerSettings, TargetSampler, TextConditions
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
+from pipeline.gpu import accelerate
 from pipeline.query.clock import Clock
 from pipeline.query.interface import (
     NO_CONTROLS,
@@ -28,7 +29,7 @@ from pipeline.query.interface import (
     QueryVectors,
 )
 from pipeline.query.models import Models
-from pipeline.query.sampling import Draws, TargetSampler, draw_targets
+from pipeline.query.sampling import Draws, draw_targets
 from pipeline.query.spaces import FusedSpace, ModelSpace
 from pipeline.query.turning import turn_away
 from pipeline.retrieval.queries import Query
@@ -102,13 +103,13 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
     prior, diffusion = load_prior(PRIOR, **identity)
     adapter = load_control(CONTROL, prior, PRIOR).to(where)
     prior.to(where)
-    fast = retrieve.fast and where == "cuda"
-    if fast:
+    speed = retrieve.speed.on(where)
+    if speed.fused:
         prior.bfloat16(), adapter.bfloat16()
     settings = SamplerSettings.from_params(retrieve)
     samplers: dict[str, TargetSampler] = {
-        STAGE1_ONLY: Sampler(prior, None, diffusion, settings, fast, retrieve.fp8),
-        FUSION_DIFF: Sampler(prior, adapter, diffusion, settings, fast, retrieve.fp8),
+        STAGE1_ONLY: accelerate(Sampler(prior, None, diffusion, settings), speed),
+        FUSION_DIFF: accelerate(Sampler(prior, adapter, diffusion, settings), speed),
     }
     return FusionDiff(models, samplers)
 

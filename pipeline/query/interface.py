@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.encoders.image_source import ImageSource
-from pipeline.query.sampling import TargetSampler
+from pipeline.fusion_diff import TargetSampler
 from pipeline.retrieval.queries import Query
 from pipeline.retrieval.spaces import Space
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,26 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.config import RetrieveParams
-from pipeline.fusion_diff import SamplerSettings, TextConditions
-
-
-class TargetSampler(Protocol):
-    """What `draw_targets` needs of a `pipeline.fusion_diff.Sampler`."""
-
-    @property
-    def settings(self) -> SamplerSettings:
-        """Steps and scales."""
-
-    @property
-    def gains_from_batches(self) -> bool:
-        """Whether several queries together take less time than one after the other."""
-
-    @property
-    def sample(self) -> Callable[..., Tensor]:
-        """See `Sampler.sample`."""
-
-    def scaled(self, guidance_scale: float | None = None, control_scale: float | None = None) -> TargetSampler:
-        """A sampler with other scales; None: its own."""
+from pipeline.fusion_diff import TargetSampler, TextConditions
 
 
 @dataclass(frozen=True)
@@ -83,7 +63,7 @@ def draw_targets(
         drawn = [
             sampler.sample(
                 [ids[row] for row in rows],
-                *text.batch(rows),
+                text.batch(rows),
                 None if control is None else control[rows],
                 hypotheses=draws.hypotheses,
                 seed=draws.seed + number,

@@ -1,5 +1,5 @@
 """One loop for all models."""
 
-from pipeline.training.loop import Task, TrainingError, train
+from pipeline.training.loop import Run, Task, TrainingError, train
 
-__all__ = ["Task", "TrainingError", "train"]
+__all__ = ["Run", "Task", "TrainingError", "train"]

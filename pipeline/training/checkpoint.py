@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ class Ema:
             parameter.copy_(self.average[name])
 
 
+@dataclass(frozen=True)
+class TrainingState:
+    """What a training changes from step to step."""
+
+    model: nn.Module
+    parameters: dict[str, nn.Parameter]
+    """Those that are trained, by name."""
+    optimiser: Any
+    ema: Ema | None
+
+
 class Checkpoint:
     """The one checkpoint of a run, in `folder`. It belongs to `identity` and to nothing else."""
 
@@ -46,19 +58,13 @@ class Checkpoint:
     def __init__(self, folder: Path, identity: dict[str, Any]):
         self.folder, self.identity, self.step = folder, as_stored(identity), 0
 
-    def save(
-        self,
-        step: int,
-        log: list[dict[str, float]],
-        model: nn.Module,
-        parameters: dict[str, nn.Parameter],
-        optimiser: Any,
-        ema: Ema | None,
-    ) -> None:
-        tensors = {f"parameter/{name}": parameter.detach() for name, parameter in parameters.items()}
-        tensors |= {f"buffer/{name}": buffer for name, buffer in _kept_buffers(model).items()}
-        for name, parameter in parameters.items():
-            for key, value in optimiser.state[parameter].items():
+    def save(self, step: int, log: list[dict[str, float]], state: TrainingState) -> None:
+        """Replace the checkpoint by one of `step`, the number of steps done."""
+        ema = state.ema
+        tensors = {f"parameter/{name}": parameter.detach() for name, parameter in state.parameters.items()}
+        tensors |= {f"buffer/{name}": buffer for name, buffer in _kept_buffers(state.model).items()}
+        for name, parameter in state.parameters.items():
+            for key, value in state.optimiser.state[parameter].items():
                 tensors[f"optimiser/{key}/{name}"] = torch.as_tensor(value).detach()
         if ema:
             tensors |= {f"ema/{name}": value for name, value in ema.average.items()}
@@ -66,38 +72,39 @@ class Checkpoint:
             aside.mkdir()
             save_tensors(aside / self.TENSORS, tensors)
             pairs = [list(row.items()) for row in log]  # JSON would sort the columns
-            state = {"step": step, "log": pairs, "identity": self.identity, "ema_updates": ema.updates if ema else 0}
-            state["sha256"] = sha256_file(aside / self.TENSORS)
-            write_json(aside / self.STATE, state | {"own_sha256": _own_hash(state)})
+            found = {"step": step, "log": pairs, "identity": self.identity, "ema_updates": ema.updates if ema else 0}
+            found["sha256"] = sha256_file(aside / self.TENSORS)
+            write_json(aside / self.STATE, found | {"own_sha256": _own_hash(found)})
         self.step = step
 
-    def load(
-        self, model: nn.Module, parameters: dict[str, nn.Parameter], optimiser: Any, ema: Ema | None
-    ) -> tuple[int, list[dict[str, float]]]:
-        """(next step, log so far); (0, []) when there is no checkpoint of this identity.
+    def load(self, into: TrainingState) -> tuple[int, list[dict[str, float]]]:
+        """Bring a training to where its checkpoint is.
 
-        Raises ArtifactError when there is one but it is damaged or does not fit the model.
+        Args:
+            into: What is changed in place.
+
+        Returns:
+            The next step and the log so far; 0 and [] when there is no checkpoint of this identity.
+
+        Raises:
+            ArtifactError: There is one, but it is damaged or does not fit the model.
         """
         for folder in (self.folder.parent, self.folder):
             settle(folder)
         if not (self.folder / self.STATE).is_file():
             return 0, []
         state = read_json(self.folder / self.STATE)
-        path = self.folder / self.TENSORS
+        path, anew = self.folder / self.TENSORS, f"remove {self.folder} to start anew"
         try:
             if _own_hash(state) != state["own_sha256"]:
-                raise ArtifactError(
-                    f"{self.folder / self.STATE}: does not match its own SHA-256; remove {self.folder} to start anew"
-                )
+                raise ArtifactError(f"{self.folder / self.STATE}: does not match its own SHA-256; {anew}")
             if state["identity"] != self.identity:
                 return 0, []
             if not path.is_file() or sha256_file(path) != state["sha256"]:
-                raise ArtifactError(
-                    f"{path}: does not match the SHA-256 in {self.STATE}; remove {self.folder} to start anew"
-                )
-            self._restore(load_file(path), model, parameters, optimiser, ema)
-            if ema:
-                ema.updates = state["ema_updates"]
+                raise ArtifactError(f"{path}: does not match the SHA-256 in {self.STATE}; {anew}")
+            _restore(load_file(path), into)
+            if into.ema:
+                into.ema.updates = state["ema_updates"]
             self.step = state["step"]
             return state["step"], [dict(row) for row in state["log"]]
         except (AttributeError, KeyError, TypeError, RuntimeError) as error:
@@ -105,24 +112,18 @@ class Checkpoint:
                 f"{self.folder}: this checkpoint does not fit the model ({error}); remove it to start anew"
             ) from None
 
-    @torch.no_grad()
-    def _restore(
-        self,
-        tensors: dict[str, Tensor],
-        model: nn.Module,
-        parameters: dict[str, nn.Parameter],
-        optimiser: Any,
-        ema: Ema | None,
-    ) -> None:
-        for name, parameter in parameters.items():
-            _copy(tensors, f"parameter/{name}", parameter)
-            moments = _optimiser_state(tensors, name, parameter)
-            if moments:
-                optimiser.state[parameter] = moments
-        for name, buffer in _kept_buffers(model).items():
-            _copy(tensors, f"buffer/{name}", buffer)
-        for name, average in ema.average.items() if ema else ():
-            _copy(tensors, f"ema/{name}", average)
+
+@torch.no_grad()
+def _restore(tensors: dict[str, Tensor], into: TrainingState) -> None:
+    for name, parameter in into.parameters.items():
+        _copy(tensors, f"parameter/{name}", parameter)
+        moments = _optimiser_state(tensors, name, parameter)
+        if moments:
+            into.optimiser.state[parameter] = moments
+    for name, buffer in _kept_buffers(into.model).items():
+        _copy(tensors, f"buffer/{name}", buffer)
+    for name, average in into.ema.average.items() if into.ema else ():
+        _copy(tensors, f"ema/{name}", average)
 
 
 def _own_hash(state: dict[str, Any]) -> str:

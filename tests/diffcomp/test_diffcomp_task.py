@@ -8,6 +8,7 @@ import torch
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, DiffCompTask
 from pipeline.diffcomp.tuning import fine_tune
+from pipeline.training import Run
 
 CAPTIONS = ["a red ball", "a cat with a hat", "a dog", "a dog", "a blue hat", "a red dog with a ball"]
 PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["a red dog", "a ball"]]
@@ -161,7 +162,7 @@ def test_tuned_weights_go_back_towards_the_backbone(make_task, tmp_path, share):
         torch.manual_seed(0)
         task = make_task(backbone_share=value, steps=3, batch_size=6, lr=1e-2)
         before = {key: weight.detach().clone() for key, weight in task.model.encoder.named_parameters()}
-        fine_tune(task, seed=0, folder=tmp_path / name, identity={}, device="cpu")
+        fine_tune(task, Run(0, tmp_path / name, {}, "cpu"))
         trained[name] = dict(task.model.encoder.named_parameters())
     assert any(not torch.equal(weight, before[key]) for key, weight in trained["tuned"].items())
     for key, weight in trained["blended"].items():

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, DiffCompTask
 from pipeline.encoders.dual.clip import ClipEncoder, new_clip
-from pipeline.training import train
+from pipeline.training import Run, train
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -38,7 +38,7 @@ params = DiffCompParams(  # nothing is drawn: every process sees what one alone 
 captions = [f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("ball", "cat")]
 images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 task = DiffCompTask(DiffComp(encoder, params), images, captions, [[]] * 6)
-log = train(task, params, seed=0, folder=sys.argv[1], identity={}, device="cpu")
+log = train(task, params, Run(0, Path(sys.argv[1]), {}, "cpu"))
 weights = torch.cat([p.detach().flatten() for p in task.model.parameters() if p.requires_grad])
 print(json.dumps({"losses": [row["comp"] for row in log], "weights": weights[::7].tolist()}))
 """

@@ -152,9 +152,7 @@ def _note_work(out: int) -> None:
 
         return noted
 
-    loop._step = noting(
-        loop._step, lambda task, model, indices, params, accelerator, seed, step, recorded: [f"step {step}"]
-    )
+    loop._Training._step = noting(loop._Training._step, lambda training, step: [f"step {step}"])
     gallery.encode_images = noting(
         gallery.encode_images, lambda encoder, pictures, image_ids: [f"row {name}" for name in image_ids]
     )

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipeline.config import DiffusionParams
-from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, PriorSizes
+from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, PriorSizes, Sampler, SamplerSettings
 
 SMALL = PriorSizes(
     dim=24,
@@ -58,6 +58,16 @@ def adapter(prior, randomise):
 @pytest.fixture
 def diffusion(sizes):
     return Diffusion(DiffusionParams(), sizes.dim)
+
+
+@pytest.fixture
+def make_sampler(prior, adapter, diffusion):
+    """A sampler of the given settings and class, of the prior alone or with the adapter."""
+
+    def make(*settings, kind=Sampler, with_adapter=True, **changes):
+        return kind(prior, adapter if with_adapter else None, diffusion, SamplerSettings(*settings, **changes))
+
+    return make
 
 
 @pytest.fixture

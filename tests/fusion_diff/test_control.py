@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.config import PriorParams
-from pipeline.fusion_diff import ControlAdapter, ControlledPrior, Prior, PriorSizes, controlled
+from pipeline.fusion_diff import ControlAdapter, ControlledPrior, Prior, PriorSizes
 
 
 def test_the_paper_profile_has_318_million_trainable_parameters():
@@ -22,17 +22,17 @@ def test_a_fresh_adapter_changes_nothing_bit_for_bit(prior, inputs):
     adapter = ControlAdapter(prior)
     for scale in (1.0, 0.3, 7.0):
         assert torch.equal(
-            controlled(prior, adapter, noisy, step, states, mask, control, scale), prior(noisy, step, states, mask)
+            ControlledPrior(prior, adapter, scale)(noisy, step, states, mask, control), prior(noisy, step, states, mask)
         )
 
 
 def test_zero_scale_changes_nothing_bit_for_bit(prior, adapter, inputs):
     noisy, step, states, mask, control = inputs
     assert torch.equal(
-        controlled(prior, adapter, noisy, step, states, mask, control, 0.0), prior(noisy, step, states, mask)
+        ControlledPrior(prior, adapter, 0.0)(noisy, step, states, mask, control), prior(noisy, step, states, mask)
     )
     assert not torch.allclose(
-        controlled(prior, adapter, noisy, step, states, mask, control, 0.1), prior(noisy, step, states, mask)
+        ControlledPrior(prior, adapter, 0.1)(noisy, step, states, mask, control), prior(noisy, step, states, mask)
     )
 
 
@@ -70,7 +70,7 @@ def test_equation_6_by_hand(prior, adapter, inputs):
     hidden = frozen(3, h2 + delta * r2)
     hidden = frozen(4, hidden + delta * r1)
     expected = prior.output(hidden, modulation)
-    torch.testing.assert_close(controlled(prior, adapter, noisy, step, states, mask, control, delta), expected)
+    torch.testing.assert_close(ControlledPrior(prior, adapter, delta)(noisy, step, states, mask, control), expected)
 
 
 def test_only_the_adapter_gets_gradients(sizes, randomise, inputs):
@@ -100,7 +100,7 @@ def test_an_adapter_of_a_frozen_prior_is_trainable(prior):
 def test_wrong_shapes_and_sizes_are_refused(prior, adapter, inputs):
     noisy, step, states, mask, control = inputs
     with pytest.raises(ValueError, match=r"\(5, 23\) does not match noisy \(5, 24\)"):
-        controlled(prior, adapter, noisy, step, states, mask, control[:, 1:])
+        ControlledPrior(prior, adapter)(noisy, step, states, mask, control[:, 1:])
     with pytest.raises(ValueError, match=r"expected \[C, 24\]"):
         adapter.shift(control[:, 1:])
     with pytest.raises(ValueError, match="the adapter was built for"):

@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.fusion_diff import PriorSizes, controlled
+from pipeline.fusion_diff import ControlledPrior, PriorSizes
 from pipeline.fusion_diff.flops import adapter_flops, control_training_flops, prior_flops, prior_training_flops
 
 
@@ -19,7 +19,7 @@ def count(call) -> int:
 def test_forward_is_what_torch_counts(prior, adapter, sizes, tokens):
     noisy, step, states = torch.randn(3, sizes.dim), torch.zeros(3), torch.randn(3, tokens, sizes.text_dim)
     assert count(lambda: prior(noisy, step, states)) == pytest.approx(3 * prior_flops(sizes, tokens), rel=1e-6)
-    both = count(lambda: controlled(prior, adapter, noisy, step, states, None, noisy))
+    both = count(lambda: ControlledPrior(prior, adapter)(noisy, step, states, None, noisy))
     assert both == pytest.approx(3 * (prior_flops(sizes, tokens) + adapter_flops(sizes, tokens)), rel=1e-6)
 
 
@@ -33,7 +33,7 @@ def test_a_training_step_is_nearly_three_forward_passes(prior, sizes):
 def test_a_control_step(prior, adapter, sizes):
     prior.requires_grad_(False)
     noisy, step, states = torch.randn(3, sizes.dim), torch.zeros(3), torch.randn(3, 6, sizes.text_dim)
-    found = count(lambda: controlled(prior, adapter, noisy, step, states, None, noisy).sum().backward())
+    found = count(lambda: ControlledPrior(prior, adapter)(noisy, step, states, None, noisy).sum().backward())
     assert found == pytest.approx(3 * control_training_flops(sizes, 6), rel=0.06)
 
 

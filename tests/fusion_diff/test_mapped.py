@@ -13,7 +13,7 @@ import torch
 
 from bench.embedding import write_texts, write_vectors
 from pipeline.artifacts import ArtifactError, ShardSet, ShardWriter, mapped, read_json, schemas, write_json
-from pipeline.fusion_diff import ControlAdapter, ControlTask, Prior, PriorTask
+from pipeline.fusion_diff import ControlAdapter, ControlledPrior, ControlTask, Prior, PriorTask
 from pipeline.fusion_diff.checkpoints import check_same_ids, open_conditions, open_vectors
 from pipeline.training.loop import batch_indices
 
@@ -84,7 +84,7 @@ def test_losses_are_the_same_bit_for_bit(folders, sizes, diffusion, stage):
         if stage == "prior":
             task = PriorTask(prior, diffusion, vectors, text, 0.3)
         else:
-            task = ControlTask(prior, ControlAdapter(prior), diffusion, vectors, vectors, text, 0.3)
+            task = ControlTask(ControlledPrior(prior, ControlAdapter(prior)), diffusion, vectors, vectors, text, 0.3)
         assert len(task) == N
         losses.append(task.loss(task.model, batch_indices(N, 9, 1, 0), torch.Generator().manual_seed(2), "cpu")[0])
     assert torch.equal(*losses)

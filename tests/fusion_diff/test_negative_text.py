@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.fusion_diff import Sampler, SamplerSettings, controlled
+from pipeline.fusion_diff import ControlledPrior, ReferenceSampler, Sampler, SamplerSettings
 from pipeline.fusion_diff.sampler import query_noise
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -11,7 +11,7 @@ IDS = ["a", "b", "c", "d", "e"]
 
 @pytest.fixture
 def queries(inputs):
-    return inputs[2:]
+    return inputs[2:4], inputs[4]
 
 
 @pytest.fixture
@@ -23,34 +23,37 @@ def negative():
 
 @pytest.mark.parametrize("with_adapter", [True, False])
 @pytest.mark.parametrize("hypotheses", [1, 3])
-def test_the_fast_path_equals_the_plain_one(prior, adapter, diffusion, queries, negative, with_adapter, hypotheses):
-    sampler = Sampler(prior, adapter if with_adapter else None, diffusion, SamplerSettings(6, 2.5, control_scale=0.7))
-    options = {"hypotheses": hypotheses, "seed": 1, "negative": negative}
-    fast, plain = (sampler.sample(IDS, *queries, cached=cached, **options) for cached in (True, False))
-    assert (fast - plain).norm() / plain.norm() < 1e-5
+def test_what_is_kept_between_steps_changes_nothing(make_sampler, queries, negative, with_adapter, hypotheses):
+    found, expected = (
+        make_sampler(6, 2.5, 0.7, kind=kind, with_adapter=with_adapter).sample(
+            IDS, *queries, hypotheses=hypotheses, seed=1, negative=negative
+        )
+        for kind in (Sampler, ReferenceSampler)
+    )
+    assert (found - expected).norm() / expected.norm() < 1e-5
 
 
 def test_it_stands_in_the_unconditional_branch_alone(prior, adapter, diffusion, queries, negative):
     """One step from z_N, by hand: the negative text where the prior had none, the control nowhere but in the other branch."""
-    states, mask, control = queries
+    (states, mask), control = queries
     noise, step = query_noise(IDS, 1, 24, seed=0)[:, 0], torch.full((5,), 999)
     with torch.no_grad():
-        conditional = controlled(prior, adapter, noise, step, states, mask, control * 24**0.5, 0.8)
+        conditional = ControlledPrior(prior, adapter, 0.8)(noise, step, states, mask, control * 24**0.5)
         epsilon = 3.5 * conditional - 2.5 * prior(noise, step, *negative)
     alpha_bar = diffusion.alphas_cumprod[999]
     clean = (noise - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
     sampled = Sampler(prior, adapter, diffusion, SamplerSettings(1, 2.5, 0.8)).sample(
-        IDS, states, mask, control, negative=negative
+        IDS, (states, mask), control, negative=negative
     )
     torch.testing.assert_close(sampled[:, 0], torch.nn.functional.normalize(clean, dim=1), rtol=1e-4, atol=1e-4)
 
 
 def test_the_null_text_as_negative_text_changes_nothing(prior, adapter, diffusion, queries):
-    states, mask, control = queries
+    (states, mask), control = queries
     null = prior.null_text.detach().expand(5, -1, -1)
     sampler = Sampler(prior, adapter, diffusion, SamplerSettings(4))
     without, within = (
-        sampler.sample(IDS, states, mask, control, negative=negative)
+        sampler.sample(IDS, (states, mask), control, negative=negative)
         for negative in (None, (null, torch.ones(5, null.shape[1], dtype=torch.bool)))
     )
     torch.testing.assert_close(within, without, rtol=1e-4, atol=1e-5)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.fusion_diff import Sampler, SamplerSettings, controlled
+from pipeline.fusion_diff import ControlledPrior, ReferenceSampler, Sampler, SamplerSettings
 from pipeline.fusion_diff.sampler import guide, query_noise, solve
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -9,38 +9,36 @@ IDS = ["a", "b", "c", "d", "e"]
 
 @pytest.fixture
 def queries(inputs):
-    """text states [5, T, text_dim], mask [5, T], control [5, d]."""
-    return inputs[2:]
+    """Text states [5, T, text_dim] with their mask [5, T], and control [5, d]."""
+    return inputs[2:4], inputs[4]
 
 
 @pytest.mark.parametrize("with_adapter", [True, False])
 @pytest.mark.parametrize("guidance_scale", [2.5, 0.0])
 @pytest.mark.parametrize("hypotheses", [1, 3])
-def test_the_fast_path_equals_the_plain_one(
-    prior, adapter, diffusion, queries, with_adapter, guidance_scale, hypotheses
-):
-    sampler = Sampler(
-        prior, adapter if with_adapter else None, diffusion, SamplerSettings(6, guidance_scale, control_scale=0.7)
+def test_what_is_kept_between_steps_changes_nothing(make_sampler, queries, with_adapter, guidance_scale, hypotheses):
+    found, expected = (
+        make_sampler(6, guidance_scale, 0.7, kind=kind, with_adapter=with_adapter).sample(
+            IDS, *queries, hypotheses=hypotheses, seed=1
+        )
+        for kind in (Sampler, ReferenceSampler)
     )
-    fast, plain = (
-        sampler.sample(IDS, *queries, hypotheses=hypotheses, seed=1, cached=cached) for cached in (True, False)
-    )
-    assert fast.shape == (5, hypotheses, 24) and fast.dtype == torch.float32
-    assert (fast - plain).norm() / plain.norm() < 1e-5
-    torch.testing.assert_close(fast.norm(dim=-1), torch.ones(5, hypotheses))
+    assert found.shape == (5, hypotheses, 24) and found.dtype == torch.float32
+    assert (found - expected).norm() / expected.norm() < 1e-5
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(5, hypotheses))
 
 
 def test_inputs_steer_the_sample(prior, adapter, diffusion, queries):
-    states, mask, control = queries
+    (states, mask), control = queries
     sampler = Sampler(prior, adapter, diffusion, SamplerSettings(4))
-    base = sampler.sample(IDS, states, mask, control)
+    base = sampler.sample(IDS, (states, mask), control)
     others = [
-        sampler.sample(IDS, states + 1, mask, control),
-        sampler.sample(IDS, states, mask, control + 1),
-        sampler.sample(IDS, states, mask, control, seed=1),
-        Sampler(prior, None, diffusion, SamplerSettings(4)).sample(IDS, states, mask),
-        Sampler(prior, adapter, diffusion, SamplerSettings(4, control_scale=0.5)).sample(IDS, states, mask, control),
-        Sampler(prior, adapter, diffusion, SamplerSettings(4, guidance_scale=1.0)).sample(IDS, states, mask, control),
+        sampler.sample(IDS, (states + 1, mask), control),
+        sampler.sample(IDS, (states, mask), control + 1),
+        sampler.sample(IDS, (states, mask), control, seed=1),
+        Sampler(prior, None, diffusion, SamplerSettings(4)).sample(IDS, (states, mask)),
+        Sampler(prior, adapter, diffusion, SamplerSettings(4, control_scale=0.5)).sample(IDS, (states, mask), control),
+        Sampler(prior, adapter, diffusion, SamplerSettings(4, guidance_scale=1.0)).sample(IDS, (states, mask), control),
     ]
     assert all((base - other).abs().max() > 1e-3 for other in others)
 
@@ -51,21 +49,23 @@ def test_zero_control_scale_is_the_prior_alone(prior, adapter, diffusion, querie
 
 
 def test_results_do_not_depend_on_batch_size_order_or_padding(prior, adapter, diffusion, queries):
-    states, mask, control = queries
+    (states, mask), control = queries
     sampler = Sampler(prior, adapter, diffusion, SamplerSettings(6))
-    together = sampler.sample(IDS, states, mask, control, hypotheses=2, seed=5)
+    together = sampler.sample(IDS, (states, mask), control, hypotheses=2, seed=5)
     for row in range(5):
         one = slice(row, row + 1)
         length = int(mask[row].sum())
-        alone = sampler.sample(IDS[one], states[one, :length], mask[one, :length], control[one], hypotheses=2, seed=5)
+        alone = sampler.sample(IDS[one], (states[one, :length], mask[one, :length]), control[one], hypotheses=2, seed=5)
         torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
     order = torch.tensor([3, 0, 4, 1, 2])
-    shuffled = sampler.sample([IDS[i] for i in order], states[order], mask[order], control[order], hypotheses=2, seed=5)
+    shuffled = sampler.sample(
+        [IDS[i] for i in order], (states[order], mask[order]), control[order], hypotheses=2, seed=5
+    )
     torch.testing.assert_close(shuffled, together[order], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
-        sampler.sample(IDS, states, mask, control, hypotheses=1, seed=5), together[:, :1], rtol=1e-4, atol=1e-5
+        sampler.sample(IDS, (states, mask), control, hypotheses=1, seed=5), together[:, :1], rtol=1e-4, atol=1e-5
     )
-    assert torch.equal(together, sampler.sample(IDS, states, mask, control, hypotheses=2, seed=5))
+    assert torch.equal(together, sampler.sample(IDS, (states, mask), control, hypotheses=2, seed=5))
 
 
 def test_noise_belongs_to_seed_query_and_hypothesis():
@@ -92,15 +92,15 @@ def test_equation_4_by_hand():
 
 def test_the_unconditional_branch_has_no_text_and_no_control(prior, adapter, diffusion, queries):
     """One step from z_N, by hand from the prior's own predictions."""
-    states, mask, control = queries
+    (states, mask), control = queries
     noise = query_noise(IDS, 1, 24, seed=0)[:, 0]
     step = torch.full((5,), 999)
     with torch.no_grad():
-        conditional = controlled(prior, adapter, noise, step, states, mask, control * 24**0.5, 0.8)
+        conditional = ControlledPrior(prior, adapter, 0.8)(noise, step, states, mask, control * 24**0.5)
         epsilon = 3.5 * conditional - 2.5 * prior(noise, step)
     alpha_bar = diffusion.alphas_cumprod[999]
     clean = (noise - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
-    sampled = Sampler(prior, adapter, diffusion, SamplerSettings(1, 2.5, 0.8)).sample(IDS, states, mask, control)
+    sampled = Sampler(prior, adapter, diffusion, SamplerSettings(1, 2.5, 0.8)).sample(IDS, (states, mask), control)
     torch.testing.assert_close(sampled[:, 0], torch.nn.functional.normalize(clean, dim=1), rtol=1e-4, atol=1e-4)
 
 
@@ -134,35 +134,44 @@ def test_more_steps_come_closer(diffusion):
 
 
 def test_bad_queries_are_named(prior, adapter, diffusion, queries):
-    states, mask, control = queries
+    (states, mask), control = queries
     sampler = Sampler(prior, adapter, diffusion, SamplerSettings(2))
     with pytest.raises(ValueError, match="query c has no text tokens"):
-        sampler.sample(IDS, states, mask & (torch.arange(5) != 2)[:, None], control)
+        sampler.sample(IDS, (states, mask & (torch.arange(5) != 2)[:, None]), control)
     bad = states.clone()
     bad[1, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="query b has a text state that is not finite"):
-        sampler.sample(IDS, bad, mask, control)
+        sampler.sample(IDS, (bad, mask), control)
     bad = control.clone()
     bad[4, 0] = float("inf")
     with pytest.raises(ValueError, match=r"row 4 \(e\) has a number that is not finite"):
-        sampler.sample(IDS, states, mask, bad)
+        sampler.sample(IDS, (states, mask), bad)
     with pytest.raises(ValueError, match=r"\(5, 23\), expected \[N, 24\]"):
-        sampler.sample(IDS, states, mask, control[:, 1:])
+        sampler.sample(IDS, (states, mask), control[:, 1:])
     with pytest.raises(ValueError, match="4 control vectors for 5 queries"):
-        sampler.sample(IDS, states, mask, control[1:])
+        sampler.sample(IDS, (states, mask), control[1:])
     with pytest.raises(ValueError, match="needs control vectors"):
-        sampler.sample(IDS, states, mask)
+        sampler.sample(IDS, (states, mask))
     with pytest.raises(ValueError, match="4 ids"):
-        sampler.sample(IDS[1:], states, mask, control)
+        sampler.sample(IDS[1:], (states, mask), control)
     with pytest.raises(ValueError, match="0 hypotheses"):
-        sampler.sample(IDS, states, mask, control, hypotheses=0)
+        sampler.sample(IDS, (states, mask), control, hypotheses=0)
+
+
+def test_a_mask_of_none_hides_nothing(make_sampler, queries):
+    (states, mask), control = queries
+    sampler = make_sampler(2)
+    whole = sampler.sample(IDS, (states, torch.ones_like(mask)), control)
+    assert torch.equal(sampler.sample(IDS, (states, None), control), whole)
 
 
 def test_padding_may_hold_anything(prior, adapter, diffusion, queries):
-    states, mask, control = queries
+    (states, mask), control = queries
     sampler = Sampler(prior, adapter, diffusion, SamplerSettings(2))
     other = states.masked_fill(~mask[..., None], float("nan"))
-    torch.testing.assert_close(sampler.sample(IDS, other, mask, control), sampler.sample(IDS, states, mask, control))
+    torch.testing.assert_close(
+        sampler.sample(IDS, (other, mask), control), sampler.sample(IDS, (states, mask), control)
+    )
 
 
 def test_bad_settings_are_refused(prior, adapter, diffusion):

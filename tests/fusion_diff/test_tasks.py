@@ -1,10 +1,17 @@
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.fusion_diff import ControlAdapter, ControlTask, EncodedConditions, Prior, PriorTask, TextConditions, tasks
+from pipeline.fusion_diff import (
+    ControlAdapter,
+    ControlledPrior,
+    ControlTask,
+    EncodedConditions,
+    Prior,
+    PriorTask,
+    TextConditions,
+    tasks,
+)
 from pipeline.fusion_diff.tasks import drop_texts, room_for_dropped
 
 N = 12
@@ -28,7 +35,7 @@ def generator(seed=0):
 def task(request, prior, adapter, diffusion, vectors, texts):
     if request.param == "prior":
         return PriorTask(prior, diffusion, vectors, texts, p_cfg=0.3)
-    return ControlTask(prior, adapter, diffusion, vectors, vectors.flip(0), texts, p_cfg=0.3)
+    return ControlTask(ControlledPrior(prior, adapter), diffusion, vectors, vectors.flip(0), texts, p_cfg=0.3)
 
 
 def test_the_loss_depends_on_the_generator_alone(task):
@@ -64,61 +71,46 @@ def test_equation_3_by_hand(prior, diffusion, vectors, texts):
     assert loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
 
 
-def gradients(task, indices, seed):
+def loss_of(task, indices, seed, fixed_shapes=False):
+    """The loss, of batches whose shapes differ or do not."""
+    return task.loss_of(task.model, *task.inputs(indices, generator(seed), "cpu", fixed_shapes))[0]
+
+
+def gradients(task, indices, seed, fixed_shapes=False):
     """Of every trained parameter, by name."""
-    task.model.zero_grad(set_to_none=True)
-    task.loss(task.model.train(), indices, generator(seed), "cpu")[0].backward()
+    task.model.train().zero_grad(set_to_none=True)
+    loss_of(task, indices, seed, fixed_shapes).backward()
     return {name: parameter.grad for name, parameter in task.model.named_parameters() if parameter.requires_grad}
 
 
-def twins(kind, prior, adapter, diffusion, vectors, texts, **options):
-    """The same task twice: as it is, and with `options`."""
-    made = []
-    for given in ({}, options):
-        own, copied = copy.deepcopy(prior).train(), copy.deepcopy(adapter)
-        made.append(
-            PriorTask(own, diffusion, vectors, texts, 0.4, **given)
-            if kind == "prior"
-            else ControlTask(own, copied, diffusion, vectors, vectors.flip(0), texts, 0.4, **given)
-        )
-    return made
-
-
-@pytest.mark.parametrize("kind", ["prior", "control"])
-def test_one_recording_serves_every_number_of_dropped_texts(kind, prior, adapter, diffusion, vectors, texts):
+def test_one_recording_serves_every_number_of_dropped_texts(task):
     """What a graph is recorded for are the shapes of a micro-batch's inputs."""
-    _, task = twins(kind, prior, adapter, diffusion, vectors, texts, cuda_graph=True)
     indices, dropped, shapes = torch.arange(10), set(), set()
+    task.p_cfg = 0.4
     for seed in (0, 1, 2, 3, 4, 10):
         dropped.add(10 - len(drop_texts(indices, 0.4, generator(seed))[1]))
-        shapes.add(tuple(part.shape for part in task.inputs(indices, generator(seed), "cpu")))
+        shapes.add(tuple(part.shape for part in task.inputs(indices, generator(seed), "cpu", fixed_shapes=True)))
     assert len(dropped) > 2 and len(shapes) == 1
 
 
-@pytest.mark.parametrize("kind", ["prior", "control"])
 @pytest.mark.parametrize("whole_texts", [True, False])
-def test_constant_shapes_change_nothing_but_shapes(
-    kind, whole_texts, prior, adapter, diffusion, vectors, texts, sizes, monkeypatch
-):
+def test_fixed_shapes_change_nothing_but_shapes(task, whole_texts, sizes, monkeypatch):
     if whole_texts:  # then a GPU gets no mask
         monkeypatch.setattr(tasks, "TEXT_MULTIPLE", 5)
-        texts = TextConditions.from_list([torch.randn(5, sizes.text_dim) for _ in range(N)])
-    plain, constant = twins(kind, prior, adapter, diffusion, vectors, texts)
-    constant.graphed = True
+        task.text = TextConditions.from_list([torch.randn(5, sizes.text_dim) for _ in range(N)])
+    task.p_cfg = 0.4
     for seed in range(8):
         indices = torch.arange(N)[seed % 3 :]
-        losses = [task.loss(task.model, indices, generator(seed), "cpu")[0] for task in (plain, constant)]
+        losses = [loss_of(task, indices, seed, fixed) for fixed in (False, True)]
         torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(
-            gradients(constant, indices, seed), gradients(plain, indices, seed), rtol=1e-4, atol=1e-6
-        )
+        expected, found = (gradients(task, indices, seed, fixed) for fixed in (False, True))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_no_text_or_all_texts_dropped_with_constant_shapes(prior, adapter, diffusion, vectors, texts):
+def test_no_text_or_all_texts_dropped_with_fixed_shapes(prior, diffusion, vectors, texts):
     for p_cfg in (0.0, 1.0):
-        plain, constant = (PriorTask(prior, diffusion, vectors, texts, p_cfg) for _ in range(2))
-        constant.graphed = True
-        losses = [task.loss(prior, torch.arange(5), generator(), "cpu")[0] for task in (plain, constant)]
+        task = PriorTask(prior, diffusion, vectors, texts, p_cfg)
+        losses = [loss_of(task, torch.arange(5), 0, fixed) for fixed in (False, True)]
         torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
 
 
@@ -201,7 +193,7 @@ def test_a_few_steps_of_both_stages_learn(sizes, diffusion, vectors, texts):
         if stage == 1:
             task = PriorTask(prior, diffusion, vectors, texts, 0.1)
         else:
-            task = ControlTask(prior, ControlAdapter(prior), diffusion, vectors, vectors, texts)
+            task = ControlTask(ControlledPrior(prior, ControlAdapter(prior)), diffusion, vectors, vectors, texts)
         trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=3e-3)
         indices = torch.arange(N).repeat(8)
@@ -221,13 +213,13 @@ def test_what_does_not_fit_is_refused(prior, adapter, diffusion, vectors, texts)
     with pytest.raises(ValueError, match="z_0: row 3 has a number that is not finite"):
         PriorTask(prior, diffusion, bad, texts, 0.1)
     with pytest.raises(ValueError, match="z_r,delta: row 3"):
-        ControlTask(prior, adapter, diffusion, bad, vectors, texts)
+        ControlTask(ControlledPrior(prior, adapter), diffusion, bad, vectors, texts)
     with pytest.raises(ValueError, match=r"z_t: vectors are \(12, 23\)"):
-        ControlTask(prior, adapter, diffusion, vectors, vectors[:, 1:], texts)
+        ControlTask(ControlledPrior(prior, adapter), diffusion, vectors, vectors[:, 1:], texts)
     with pytest.raises(ValueError, match="12 texts for 11 embeddings"):
         PriorTask(prior, diffusion, vectors[1:], texts, 0.1)
     with pytest.raises(ValueError, match="11 rows of z_r,delta for 12 of z_t"):
-        ControlTask(prior, adapter, diffusion, vectors[1:], vectors, texts)
+        ControlTask(ControlledPrior(prior, adapter), diffusion, vectors[1:], vectors, texts)
     long = TextConditions.from_list([torch.randn(7, 12)] * N)
     with pytest.raises(ValueError, match="up to 7 tokens, the prior takes 12 and at most 6"):
         PriorTask(prior, diffusion, vectors, long, 0.1)

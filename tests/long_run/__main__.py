@@ -29,7 +29,7 @@ from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.embedding.vectors import embedding_job
-from pipeline.training import train
+from pipeline.training import Run, train
 
 ALLOWED = 4 * 2**20
 """Bytes that a run may come to hold on the way, in logs and caches that are bounded."""
@@ -139,7 +139,7 @@ def long_training(steps: int, folder: Path, task: Callable[[Watch], SmallTask] =
     often = {"checkpoint_every": max(1, steps // 40), "log_every": 50}
     params = OptimiserParams(steps=steps, batch_size=16, ema_decay=0.99, precision="fp32", **often)
     with Watch(steps) as watch:
-        train(task(watch), params, seed=0, folder=folder, identity={}, device="cpu")
+        train(task(watch), params, Run(0, folder, {}, "cpu"))
     return watch
 
 

@@ -93,7 +93,7 @@ def test_targets_are_those_of_the_sampler(family, images):
     text = TextConditions.from_list(FakeTextEncoder().encode(["a cat"]))
     states = text.states[None]  # [1, T, text_dim]
     mask = states.new_ones(1, states.shape[1]).bool()
-    drawn = family.samplers[STAGE1_ONLY].sample(["q0"], states, mask, hypotheses=2, seed=family.params.seed)
+    drawn = family.samplers[STAGE1_ONLY].sample(["q0"], (states, mask), hypotheses=2, seed=family.params.seed)
     np.testing.assert_allclose(found, drawn.numpy(), atol=1e-6)
 
 

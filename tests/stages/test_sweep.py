@@ -72,7 +72,7 @@ def test_a_sweep_scores_what_the_sampler_draws(ready):
     )
     text = TextConditions.from_list(FakeTextEncoder().encode([f"a {name}" for name in IDS]))
     drawn = sampler.sample(
-        IDS, *text.batch(torch.arange(12)), torch.from_numpy(unit(12, 3)), hypotheses=2, seed=0
+        IDS, text.batch(torch.arange(12)), torch.from_numpy(unit(12, 3)), hypotheses=2, seed=0
     ).numpy()
     scores = drawn.mean(axis=1) @ GALLERY.T  # [12, 24]
     scores[np.arange(12), np.arange(12)] = -np.inf  # the reference

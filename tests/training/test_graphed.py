@@ -13,8 +13,6 @@ from pipeline.training.graphed import Recorded
 class Task:
     """The mean of w * x + b, times a factor that may be missing."""
 
-    graphed = True
-
     def __init__(self):
         self.calls = 0
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.config import OptimiserParams, ParameterError
-from pipeline.training import TrainingError, train
+from pipeline.training import Run, TrainingError, train
 from pipeline.training.checkpoint import Ema
 from pipeline.training.loop import batch_indices, derived_seed, learning_rate, log_csv
 
 
 def run(task, params, folder, **options):
-    return train(task, params, **{"seed": 0, "folder": folder, "identity": {"a": 1}, "device": "cpu", **options})
+    return train(task, params, Run(**{"seed": 0, "folder": folder, "identity": {"a": 1}, "device": "cpu", **options}))
 
 
 @given(examples=st.integers(1, 40), batch=st.integers(1, 60), seed=st.integers(0, 5))

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pipeline.artifacts import ArtifactError, save_weights
-from pipeline.training import train
-from pipeline.training.checkpoint import Checkpoint, Ema
+from pipeline.training import Run, train
+from pipeline.training.checkpoint import Checkpoint, Ema, TrainingState
 from pipeline.training.loop import log_csv
 
 
@@ -31,9 +31,8 @@ def run(task, params, folder, stop_at=None, **options):
 
         task.loss = loss
     try:
-        return train(
-            task, params, **{"seed": 0, "folder": folder, "identity": {"a": (1, 2)}, "device": "cpu", **options}
-        )
+        given = {"seed": 0, "folder": folder, "identity": {"a": (1, 2)}, "device": "cpu", **options}
+        return train(task, params, Run(**given))
     except CutOff:
         return None
 
@@ -92,14 +91,15 @@ def test_the_optimisers_moments_and_the_average_come_back(make_task, make_params
     trained = {name: parameter for name, parameter in task.model.named_parameters() if parameter.requires_grad}
     optimiser, ema = torch.optim.AdamW(trained.values()), Ema(trained, 0.9)
     checkpoint = Checkpoint(tmp_path / "checkpoint", {"seed": 0, "a": [1, 2]})
-    step, log = checkpoint.load(task.model, trained, optimiser, ema)
+    state = TrainingState(task.model, trained, optimiser, ema)
+    step, log = checkpoint.load(state)
     assert step == checkpoint.step == 5 and len(log) == 5 and ema.updates == 5
     moments = optimiser.state[task.model.first.weight]
     assert moments["step"] == 5 and moments["exp_avg"].abs().sum() > 0 and moments["exp_avg_sq"].abs().sum() > 0
     assert task.model.mean.abs().sum() > 0
     assert not torch.equal(ema.average["first.weight"], task.model.first.weight)
     before = {path.name: path.read_bytes() for path in checkpoint.folder.iterdir()}
-    checkpoint.save(step, log, task.model, trained, optimiser, ema)
+    checkpoint.save(step, log, state)
     assert {path.name: path.read_bytes() for path in checkpoint.folder.iterdir()} == before
 
 

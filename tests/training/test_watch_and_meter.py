@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.training import TrainingError, loop, train
+from pipeline.training import Run, TrainingError, loop, train
 from pipeline.training import meter as metering
 from pipeline.training.meter import Meter
 from pipeline.training.watch import Watch
@@ -47,10 +47,10 @@ def test_a_late_reader_keeps_no_spoilt_checkpoint(make_task, make_params, tmp_pa
     params = make_params(log_every=100)
     options = {"seed": 0, "folder": tmp_path, "identity": {}, "device": "cpu"}
     with pytest.raises(TrainingError, match=f"loss nan.*at step {nan_at}; kept the checkpoint of step {kept}"):
-        train(make_task(nan_at=nan_at), params, **options)
+        train(make_task(nan_at=nan_at), params, Run(**options))
     whole, resumed = make_task(), make_task()
-    train(whole, params, **{**options, "folder": tmp_path / "whole"})
-    train(resumed, params, **options)
+    train(whole, params, Run(**{**options, "folder": tmp_path / "whole"}))
+    train(resumed, params, Run(**options))
     assert torch.equal(whole.model.first.weight, resumed.model.first.weight)
 
 
@@ -70,7 +70,7 @@ def test_throughput_leaves_out_the_first_steps(monkeypatch):
 
 def test_the_loop_counts_every_sample(make_task, make_params, tmp_path):
     meter = Meter(skip=4)
-    train(make_task(), make_params(), seed=0, folder=tmp_path, identity={}, device="cpu", meter=meter)
+    train(make_task(), make_params(), Run(0, tmp_path, {}, "cpu"), meter)
     assert meter._samples == 8 * (12 - 4)
 
 

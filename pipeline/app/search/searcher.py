@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,9 @@ from PIL import Image
 from pipeline.app.search.galleries import Gallery
 from pipeline.app.search.nearest_captions import Caption, TrainingCaptions
 from pipeline.app.search.requests import REFERENCE, Request
-from pipeline.app.search.shared_sampler import SharedSampler
 from pipeline.config import Params
 from pipeline.encoders.image_source import InMemoryImages
+from pipeline.gpu.batcher import SamplingBatcher
 from pipeline.query.interface import Controls, Family, Method
 from pipeline.query.models import Models
 from pipeline.query.registry import by_interest, find_method, is_trained, load_family, methods
@@ -135,9 +136,19 @@ class Searcher:
             family = load_family(method, self.models)
             for sampled, sampler in family.samplers.items():
                 if sampler.gains_from_batches:
-                    family.samplers[sampled] = SharedSampler(sampler, self._lock)
+                    # Nobody waits for company: whoever comes while a batch is sampled makes up the next one.
+                    family.samplers[sampled] = SamplingBatcher(sampler, wait_ms=0.0, waiting=self._released)
             self._families.append(family)
         return family
+
+    @contextmanager
+    def _released(self) -> Iterator[None]:
+        """Let go of the lock, which this thread holds, and take it again after the block."""
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
 
     def _index(self, space: Space) -> Index:
         if space.name not in self._indexes:

@@ -23,6 +23,7 @@ from pipeline.diffcomp.tuning import fine_tune, new_task
 from pipeline.experiments.ablation.data import BenchmarkScorer, data_hashes, masking_nouns, short_rows, training_pixels
 from pipeline.experiments.ablation.tables import Cell, Table, cells_of, recipe
 from pipeline.runtime import device, set_up
+from pipeline.training import Run
 
 FOLDER, SCRATCH = Path("reports/ablations"), Path("data/ablations/cells")
 WITHOUT_EFFECT = ("log_every", "checkpoint_every", "gradient_checkpointing")
@@ -116,9 +117,7 @@ def run_cell(cell: Cell, params: Params, key: str) -> dict[str, Any]:
     captions, phrases = ([row[name] for row in _rows()] for name in ("caption", "phrases"))
     task = new_task(cell.variant, params, _pixels, captions, phrases, lambda: masking_nouns(captions, params.captions))
     title = f"{cell.table} {cell.row} {cell.setting}".strip()
-    log = fine_tune(
-        task, seed=cell.seed, folder=scratch, identity={"cell": key}, device=params.runtime.device, title=title
-    )
+    log = fine_tune(task, Run(cell.seed, scratch, {"cell": key}, params.runtime.device, title))
     shutil.rmtree(scratch, ignore_errors=True)
     size, batch_size = task.model.encoder.image_size, params.retrieve.batch_size
     return {

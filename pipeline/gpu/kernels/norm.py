@@ -1,7 +1,7 @@
 """Triton kernels around a block's products: AdaLN with the gated residual before it, and the GELU.
 
-Each reads and writes a token once. What a compiler makes of the same lines passes over rows of 1152 numbers twice and sums
-over tokens in kernels of its own; in training at the paper's size that is half of the time outside the products.
+Each reads and writes a token once. What a compiler makes of the same lines passes over rows of 1152 numbers twice and
+sums over tokens in kernels of its own. In training at the paper's size that is half of the time outside the products.
 """
 
 from __future__ import annotations
@@ -14,21 +14,36 @@ import triton.language as tl
 from torch import Tensor
 
 EPS = 1e-6
-SMALL, SMALL_SCALE = torch.float8_e4m3fn, 8.0
-"""Inputs of products in 8 bits: up to 56, finer than a part in sixteen down to 0.002."""
-GRAD = torch.float8_e5m2
-"""Gradients in 8 bits."""
+FP8, FP8_SCALE = torch.float8_e4m3fn, 8.0
+"""8-bit inputs of products: up to 56, with a relative precision of a sixteenth down to 0.002."""
+FP8_GRADIENT = torch.float8_e5m2
+"""8-bit gradients."""
 CHUNK = 64
 """Tokens that one program of a backward kernel sums over."""
 
 
+class GatedBranch(NamedTuple):
+    """gate * (output + bias): what a sub-layer adds to the residual stream."""
+
+    output: Tensor
+    """[B, M, D]: what the sub-layer's last product made, without its bias."""
+    bias: Tensor
+    """[D]"""
+    gate: Tensor
+    """[B or 1, 1, D]"""
+
+
 class Normed(NamedTuple):
-    """What `gate_norm` leaves: the residual stream, the modulated tokens [B, M, D], and each token's mean and inverse deviation [B, M]."""
+    """What `gate_norm` returns."""
 
     stream: Tensor
+    """x: the residual stream [B, M, D]."""
     tokens: Tensor
+    """The modulated tokens [B, M, D]."""
     mean: Tensor
+    """Of each token of x, [B, M]."""
     rstd: Tensor
+    """Inverse standard deviation of each token of x, [B, M]."""
 
 
 class NormGrads(NamedTuple):
@@ -46,32 +61,11 @@ class NormGrads(NamedTuple):
 
 
 @triton.jit
-def _gate_norm(
-    stream,
-    branch,
-    bias,
-    gate,
-    added,
-    shift,
-    scale,
-    summed,
-    out,
-    mean,
-    rstd,
-    tokens,
-    modulation_stride,
-    gate_stride,
-    first_added,
-    added_rows,
-    added_stride,
-    eps,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BRANCH: tl.constexpr,
-    ADDED: tl.constexpr,
-    NORM: tl.constexpr,
-    SCALE: tl.constexpr,
-):
+def _gate_norm(  # noqa: PLR0913  # Triton kernel
+    stream, branch, bias, gate, added, shift, scale, summed, out, mean, rstd, tokens, modulation_stride, gate_stride,
+    first_added, added_rows, added_stride, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, BRANCH: tl.constexpr,
+    ADDED: tl.constexpr, NORM: tl.constexpr, SCALE: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0)
     sample = row // tokens
     column = tl.arange(0, BLOCK)
@@ -105,31 +99,11 @@ def _gate_norm(
 
 
 @triton.jit
-def _gate_norm_backward(
-    grad,
-    residual,
-    stream,
-    mean,
-    rstd,
-    scale,
-    branch,
-    bias,
-    gate,
-    grad_factor,
-    grad_stream,
-    grad_branch,
-    sums,
-    tokens,
-    modulation_stride,
-    gate_stride,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-    BRANCH: tl.constexpr,
-    NORM: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    SMALL: tl.constexpr,
-):
+def _gate_norm_backward(  # noqa: PLR0913  # Triton kernel
+    grad, residual, stream, mean, rstd, scale, branch, bias, gate, grad_factor, grad_stream, grad_branch, sums,
+    tokens, modulation_stride, gate_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    BRANCH: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, FP8: tl.constexpr,
+):  # fmt: skip
     chunk, sample = tl.program_id(0), tl.program_id(1)
     column = tl.arange(0, BLOCK)
     inside = column < WIDTH
@@ -140,7 +114,7 @@ def _gate_norm_backward(
         gates = tl.load(gate + sample * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
         offset = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
     amount = 1.0
-    if SMALL:
+    if FP8:
         amount = tl.load(grad_factor)
     shift_sum = tl.zeros([BLOCK], tl.float32)
     scale_sum = tl.zeros([BLOCK], tl.float32)
@@ -179,27 +153,33 @@ def _gate_norm_backward(
 
 def gate_norm(
     stream: Tensor,
-    branch: Tensor | None = None,
-    bias: Tensor | None = None,
-    gate: Tensor | None = None,
+    branch: GatedBranch | None = None,
     added: Tensor | None = None,
-    shift: Tensor | None = None,
-    scale: Tensor | None = None,
-    small: bool = False,
+    modulation: tuple[Tensor, Tensor] | None = None,
+    fp8: bool = False,
 ) -> Normed:
     """x = stream + gate * (branch + bias) + added, and LN(x) * (1 + scale) + shift (Eq. 12), in one pass.
 
-    stream, branch [B, M, D]; bias [D], of the layer that made the branch; gate, shift, scale [B or 1, 1, D], the last two strided alike;
-    added [C, M or 1, D] joins the last C samples. Without shift and scale there is no normalisation, and only `stream` of the result
-    means something. small: the modulated tokens times SMALL_SCALE, in 8 bits.
+    Args:
+        stream: [B, M, D].
+        branch: What is still to be added to it.
+        added: [C, M or 1, D], joins the last C samples.
+        modulation: Shift and scale, each [B or 1, 1, D] and strided alike. None: there is no normalisation, and of
+            the result only `stream` means something.
+        fp8: The modulated tokens times FP8_SCALE, in 8 bits.
+
+    Returns:
+        x, and the modulated tokens with their means and inverse deviations.
     """
     samples, tokens, width = stream.shape
+    shift, scale = modulation or (None, None)
     norm, summing = scale is not None, branch is not None or added is not None
     summed = torch.empty_like(stream) if summing else stream
-    out = torch.empty_like(stream, dtype=SMALL if small else stream.dtype) if norm else stream
+    out = torch.empty_like(stream, dtype=FP8 if fp8 else stream.dtype) if norm else stream
     mean, rstd = (torch.empty(samples, tokens, device=stream.device) if norm else stream for _ in range(2))
+    output, bias, gate = branch or (None, None, None)
     _gate_norm[(samples * tokens,)](
-        *pointers(stream, branch, bias, gate, added, shift, scale, other=stream),
+        *pointers(stream, output, bias, gate, added, shift, scale, other=stream),
         summed,
         out,
         mean,
@@ -216,7 +196,7 @@ def gate_norm(
         BRANCH=branch is not None,
         ADDED=added is not None,
         NORM=norm,
-        SCALE=SMALL_SCALE if small else 1.0,
+        SCALE=FP8_SCALE if fp8 else 1.0,
         num_warps=4,
     )
     return Normed(summed, out, mean, rstd)
@@ -227,25 +207,34 @@ def gate_norm_backward(
     grad: Tensor | None,
     normed: Normed | None,
     scale: Tensor | None,
-    branch: Tensor | None,
-    bias: Tensor | None,
-    gate: Tensor | None,
+    branch: GatedBranch | None,
     factor: Tensor | None = None,
 ) -> NormGrads:
-    """Gradients from those of x, `residual`, and of the modulated tokens, `grad`, each [B, M, D].
+    """Gradients of `gate_norm`.
 
-    residual None: zero. grad None: there was no normalisation. factor: the branch's gradient times this one number, in 8 bits (e5m2).
+    Args:
+        residual: The gradient of x [B, M, D]. None: zero.
+        grad: The gradient of the modulated tokens [B, M, D]. None: there was no normalisation.
+        normed: What `gate_norm` returned; needed with `grad`.
+        scale: [B or 1, 1, D]; needed with `grad`.
+        branch: As `gate_norm` got it.
+        factor: A scalar; the branch's gradient is multiplied by it, in 8 bits (e5m2).
+
+    Returns:
+        The gradients of all inputs.
     """
     given = grad if residual is None else residual
+    assert given is not None
     samples, tokens, width = given.shape
     norm, gated = grad is not None, branch is not None
     chunks = triton.cdiv(tokens, CHUNK)
     sums = torch.empty(samples, chunks, 4, width, device=given.device)
     stream = torch.empty_like(given) if norm else given
-    grad_branch = torch.empty_like(given, dtype=given.dtype if factor is None else GRAD) if gated else given
+    grad_branch = torch.empty_like(given, dtype=given.dtype if factor is None else FP8_GRADIENT) if gated else given
     values, _, mean, rstd = normed or (given,) * 4
+    output, bias, gate = branch or (None, None, None)
     _gate_norm_backward[(chunks, samples)](
-        *pointers(grad, residual, values, mean, rstd, scale, branch, bias, gate, factor, other=given),
+        *pointers(grad, residual, values, mean, rstd, scale, output, bias, gate, factor, other=given),
         stream,
         grad_branch,
         sums,
@@ -258,7 +247,7 @@ def gate_norm_backward(
         BRANCH=gated,
         NORM=norm,
         RESIDUAL=residual is not None,
-        SMALL=factor is not None,
+        FP8=factor is not None,
         num_warps=2 if norm and gated else 4 if norm else 8,  # measured on an H100 at a width of 1152
     )
     shift_sum, scale_sum, gate_sum, total = sums.sum(1).unbind(1)  # each [B, D]
@@ -268,36 +257,25 @@ def gate_norm_backward(
 
 
 @triton.jit
-def _gelu(inner, bias, out, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SCALE: tl.constexpr):
+def _gelu(inner, bias, out, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SCALE: tl.constexpr):  # noqa: PLR0913  # Triton kernel
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(inner + index, mask=index < count, other=0.0).to(tl.float32) + tl.load(bias + index % WIDTH).to(
-        tl.float32
-    )
-    sigmoid = tl.sigmoid(
-        1.5957691216057308 * (value + 0.044715 * value * value * value)
-    )  # 0.5 (1 + tanh u) = sigmoid(2 u)
+    value = tl.load(inner + index, mask=index < count, other=0.0).to(tl.float32)
+    value += tl.load(bias + index % WIDTH).to(tl.float32)
+    cubic = value + 0.044715 * value * value * value
+    sigmoid = tl.sigmoid(1.5957691216057308 * cubic)  # 0.5 (1 + tanh u) = sigmoid(2 u)
     tl.store(out + index, (value * sigmoid * SCALE).to(out.dtype.element_ty), mask=index < count)
 
 
 @triton.jit
-def _gelu_backward(
-    inner,
-    bias,
-    grad,
-    grad_factor,
-    out,
-    sums,
-    rows,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-    SMALL: tl.constexpr,
-):
+def _gelu_backward(  # noqa: PLR0913  # Triton kernel
+    inner, bias, grad, grad_factor, out, sums, rows, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    FP8: tl.constexpr,
+):  # fmt: skip
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = column < WIDTH
     offset = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
     amount = 1.0
-    if SMALL:
+    if FP8:
         amount = tl.load(grad_factor)
     total = tl.zeros([BLOCK], tl.float32)
     for index in range(0, tl.minimum(ROWS, rows - tl.program_id(1) * ROWS)):
@@ -313,21 +291,23 @@ def _gelu_backward(
     tl.store(sums + tl.program_id(1).to(tl.int64) * WIDTH + column, total, mask=inside)
 
 
-def gelu(inner: Tensor, bias: Tensor, small: bool = False) -> Tensor:
-    """GELU, tanh form, of inner [B, M, E] + bias [E]; small: times SMALL_SCALE, in 8 bits."""
-    out, count = torch.empty_like(inner, dtype=SMALL if small else inner.dtype), inner.numel()
-    factor = SMALL_SCALE if small else 1.0
-    _gelu[(triton.cdiv(count, 4096),)](
-        inner, bias, out, count, WIDTH=inner.shape[-1], BLOCK=4096, SCALE=factor, num_warps=8
-    )
+def gelu(inner: Tensor, bias: Tensor, fp8: bool = False) -> Tensor:
+    """GELU, tanh form, of inner [B, M, E] + bias [E]. fp8: times FP8_SCALE, in 8 bits."""
+    out, count = torch.empty_like(inner, dtype=FP8 if fp8 else inner.dtype), inner.numel()
+    factor = FP8_SCALE if fp8 else 1.0
+    grid = (triton.cdiv(count, 4096),)
+    _gelu[grid](inner, bias, out, count, WIDTH=inner.shape[-1], BLOCK=4096, SCALE=factor, num_warps=8)
     return out
 
 
 def gelu_backward(inner: Tensor, bias: Tensor, grad: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The gradient of `inner` [B, M, E], and its sum over all tokens [E] float32. factor: the former times this one number, in 8 bits."""
+    """The gradient of `inner` [B, M, E], and its sum over all tokens [E] float32.
+
+    factor: a scalar; the gradient is multiplied by it, in 8 bits (e5m2).
+    """
     width, rows = inner.shape[-1], inner.numel() // inner.shape[-1]
     each, block = 64, min(1024, triton.next_power_of_2(width))
-    back = torch.empty_like(inner, dtype=inner.dtype if factor is None else GRAD)
+    back = torch.empty_like(inner, dtype=inner.dtype if factor is None else FP8_GRADIENT)
     sums = torch.empty(triton.cdiv(rows, each), width, device=inner.device)
     grid = (triton.cdiv(width, block), len(sums))
     _gelu_backward[grid](
@@ -341,14 +321,14 @@ def gelu_backward(inner: Tensor, bias: Tensor, grad: Tensor, factor: Tensor | No
         WIDTH=width,
         BLOCK=block,
         ROWS=each,
-        SMALL=factor is not None,
+        FP8=factor is not None,
         num_warps=4,
     )
     return back, sums.sum(0)
 
 
 @triton.jit
-def _column_sums(values, sums, rows, stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+def _column_sums(values, sums, rows, stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):  # noqa: PLR0913  # Triton kernel
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = column < WIDTH
     total = tl.zeros([BLOCK], tl.float32)
@@ -369,7 +349,7 @@ def column_sums(values: Tensor) -> Tensor:
 
 
 def pointers(*values: Tensor | None, other: Tensor) -> list[Tensor]:
-    """Arguments for a kernel, with another tensor for those that are not there and not read."""
+    """Arguments for a kernel, with `other` in the place of those that are None and not read."""
     return [other if value is None else value for value in values]
 
 

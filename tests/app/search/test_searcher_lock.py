@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from pipeline.app.search.requests import Request
-from pipeline.app.search.shared_sampler import SharedSampler, released
+from pipeline.gpu.batcher import SamplingBatcher
 from pipeline.query.interface import Controls
 
 
-def test_a_released_lock_is_free_and_then_held_again():
-    lock = threading.Lock()
+def test_a_released_lock_is_free_and_then_held_again(searcher):
+    lock = searcher._lock
     with lock:
-        with released(lock):
+        with searcher._released():
             assert lock.acquire(timeout=1)
             lock.release()
         assert lock.locked()
-        with pytest.raises(ZeroDivisionError), released(lock):
+        with pytest.raises(ZeroDivisionError), searcher._released():
             raise ZeroDivisionError
         assert lock.locked()
     assert not lock.locked()
@@ -43,12 +43,13 @@ def test_one_thread_at_a_time_is_in_a_family(searcher, reference, monkeypatch):
 
 
 @pytest.fixture
-def shared(searcher) -> dict[str, SharedSampler]:
+def shared(searcher) -> dict[str, SamplingBatcher]:
     """The samplers as on a GPU, where they gain from batches."""
     family = searcher._family("fusion_diff")
     alone = dict(family.samplers)
     assert not any(sampler.gains_from_batches for sampler in alone.values())
-    family.samplers |= {method: SharedSampler(sampler, searcher._lock) for method, sampler in alone.items()}
+    for method, sampler in alone.items():
+        family.samplers[method] = SamplingBatcher(sampler, wait_ms=0.0, waiting=searcher._released)
     yield family.samplers
     for method, sampler in alone.items():
         family.samplers[method].close()
@@ -74,7 +75,7 @@ def test_threads_that_are_sampled_together_get_what_each_gets_alone(searcher, re
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(other.vector, one.vector, atol=1e-5)
         assert [hit.image_id for hit in other.hits] == [hit.image_id for hit in one.hits]
-    sizes = {name: sampler.batcher.batches for name, sampler in shared.items()}
+    sizes = {name: sampler.batches for name, sampler in shared.items()}
     assert sum(sizes.pop(method)) == 4 and not any(sizes.values())
 
 

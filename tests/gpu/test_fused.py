@@ -6,11 +6,16 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton")
 
-from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes, controlled
+from pipeline.config import Speed
+from pipeline.fusion_diff import ControlAdapter, ControlledPrior, Prior, PriorSizes
 from pipeline.fusion_diff.layers import modulate
-from pipeline.fusion_diff.texts import TextContext, pack
-from pipeline.gpu import blocks as fused_blocks
+from pipeline.fusion_diff.texts import TextContext
+from pipeline.gpu import accelerate
+from pipeline.gpu.fused import FusedPrior, fuse, prepare
 from pipeline.gpu.kernels import attention, norm
+from pipeline.gpu.kernels.norm import GatedBranch
+from pipeline.gpu.packing import PackedText, pack
+from pipeline.gpu.pending import PendingSum
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = PriorSizes(
@@ -53,18 +58,18 @@ def close(found, expected, limit=1e-5):
 
 @torch.no_grad()
 def without_gradients(prior, hidden, modulations, context, more):
-    """Two blocks as sampling runs them, with prepared weights and with those at hand."""
+    """Two fused blocks as sampling runs them, with prepared weights and with those at hand."""
     prior.eval()
     outputs = []
     for prepared in (True, False):
         out = hidden
+        if prepared:
+            prepare(prior)
         for block, modulation, extra in zip(prior.blocks, modulations, (None, more), strict=True):
-            if prepared:
-                block.body.prepare()
             out = block(out, modulation, block.body.cross_attention.keys_values(context), extra)
         outputs.append(out.summed())
         prior.train()  # forgets what was prepared
-    assert prior.blocks[0].body.products is None and torch.equal(*outputs)
+    assert prior.blocks[0].body.prepared is None and torch.equal(*outputs)
     return outputs[0]
 
 
@@ -83,17 +88,18 @@ def test_attention_to_texts_of_any_length(heads, queries):
     leaves = [part.clone().requires_grad_() for part in (query, keys, values)]
     expected = []
     for row in range(4):
-        seen = slice(int(start[row]), int(start[row] + count[row]))
-        parts = (leaves[0][row : row + 1], leaves[1][None, seen], leaves[2][None, seen])
+        own_keys = slice(int(start[row]), int(start[row] + count[row]))
+        parts = (leaves[0][row : row + 1], leaves[1][None, own_keys], leaves[2][None, own_keys])
         expected.append(
             F.scaled_dot_product_attention(*(split(part, heads) for part in parts)).transpose(1, 2).flatten(2)
         )
     expected = torch.cat(expected)
-    out, lse = attention.attend(query, keys, values, start, count, heads)
-    close(out, expected)
+    seen = attention.Stretches(start, count, own, longest=33)
+    attended = attention.attend(query, keys, values, heads, seen)
+    close(attended.out, expected)
     wanted = torch.autograd.grad(expected, leaves, grad)
     found = torch.empty_like(query), *torch.zeros(2, 80, 80, device=DEVICE)
-    attention.attend_backward(query, keys, values, start, count, own, heads, 33, out, lse, grad, found)
+    attention.attend_backward((query, keys, values), heads, attended, grad, found, seen)
     close(found[0], wanted[0])
     for part, want in zip(found[1:], wanted[1:], strict=True):
         together = part[:60].clone()
@@ -103,7 +109,7 @@ def test_attention_to_texts_of_any_length(heads, queries):
 
 
 @pytest.mark.parametrize("modulated", [True, False])
-def test_a_stream_is_its_sum_or_normalised(modulated):
+def test_a_pending_sum_is_its_sum_or_normalised(modulated):
     """Where a block's output ends: the last layer, the Control-Adapter's."""
     hidden, branch, grad = torch.randn(3, 3, 11, 80, device=DEVICE)
     gate, shift, scale = torch.randn(3, 9, 80, device=DEVICE).split(1, dim=1)[2:5]
@@ -112,9 +118,9 @@ def test_a_stream_is_its_sum_or_normalised(modulated):
         for part in (hidden, branch, torch.randn(80, device=DEVICE), gate, shift, scale)
     ]
     expected = leaves[0] + leaves[3] * (leaves[1] + leaves[2])
-    stream = fused_blocks.Stream(*leaves[:4])
+    stream = PendingSum(leaves[0], GatedBranch(*leaves[1:4]))
     if modulated:
-        expected, found = modulate(expected, *leaves[4:]), modulate(stream, *leaves[4:])
+        expected, found = modulate(expected, *leaves[4:]), stream.modulated(*leaves[4:])
     else:
         found, leaves = stream.summed(), leaves[:4]
     close(found, expected)
@@ -160,6 +166,8 @@ def test_two_blocks_are_the_plain_ones(prior, texts, without, added):
     }[without]
     grad, results = torch.randn(rows, 16, SIZES.width, device=DEVICE), []
     for given in (context, pack(context, rows)):
+        if given is not context:
+            fuse(prior)
         out = hidden
         for block, modulation, extra in zip(
             prior.blocks, modulations, (None, None if added is None else more), strict=True
@@ -195,21 +203,37 @@ def test_two_blocks_are_the_plain_ones(prior, texts, without, added):
             close(fused, plain, 2e-5)
 
 
+def test_a_model_is_fused_in_place(prior, randomise):
+    """Its parameters, their names and every reference stay; a second time changes nothing."""
+    model = ControlledPrior(prior, ControlAdapter(prior))
+    before = dict(model.named_parameters())
+    for _ in range(2):
+        assert accelerate(model, Speed(fused=True)) is model and type(model.prior) is FusedPrior is type(prior)
+        after = dict(model.named_parameters())
+        assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
+    plain = Prior(SIZES)
+    assert accelerate(plain, Speed()) is plain and type(plain) is Prior
+
+
 def test_the_prior_is_fused_in_half_precision_alone(prior, randomise):
-    """Under autocast its output and gradients are near the plain ones, with control too, and its weights' gradients are float32."""
-    adapter = randomise(ControlAdapter(prior), 0.2).to(DEVICE)
+    """Under autocast its output and gradients are near the plain ones, with control too.
+
+    The gradients of its weights are float32.
+    """
+    model = ControlledPrior(prior, randomise(ControlAdapter(prior), 0.2).to(DEVICE), 0.5)
+    model.requires_grad_(True)
     noisy, control, step = *torch.randn(2, 3, SIZES.dim, device=DEVICE), torch.tensor([1, 500, 999], device=DEVICE)
     states, dropped = torch.randn(3, 6, SIZES.text_dim, device=DEVICE), torch.tensor([True, False], device=DEVICE)
-    plain = controlled(prior, adapter, noisy, step, states, None, control, 0.5, dropped)
-    prior.fused = True
-    assert torch.equal(controlled(prior, adapter, noisy, step, states, None, control, 0.5, dropped), plain)
+    plain = model(noisy, step, states, None, control, dropped)
+    accelerate(model, Speed(fused=True))
+    assert torch.equal(model(noisy, step, states, None, control, dropped), plain)
     with torch.autocast(DEVICE, torch.float16):  # an interpreter has no bfloat16
-        assert fused_blocks.PackedText is type(prior.text_context(states, None, 3, dropped))
-        found = controlled(prior, adapter, noisy, step, states, None, control, 0.5, dropped)
+        assert type(prior.text_context(states, None, 3, dropped)) is PackedText
+        found = model(noisy, step, states, None, control, dropped)
         with torch.no_grad():
-            close(controlled(prior, adapter, noisy, step, states, None, control, 0.5, dropped), plain.detach(), 0.01)
+            close(model(noisy, step, states, None, control, dropped), plain.detach(), 0.01)
     close(found, plain, 0.01)
-    parameters = [*prior.parameters(), *adapter.parameters()]
+    parameters = [*prior.parameters(), *model.adapter.parameters()]
     for one, other in zip(
         torch.autograd.grad(found.sum(), parameters), torch.autograd.grad(plain.sum(), parameters), strict=True
     ):

@@ -1,7 +1,7 @@
-"""Triton kernels that turn what a product reads into numbers of 8 bits, as rows and as columns.
+"""Triton kernels that turn the operands of a matrix product into 8-bit numbers, as rows and as columns.
 
-A tensor core multiplies numbers of 8 bits only where both factors lie along what is summed over. A product and its two
-gradients sum over different things, so each factor is kept twice.
+A tensor core multiplies 8-bit numbers only where both operands are contiguous along what is summed over. A product and
+its two gradients sum over different dimensions, so each operand is kept twice.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 TILE = {"BR": 128, "BC": 64, "num_warps": 4}
 
 
-class Small(NamedTuple):
-    """A factor of products, in 8 bits."""
+class Quantised(NamedTuple):
+    """An operand of matrix products in 8 bits."""
 
     rows: Tensor
     """[T, D]"""
@@ -27,7 +27,7 @@ class Small(NamedTuple):
 
 
 @triton.jit
-def _quantise(values, factor, rows, sums, count, width, BR: tl.constexpr, BC: tl.constexpr, SUMS: tl.constexpr):
+def _quantise(values, factor, rows, sums, count, width, BR: tl.constexpr, BC: tl.constexpr, SUMS: tl.constexpr):  # noqa: N803, PLR0913  # Triton kernel
     row, column = tl.program_id(1) * BR + tl.arange(0, BR), tl.program_id(0) * BC + tl.arange(0, BC)
     inside = (row[:, None] < count) & (column[None, :] < width)
     own = row[:, None].to(tl.int64) * width + column[None, :]
@@ -38,37 +38,48 @@ def _quantise(values, factor, rows, sums, count, width, BR: tl.constexpr, BC: tl
 
 
 @triton.jit
-def _turn(rows, columns, count, width, BR: tl.constexpr, BC: tl.constexpr):
+def _transpose(rows, columns, count, width, BR: tl.constexpr, BC: tl.constexpr):
     row, column = tl.program_id(1) * BR + tl.arange(0, BR), tl.program_id(0) * BC + tl.arange(0, BC)
-    small = tl.load(
+    values = tl.load(
         rows + row[:, None].to(tl.int64) * width + column[None, :],
         mask=(row[:, None] < count) & (column[None, :] < width),
     )
     own = column[:, None].to(tl.int64) * count + row[None, :]
-    tl.store(columns + own, tl.trans(small), mask=(column[:, None] < width) & (row[None, :] < count))
+    tl.store(columns + own, tl.trans(values), mask=(column[:, None] < width) & (row[None, :] < count))
 
 
 def quantise(
     values: Tensor, factor: Tensor, dtype: torch.dtype, columns: bool, sums: bool = False
-) -> tuple[Small, Tensor | None]:
-    """values [T, D] times the one number in `factor`, and with `sums` their own ones over all rows [D]."""
+) -> tuple[Quantised, Tensor | None]:
+    """Multiply by one factor and round to 8 bits.
+
+    Args:
+        values: [T, D].
+        factor: A scalar tensor.
+        dtype: An 8-bit type.
+        columns: Whether the columns are needed too.
+        sums: Whether to sum the values themselves.
+
+    Returns:
+        The 8-bit numbers, and with `sums` the sums of `values` over all rows [D] float32.
+    """
     rows = torch.empty_like(values, dtype=dtype)
     grid = _grid(values)
     parts = torch.empty(grid[1], values.shape[1], device=values.device) if sums else values
     _quantise[grid](values, factor, rows, parts, *values.shape, SUMS=sums, **TILE)
-    return turned(rows, columns), parts.sum(0) if sums else None
+    return with_columns(rows, columns), parts.sum(0) if sums else None
 
 
-def turned(rows: Tensor, columns: bool = True) -> Small:
-    """Numbers of 8 bits [T, D] with their columns, where asked for.
+def with_columns(rows: Tensor, columns: bool = True) -> Quantised:
+    """8-bit numbers [T, D] with their columns, where `columns` asks for them.
 
-    They are read from memory again: Triton 3.6 mixes up numbers that it turns when they became 8 bits in registers.
+    The rows are read from memory again: Triton 3.6 transposes wrongly what became 8-bit numbers in registers.
     """
     if not columns:
-        return Small(rows, None)
-    made = Small(rows, torch.empty(rows.shape[1], rows.shape[0], dtype=rows.dtype, device=rows.device))
-    _turn[_grid(rows)](*made, *rows.shape, **TILE)
-    return made
+        return Quantised(rows, None)
+    transposed = torch.empty(rows.shape[1], rows.shape[0], dtype=rows.dtype, device=rows.device)
+    _transpose[_grid(rows)](rows, transposed, *rows.shape, **TILE)
+    return Quantised(rows, transposed)
 
 
 def _grid(values: Tensor) -> tuple[int, int]:

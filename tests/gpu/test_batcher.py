@@ -1,18 +1,20 @@
 """Queries of many threads sampled together: each gets what it would get alone."""
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from pipeline.fusion_diff import Sampler, SamplerSettings
+from pipeline.config import Speed
+from pipeline.gpu import accelerate
 from pipeline.gpu.batcher import SamplingBatcher
 
 
 @pytest.fixture
-def sampler(prior, adapter, diffusion):
-    return Sampler(prior, adapter, diffusion, SamplerSettings(4), fast=True)
+def sampler(make_sampler):
+    return accelerate(make_sampler(4), Speed(cuda_graph=True))
 
 
 @pytest.fixture
@@ -22,14 +24,13 @@ def asked(sizes):
 
 
 def alone(sampler, query_id, states, control, **options):
-    return sampler.sample(
-        [query_id], states[None], torch.ones(1, len(states), dtype=torch.bool), control[None], **options
-    )[0]
+    """[K, d]"""
+    return sampler.sample([query_id], (states[None], None), control[None], **options)[0]
 
 
 def test_each_of_many_threads_gets_its_own_answer(sampler, asked):
     with SamplingBatcher(sampler, batch_size=8, wait_ms=50) as batcher, ThreadPoolExecutor(6) as threads:
-        found = list(threads.map(lambda query: batcher.sample(*query), asked))
+        found = list(threads.map(lambda query: alone(batcher, *query), asked))
     for query, targets in zip(asked, found, strict=True):
         torch.testing.assert_close(targets, alone(sampler, *query), rtol=1e-4, atol=1e-5)
     assert sum(batcher.batches) == 12 and max(batcher.batches) <= 8
@@ -56,15 +57,15 @@ def test_what_waits_goes_together_up_to_the_batch_size(sampler, asked):
 
 
 def test_hypotheses_and_seed_are_the_callers(sampler, asked):
-    with SamplingBatcher(sampler, wait_ms=50, seed=3) as batcher:
-        one, many = batcher.submit(*asked[0]), batcher.submit(*asked[1], hypotheses=3)
+    with SamplingBatcher(sampler, wait_ms=50) as batcher:
+        one, many = batcher.submit(*asked[0], seed=3), batcher.submit(*asked[1], hypotheses=3, seed=3)
         torch.testing.assert_close(one.result(), alone(sampler, *asked[0], seed=3), rtol=1e-4, atol=1e-5)
         other = batcher.submit(*asked[0], seed=4)
         torch.testing.assert_close(many.result(), alone(sampler, *asked[1], seed=3, hypotheses=3), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(other.result(), alone(sampler, *asked[0], seed=4), rtol=1e-4, atol=1e-5)
 
 
-def test_bad_queries_are_refused_alone(sampler, asked, sizes):
+def test_bad_queries_are_rejected_alone(sampler, asked, sizes):
     query_id, states, control = asked[4]
     with SamplingBatcher(sampler) as batcher:
         good = batcher.submit(*asked[0])
@@ -99,5 +100,46 @@ def test_an_error_while_sampling_reaches_every_caller_and_the_next_batch_works(s
     sampler.sample = failing
     with SamplingBatcher(sampler, wait_ms=0) as batcher:
         with pytest.raises(RuntimeError, match="out of memory"):
-            batcher.sample(*asked[0])
-        assert batcher.sample(*asked[1]).shape == (1, 24)
+            alone(batcher, *asked[0])
+        assert alone(batcher, *asked[1]).shape == (1, 24)
+
+
+def test_a_batcher_stands_in_for_its_sampler(sampler, asked):
+    """The same targets for several queries with padding, with negative texts, and at other scales."""
+    ids, texts, controls = zip(*asked[:5], strict=True)
+    states, control = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True), torch.stack(controls)
+    mask = torch.arange(states.shape[1]) < torch.tensor([len(text) for text in texts])[:, None]
+    negative = torch.randn(5, 2, states.shape[2]), None
+    with SamplingBatcher(sampler, wait_ms=50) as batcher:
+        for options in ({"hypotheses": 2, "seed": 1}, {"negative": negative}):
+            found, expected = (one.sample(ids, (states, mask), control, **options).cpu() for one in (batcher, sampler))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert batcher.settings is sampler.settings and batcher.scaled() is batcher
+        other = batcher.scaled(guidance_scale=1.0)
+        assert other.settings.guidance_scale == 1.0 and other is not batcher
+
+
+def test_a_caller_gives_its_lock_back_while_it_waits(sampler, asked):
+    """Two callers who hold one lock around all they do are sampled together."""
+    lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def released():
+        lock.release()
+        try:
+            yield
+        finally:
+            lock.acquire()
+
+    def ask(query):
+        with lock:
+            return alone(batcher, *query)
+
+    with (
+        SamplingBatcher(sampler, batch_size=2, wait_ms=10_000, waiting=released) as batcher,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        found = list(threads.map(ask, asked[:2]))
+    assert batcher.batches == [2] and not lock.locked()
+    for query, targets in zip(asked, found, strict=False):
+        torch.testing.assert_close(targets, alone(sampler, *query), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,135 @@
+"""Fused forms of the plain modules: subclasses with the same parameters, into which `fuse` turns modules in place.
+
+As FSDP2's `fully_shard` does, `fuse` exchanges a module's class. Its parameters, their names and every reference to it
+stay. Fused modules work on packed texts wherever texts come in half precision, and are the plain ones elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.fusion_diff.control import ControlAdapter
+from pipeline.fusion_diff.layers import BlockBody, CrossAttention
+from pipeline.fusion_diff.prior import Modulation, Prior
+from pipeline.fusion_diff.texts import KeysValues, TextContext, Texts
+from pipeline.gpu.blocks import PreparedBlock, keys_values, prepare_block, prepare_pair, run_block
+from pipeline.gpu.packing import PackedText, pack
+from pipeline.gpu.pending import PendingSum
+from pipeline.gpu.products import GradientScale
+
+
+class FusedPrior(Prior):
+    """Packs the texts, and reads the last block's pending sum in its last layer."""
+
+    def text_context(
+        self, text_states: Tensor | None, text_mask: Tensor | None, rows: int, dropped: Tensor | None = None
+    ) -> TextContext | PackedText:  # type: ignore[override]  # the plain model hands packed texts on unread
+        context = super().text_context(text_states, text_mask, rows, dropped)
+        given = context.null if context.text is None else context.text
+        return context if given is None or given.dtype.itemsize != 2 else pack(context, rows)
+
+    def output(self, hidden: Tensor | PendingSum, modulation: Modulation) -> Tensor:
+        if not isinstance(hidden, PendingSum):
+            return super().output(hidden, modulation)
+        shift, scale = modulation.final.split(1, dim=1)  # each [B or 1, 1, D]
+        return self.unpatchify(hidden.modulated(shift, scale))
+
+
+class FusedControlAdapter(ControlAdapter):
+    """Adds up the pending sum behind each copied block."""
+
+    def copied_block(
+        self, index: int, hidden: Tensor | PendingSum, added: Tensor, modulation: Modulation, text: Texts
+    ) -> Tensor:
+        tokens = self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index], added)
+        return tokens.summed() if isinstance(tokens, PendingSum) else tokens
+
+
+class FusedCrossAttention(CrossAttention):
+    """Keys and values as one product."""
+
+    pair: tuple[Tensor, Tensor] | None = None
+    """Their weights and biases, stacked for sampling; training again forgets them."""
+
+    def keys_values(self, context: TextContext | PackedText) -> KeysValues | PackedText:  # type: ignore[override]  # see FusedPrior
+        if isinstance(context, PackedText):
+            return keys_values(self, context, self.pair)
+        return super().keys_values(context)
+
+    def train(self, mode: bool = True) -> FusedCrossAttention:
+        """Entering training mode forgets what was prepared."""
+        if mode:
+            self.pair = None
+        return super().train(mode)
+
+
+class FusedBlockBody(BlockBody):
+    """A block from fused kernels, for packed texts."""
+
+    prepared: PreparedBlock | None = None
+    """Its weights as sampling multiplies them; training again forgets them."""
+    gradient_scale: GradientScale | None = None
+    """Of 8-bit gradients, shared by all blocks of a model. None: products in the type of the tokens."""
+
+    def forward(
+        self,
+        hidden: Tensor | PendingSum,
+        modulation: Tensor,
+        text: KeysValues | PackedText,
+        added: Tensor | None = None,
+    ) -> Tensor | PendingSum:  # type: ignore[override]  # the plain model hands a pending sum on unread
+        if isinstance(text, PackedText):
+            return run_block(self, hidden, modulation, text, added)
+        assert isinstance(hidden, Tensor)
+        return super().forward(hidden, modulation, text, added)
+
+    def train(self, mode: bool = True) -> FusedBlockBody:
+        """Entering training mode forgets what was prepared."""
+        if mode:
+            self.prepared = None
+        return super().train(mode)
+
+
+FUSED: dict[type[nn.Module], type[nn.Module]] = {
+    Prior: FusedPrior,
+    ControlAdapter: FusedControlAdapter,
+    CrossAttention: FusedCrossAttention,
+    BlockBody: FusedBlockBody,
+}
+
+
+def fuse(model: nn.Module, fp8: bool = False) -> None:
+    """Turn a model's modules into their fused forms, in place.
+
+    Args:
+        model: A prior, an adapter, or both; modules that are fused already stay so.
+        fp8: Train with 8-bit products, and one factor for all gradients of the model.
+    """
+    for module in model.modules():
+        module.__class__ = FUSED.get(type(module), type(module))
+    scale = GradientScale() if fp8 else None
+    for body in fused_bodies(model):
+        body.gradient_scale = scale
+
+
+@torch.no_grad()
+def prepare(model: nn.Module, fp8: bool = False) -> None:
+    """Prepare a fused model's weights, as they are now, for sampling in its type.
+
+    Raises:
+        ValueError: A size that 8-bit products cannot have.
+    """
+    for body in fused_bodies(model):
+        dtype, attention = body.feed_forward.outer.weight.dtype, body.cross_attention
+        if body.prepared is None or body.prepared.products.fp8 != fp8:
+            body.prepared = prepare_block(body, dtype, fp8)
+        if isinstance(attention, FusedCrossAttention) and attention.pair is None:
+            attention.pair = prepare_pair(attention, dtype)
+
+
+def fused_bodies(model: nn.Module) -> Iterable[FusedBlockBody]:
+    """The fused blocks of a model."""
+    return (module for module in model.modules() if isinstance(module, FusedBlockBody))

@@ -1,0 +1,91 @@
+"""A sampler whose whole solver is one piece of work of a fixed size, recorded as a CUDA graph on a GPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Speed
+from pipeline.fusion_diff.control import ControlInputs, ControlledPrior
+from pipeline.fusion_diff.prior import Modulation
+from pipeline.fusion_diff.sampler import Conditions, Sampler
+from pipeline.fusion_diff.texts import Texts
+from pipeline.gpu.graphs import Denoise, FixedSizes, Inputs, solver_weights
+
+
+class ConcurrentControlledPrior(ControlledPrior):
+    """Runs the adapter on a second stream of the GPU.
+
+    Block l of the adapter needs h_l-1, as the encoder's does. So both run side by side where one alone leaves the GPU
+    half empty.
+    """
+
+    stream: torch.cuda.Stream
+
+    def encode(
+        self, noisy: Tensor, modulation: Modulation, text: Texts, control: ControlInputs
+    ) -> tuple[Tensor, list[Tensor]]:
+        """See `ControlledPrior.encode`."""
+        main, rows = torch.cuda.current_stream(), len(control.shift)
+        states, added = [self.prior.embed(noisy)], control.shift  # `states` keeps h_l until the other stream is done
+        residuals: list[Tensor] = []
+        for index in range(len(self.adapter.bodies)):
+            self.stream.wait_stream(main)  # for h_l-1
+            with torch.cuda.stream(self.stream):
+                added = self.adapter.residual(index, states[-1][-rows:], added, modulation, control.text)
+                residuals.append(added)
+            states.append(self.prior.blocks[index](states[-1], modulation.blocks[index], text[index]))
+        main.wait_stream(self.stream)
+        return states[-1], residuals
+
+
+class FastSampler(Sampler):
+    """A `Sampler` that runs all solver steps as one piece of work.
+
+    Weights that change afterwards go unnoticed. Other scales and negative texts take the plain way, with the fused
+    blocks where there are any.
+
+    Args:
+        sampler: Whose models and settings it takes. Its models are fused in place.
+        speed: fused: blocks from fused kernels, in half precision on a GPU. fp8: of 8-bit products. cuda_graph: fixed
+            sizes, on a GPU recorded on first use of each.
+
+    Raises:
+        ValueError: Sizes that 8-bit products cannot have.
+    """
+
+    def __init__(self, sampler: Sampler, speed: Speed):
+        super().__init__(sampler.prior, sampler.adapter, sampler.diffusion, sampler.settings)
+        on_gpu = self.device.type == "cuda"
+        self._recorded: FixedSizes | None = None
+        if speed.fused:
+            self._fuse(speed.fp8)
+        if speed.cuda_graph:
+            weights = solver_weights(self.diffusion, self.settings.solver_steps).to(self.device)
+            self._recorded = FixedSizes(self._prepare, weights)
+            if on_gpu and self.controlled is not None:
+                self.controlled.__class__ = ConcurrentControlledPrior
+                self.controlled.stream = torch.cuda.Stream()
+
+    @property
+    def gains_from_batches(self) -> bool:
+        """On a GPU, which one query alone leaves half empty."""
+        return self._recorded is not None and self.device.type == "cuda"
+
+    def _fuse(self, fp8: bool) -> None:
+        from pipeline.gpu.fused import fuse, prepare  # wants Triton, which only comes with a GPU's build of torch
+
+        model = self.prior if self.controlled is None else self.controlled
+        fuse(model)
+        if self.prior.patch.weight.dtype.itemsize == 2:
+            prepare(model, fp8)
+
+    def _prepare(self, inputs: Inputs) -> Denoise:
+        denoise = self._denoiser(Conditions(inputs.states, inputs.mask, inputs.control))
+        return lambda noisy, index: denoise(noisy, index, 0)  # it knows its timesteps by their index
+
+    def _draw(self, noise: Tensor, conditions: Conditions, hypotheses: int) -> Tensor:
+        if self._recorded is None or conditions.negative is not None:
+            return super()._draw(noise, conditions, hypotheses)
+        repeated = [None if part is None else part.repeat_interleave(hypotheses, 0) for part in conditions[:3]]
+        return self._recorded(Inputs(noise, *repeated))  # [Q*K, d]
