@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.app.cli import options
+from pipeline.app.cli.rejected import rejected
 from pipeline.app.scoring.commands import score, submit
 from pipeline.config import Params, load_params, load_profile
 from pipeline.errors import report_user_errors
@@ -119,6 +120,7 @@ def demo(
 
 app.command(rich_help_panel=BENCHMARKS)(score)
 app.command(rich_help_panel=BENCHMARKS)(submit)
+app.command(rich_help_panel=PROJECT)(rejected)
 
 
 @app.command(rich_help_panel=PROJECT)

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline.artifacts.rejections import count_reasons, find_rejections, read_rejections
 from pipeline.errors import report_user_errors
 
 
@@ -23,6 +22,8 @@ def rejected(
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as a JSON object, nothing else.")] = False,
 ) -> None:
     """Print what was left out: counts by reason, then the rows themselves."""
+    from pipeline.artifacts.rejections import find_rejections
+
     files = find_rejections(place)
     if not files and not as_json:
         typer.echo(f"{place}: nothing was left out")
@@ -34,6 +35,8 @@ def rejected(
 
 
 def _print_file(path: Path, reason: str, rows: int) -> None:
+    from pipeline.artifacts.rejections import count_reasons, read_rejections
+
     counts = count_reasons(row for row in read_rejections(path) if reason in row.reason)
     total = sum(found.count for found in counts)
     typer.echo(f"{path}: {total} left out")
@@ -47,6 +50,8 @@ def _print_file(path: Path, reason: str, rows: int) -> None:
 
 
 def _print_json(path: Path, reason: str) -> None:
+    from pipeline.artifacts.rejections import read_rejections
+
     for row in read_rejections(path):
         if reason in row.reason:
             typer.echo(json.dumps({"file": str(path), "id": row.id, "reason": row.reason}, ensure_ascii=False))
