@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from bench.machine import versions
+from pipeline.artifacts.decoding import decode
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.batching import batches
 from pipeline.encoders.embedding.decoding import row_decoder
@@ -159,7 +160,7 @@ def prompts(mllm: VllmMllm, rows: list[EncoderRow], task: str) -> list[dict[str,
     """What a script over bare vLLM would make of the rows."""
     template = mllm.params.embed_template if task == EMBED else mllm.params.chat_template
     text = [template.format(image="<|vision_start|><|image_pad|><|vision_end|>", text=row.text) for row in rows]
-    images = [Image.open(io.BytesIO(row.image)).convert("RGB") for row in rows]
+    images = [decode(row.image) for row in rows]
     return [{"prompt": one, "multi_modal_data": {"image": image}} for one, image in zip(text, images, strict=True)]
 
 

@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from pipeline.app.scoring.predictions import read_predictions
-from pipeline.app.search.user_images import read_user_image
 from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sha256_file, write_table
-from pipeline.artifacts.images import decode_image
+from pipeline.artifacts.decoding import decode
 from pipeline.config import EncoderParams, IndexParams, TextEncoderParams, load_params
 from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.hub import resolve_model_path
@@ -123,11 +122,11 @@ def clip_file(folder, content):
 
 
 def an_image(folder, content):
-    decode_image(content)
+    decode(content, treatment="stored")
 
 
 def a_users_image(folder, content):
-    read_user_image(content)
+    decode(content, 1024)
 
 
 def package(folder, content):

@@ -119,13 +119,26 @@ def decode_with_alpha(content: bytes, limits: Limits = LIMITS) -> Image.Image:
         return to_eight_bits(image, raw_mode).convert("RGBA")
 
 
-def measure(content: bytes, limits: Limits = LIMITS) -> tuple[int, int]:
-    """Width and height of the upright image in pixels, from the header alone.
+def decode_file(path: str | Path, max_side: int = 0, limits: Limits = LIMITS) -> Image.Image:
+    """An image file of a person's own, as `decode` shows it.
+
+    Raises:
+        ImageError: As `read_image_file` and `decode`.
+    """
+    return decode(read_image_file(path, limits), max_side, limits=limits)
+
+
+def measure(content: bytes, treatment: Treatment = "shown", limits: Limits = LIMITS) -> tuple[int, int]:
+    """Width and height in pixels, from the header alone, of what `decode` makes without `max_side`.
+
+    A JPEG that only decodes reduced has the size that its header says.
 
     Raises:
         ImageError: `decode` would reject the image, as far as its header tells.
     """
     with _opened(content, limits) as image:
+        if treatment == "stored":
+            return image.size
         in_header = image.format != "PNG" or "exif" in image.info  # else Pillow decodes the image to look behind it
         width, height = image.size
         return (height, width) if in_header and _orientation(image) >= 5 else (width, height)

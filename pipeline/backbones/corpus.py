@@ -7,7 +7,6 @@ English words (`partial`), and the carrier words of edit instructions are replac
 
 from __future__ import annotations
 
-import io
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pipeline.artifacts import ShardSet
+from pipeline.artifacts.decoding import decode
 from pipeline.text.carriers import among_carrier_words, carrier_words
 
 EDITS_A_KIND = 8
@@ -127,7 +126,7 @@ def draw_kinds(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def decode_images(encoded: list[bytes]) -> Tensor:
     """PNG bytes of images of one size -> uint8 [N, 3, H, W]."""
-    arrays = [np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in encoded]
+    arrays = [np.asarray(decode(one)) for one in encoded]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 

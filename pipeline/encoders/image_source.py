@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.artifacts import ArtifactError, ShardSet
-from pipeline.artifacts.images import EncodedImages, ImageError, decode_image, image_columns
+from pipeline.artifacts.decoding import ImageError, decode
+from pipeline.artifacts.images import EncodedImages, image_columns, treatment_of
 
 
 class ImageSource(ABC):
@@ -63,7 +64,7 @@ class ImageTable(ImageSource):
         shards = ShardSet.open(folder)
         table = shards.table(image_columns(shards))
         self.ids: list[str] = table["image_id"].to_pylist()
-        self._encoded = EncodedImages(table)
+        self._encoded, self._treatment = EncodedImages(table), treatment_of(shards)
         self._rows = {image_id: row for row, image_id in enumerate(self.ids)}
 
     def __len__(self) -> int:
@@ -73,7 +74,7 @@ class ImageTable(ImageSource):
         if image_id not in self._rows:
             raise ArtifactError(f"{self.folder}: image {image_id!r} is not there")
         try:
-            return decode_image(self._encoded[self._rows[image_id]])
+            return decode(self._encoded[self._rows[image_id]], treatment=self._treatment)
         except ImageError as error:
             raise ArtifactError(f"{self.folder}: image {image_id!r}: {error}") from None
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.artifacts import ArtifactError, ShardSet
-from pipeline.artifacts.images import EncodedImages, ImageError, decode_image, image_columns
+from pipeline.artifacts.decoding import ImageError, Treatment, decode
+from pipeline.artifacts.images import EncodedImages, image_columns, treatment_of
 
 THUMBNAIL = 96
 """Width and height of the figures' images."""
@@ -29,7 +30,7 @@ def load_images(images: Path, wanted: Iterable[str], side: int = THUMBNAIL) -> d
         encoded = EncodedImages(table)
         for position, name in enumerate(table["image_id"].to_pylist()):
             if name in missing:
-                pictures[name] = _decoded(encoded[position], f"{images}: image {name!r}", side)
+                pictures[name] = _decoded(encoded[position], f"{images}: image {name!r}", side, treatment_of(shards))
                 missing.discard(name)
     if missing:
         raise ArtifactError(f"{images}: {len(missing)} pictures are missing, the first is {min(missing)!r}")
@@ -47,9 +48,9 @@ def png_uri(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
-def _decoded(content: bytes, what: str, side: int) -> Image.Image:
+def _decoded(content: bytes, what: str, side: int, treatment: Treatment) -> Image.Image:
     try:
-        picture = decode_image(content, "RGBA")
+        picture = decode(content, treatment=treatment).convert("RGBA")
     except ImageError as error:
         raise ArtifactError(f"{what}: {error}") from None
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)

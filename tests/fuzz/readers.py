@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,19 @@ from PIL import Image
 from torch import nn
 
 from pipeline.app.scoring.predictions import read_predictions
-from pipeline.app.search.user_images import read_user_image
+from pipeline.app.search.galleries import SIDE
+from pipeline.app.search.library import decode_reduced
+from pipeline.app.search.reference import find_reference
 from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sha256_file, write_table
+from pipeline.artifacts.decoding import decode as decode_image
+from pipeline.artifacts.decoding import measure
 from pipeline.artifacts.images import EncodedImages, image_columns
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import IndexParams, load_params
+from pipeline.encoders.embedding.readers import ImageReader
 from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError, decode
 from pipeline.encoders.image_source import ImageTable
+from pipeline.errors import is_user_error
 from pipeline.retrieval import Index, build_index, read_queries
 from pipeline.retrieval.benchmarks import BENCHMARKS
 from pipeline.retrieval.gallery_vectors import vectors
@@ -40,6 +48,7 @@ from pipeline.sources.web.samples import checked
 from tests import miniature
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_text
 
+NO_GALLERY = SimpleNamespace(ids=[], id_of=lambda path: None)
 ROOT = Path(__file__).parents[2]
 
 
@@ -86,7 +95,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     whole = pictures()
     lists = {"1": [2, 3], "2": [3, 4], "version": "rc2", "metric": "recall"}
     made = {
-        "image from people": Reader(damaged_bytes(whole), read_user_image),
+        "image from people": Reader(damaged_bytes(whole), lambda content: decode_image(content, SIDE)),
+        "image, read in every way": Reader(damaged_bytes(whole), _every_way(folder / "ways")),
         "image of a job": Reader(damaged_bytes(whole), _job_image),
         "image of a package": Reader(damaged_bytes([*whole[:3], SVG]), lambda content: to_png(content, 16, "one")),
         "parameters": Reader(
@@ -118,10 +128,41 @@ def _file(path: Path, read: Callable[[Path], Any]) -> Callable[[bytes], None]:
 
 
 def _job_image(content: bytes) -> None:
-    try:
+    with contextlib.suppress(UnreadableRowError):  # the job keeps the row aside, with the reason
         decode(EncoderRow("one", "", content))
-    except UnreadableRowError:  # the job keeps the row aside, with the reason
-        pass
+
+
+def _every_way(folder: Path) -> Callable[[bytes], None]:
+    """The embedding job, the dual encoders, a search and an index agree: equal pixels, or an error for all."""
+    folder.mkdir()
+    file = folder / "one.png"
+
+    def read(content: bytes) -> None:
+        file.write_bytes(content)
+        row = {"image_id": "one", "bytes": content, "width": 1, "height": 1}
+        write_table(folder / "images", pa.Table.from_pylist([row], schema=schemas.IMAGES), {})
+        images = ShardSet.open(folder / "images")
+        ways = (
+            lambda: next(map(decode, ImageReader(images).rows(0))).image,
+            lambda: ImageTable(images.folder).image("one"),
+            lambda: find_reference(str(file), NO_GALLERY)[0],
+            lambda: decode_reduced(EncoderRow("one", "", content)).image,
+        )
+        first, *others = [_pixels_or_error(way) for way in ways]
+        for other in others:
+            assert (first is None) == (other is None) and (first is None or np.array_equal(first, other))
+        if first is not None:
+            assert measure(content) == (first.shape[1], first.shape[0])
+
+    return read
+
+
+def _pixels_or_error(read: Callable[[], Any]) -> np.ndarray | None:
+    try:
+        return np.asarray(read())
+    except Exception as error:
+        assert is_user_error(error) or isinstance(error, UnreadableRowError), repr(error)
+        return None
 
 
 def _predictions(path: Path) -> Callable[[bytes], None]:

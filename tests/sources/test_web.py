@@ -224,7 +224,7 @@ def test_damaged_members_are_listed_with_their_reasons_and_the_rest_is_kept(raw)
     edits(raw / "hqedit", [(make_image(1), b"", "broken", "broken"), (make_image(2), make_image(3), "fine", "")])
     folder, rows, rejected = built(raw, "cc3m", share=0.9)
     assert captions(rows) == {"cc3m/00000/000000000": "fine", "cc3m/00001/000000003": "whole"}
-    assert "no bytes" in rejected["cc3m/00000/000000001"] and "no known format" in rejected["cc3m/00000/000000002"]
+    assert "no bytes" in rejected["cc3m/00000/000000001"] and "HTML page" in rejected["cc3m/00000/000000002"]
     assert "second picture" in rejected["cc3m/00000/000000000"]
     assert "00001.tar is damaged" in rejected["cc3m/00001/"] and "00002.tar is damaged" in rejected["cc3m/00002/"]
     assert [row["instruction"] for row in ShardSet.open(folder / "triplets/all").table().to_pylist()] == ["fine"]

@@ -21,10 +21,11 @@ from pipeline.app.page.markup import (
     panel_heading,
     quiet,
 )
+from pipeline.app.search.galleries import SIDE
 from pipeline.app.search.requests import Request, RequestError, region_of_mask
 from pipeline.app.search.results import thumbnail
 from pipeline.app.search.searcher import Answer, Searcher, for_method
-from pipeline.app.search.user_images import UserImageError, read_user_image
+from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.diffcomp.explain import heat_map
 from pipeline.query.interface import Controls
 from pipeline.query.registry import find_method
@@ -111,8 +112,8 @@ class PageEvents:
         if not form.reference:
             raise RequestError("there is no reference image yet: upload one, or pick one from the gallery")
         try:
-            reference = read_user_image(form.reference)
-        except UserImageError as error:
+            reference = decode_file(form.reference, SIDE)
+        except ImageError as error:
             raise RequestError(f"this reference cannot be used: {error}") from None
         # An unmoved slider stands for the parameter, which a method may override: a negative text needs guidance.
         moved = form.guidance != self.searcher.params.retrieve.guidance_scale
@@ -248,6 +249,6 @@ def open_upload(path: str | Path | None) -> tuple[Image.Image | None, str]:
     if not path:
         return None, ""
     try:
-        return read_user_image(path), ""
-    except UserImageError as error:
+        return decode_file(path, SIDE), ""
+    except ImageError as error:
         return None, alert(f"this reference cannot be used: {error}")

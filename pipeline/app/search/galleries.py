@@ -8,16 +8,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.app.search.user_images import UserImageError, read_user_image
 from pipeline.artifacts import ArtifactError, ShardSet, read_json
+from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.encoders.embedding.rows import MAX_PIXELS
 from pipeline.encoders.image_source import ImageTable
 
 LIBRARY, GALLERY = ".cir", "gallery.json"
 """The library folder in a folder of images, and the file in it that `cir index` writes last."""
 BENCHMARKS, BENCHMARK_INDEXES = Path("data/benchmarks"), Path("data/index")
 DEFAULT_BENCHMARK = "emoji_cir"
+SIDE = 1024
+"""Longer side, in pixels, to which images of people's own are reduced as they are read: it bounds a batch."""
 
 
 class Gallery(ABC):
@@ -92,7 +93,7 @@ class FolderGallery(Gallery):
         self._read_recent = functools.lru_cache(maxsize=256)(self._read)
 
     def image(self, image_id: str) -> Image.Image:
-        """See `Gallery.image`. At most `user_images.SIDE` pixels long; the last images stay in memory."""
+        """See `Gallery.image`. At most `SIDE` pixels long; the last images stay in memory."""
         return self._read_recent(image_id)
 
     def _read(self, image_id: str) -> Image.Image:
@@ -102,8 +103,8 @@ class FolderGallery(Gallery):
         if not path.is_relative_to(self.root):
             raise ArtifactError(f"{self.name}: {image_id!r} leads out of the gallery")
         try:
-            return read_user_image(path, MAX_PIXELS)
-        except UserImageError as error:
+            return decode_file(path, SIDE)
+        except ImageError as error:
             raise ArtifactError(f"{self.name}: {image_id!r}: {error}") from None
 
     def id_of(self, path: Path) -> str | None:

@@ -18,15 +18,15 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from pipeline.app.search.galleries import GALLERY, LIBRARY
-from pipeline.app.search.user_images import UserImageError, read_bytes, read_user_image
+from pipeline.app.search.galleries import GALLERY, LIBRARY, SIDE
 from pipeline.artifacts import ArtifactError, ShardSet, sha256_file, write_json, write_table
+from pipeline.artifacts.decoding import ImageError, read_image_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import Params
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import ROWS_PER_SHARD, JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
-from pipeline.encoders.embedding.rows import MAX_PIXELS, EncoderRow, UnreadableRowError
+from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError, decode
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.query import registry
@@ -178,8 +178,8 @@ class FolderReader:
             encoded, reason = b"", file["reason"]
             if not reason:
                 try:
-                    encoded = read_bytes(self._folder / file["image_id"])
-                except UserImageError as error:
+                    encoded = read_image_file(self._folder / file["image_id"])
+                except ImageError as error:
                     reason = str(error)
             yield EncoderRow(file["image_id"], "", encoded, file["image_id"], reason)
 
@@ -188,10 +188,7 @@ def decode_reduced(row: EncoderRow) -> MllmInput:
     """As `pipeline.encoders.embedding.rows.decode`, at a bounded size. Raises UnreadableRowError with the reason."""
     if row.note:
         raise UnreadableRowError(row.note)
-    try:
-        return MllmInput(row.text, read_user_image(row.image or b"", MAX_PIXELS))
-    except UserImageError as error:
-        raise UnreadableRowError(str(error)) from None
+    return decode(row, SIDE)
 
 
 def embed_folder(reader: FolderReader, space: ModelSpace, params: Params, out: Path, made_of: dict[str, Any]) -> None:

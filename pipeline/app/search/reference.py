@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.app.search.galleries import Gallery
+from pipeline.app.search.galleries import SIDE, Gallery
 from pipeline.app.search.requests import RequestError
-from pipeline.app.search.user_images import UserImageError, read_user_image
+from pipeline.artifacts.decoding import ImageError, decode, read_image_file
 
 
 def find_reference(named: str, gallery: Gallery) -> tuple[Image.Image, str | None]:
@@ -24,10 +24,13 @@ def find_reference(named: str, gallery: Gallery) -> tuple[Image.Image, str | Non
     Raises:
         RequestError: When there is no such image, or it cannot be used.
     """
-    path = Path(named)
-    if named and not path.is_file() and named in gallery.ids:
-        return gallery.image(named), named
     try:
-        return read_user_image(path), gallery.id_of(path)
-    except UserImageError as error:
+        content = read_image_file(named)
+    except ImageError as error:
+        if named in gallery.ids:
+            return gallery.image(named), named
+        raise RequestError(f"image {named or '(none)'}: {error}") from None
+    try:
+        return decode(content, SIDE), gallery.id_of(Path(named))
+    except ImageError as error:
         raise RequestError(f"image {named or '(none)'}: {error}") from None

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipeline.app.search.user_images import UserImageError, read_user_image
+from pipeline.app.search.galleries import SIDE
+from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.query.interface import Controls
 from pipeline.retrieval import Query
 
@@ -89,8 +90,8 @@ def read_region(given: str, size: tuple[int, int]) -> Image.Image:
 
 def _read_mask(path: str, size: tuple[int, int]) -> Image.Image:
     try:
-        mask = read_user_image(path).convert("L")
-    except UserImageError as error:
+        mask = decode_file(path, SIDE).convert("L")
+    except ImageError as error:
         raise RequestError(f"region {path}: {error}") from None
     if abs(mask.width * size[1] - mask.height * size[0]) > 0.02 * mask.width * size[1]:
         shapes = f"{mask.width} x {mask.height}, is not the reference's, {size[0]} x {size[1]}"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from pipeline.artifacts import ArtifactError, ShardSet
-from pipeline.artifacts.images import EncodedImages, image_columns
+from pipeline.artifacts.decoding import Treatment
+from pipeline.artifacts.images import EncodedImages, image_columns, treatment_of
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.text.captions import Captions, captions_by_image, training_pair
 
@@ -40,9 +41,10 @@ class ImageReader:
     def rows(self, start: int) -> Iterator[EncoderRow]:
         """See `Reader.rows`."""
         first, skipped = _shard_of_row(self._images, start)
+        treatment = treatment_of(self._images)
         stream = _stream(self._images.from_shard(first)) if first < len(self._images.manifest.shards) else ()
         for image_id, encoded in itertools.islice(stream, start - skipped, None):
-            yield EncoderRow(image_id, self._text, encoded, image_id)
+            yield EncoderRow(image_id, self._text, encoded, image_id, treatment=treatment)
 
 
 class PairReader:
@@ -86,9 +88,11 @@ class PairReader:
     def rows(self, start: int) -> Iterator[EncoderRow]:
         """See `Reader.rows`."""
         find = self._finder(start)
+        treatment = treatment_of(self._images) if self._images else "shown"
         for number, (image_id, captions) in self._captions(start):
             row = self._choose(image_id, captions)
-            yield EncoderRow(row.id, row.text, find(number, image_id, row.id) if find else None, image_id, row.note)
+            encoded = find(number, image_id, row.id) if find else None
+            yield EncoderRow(row.id, row.text, encoded, image_id, row.note, treatment)
 
     def _captions(self, start: int) -> Iterator[tuple[int, tuple[str, Captions]]]:
         """Numbered images with their captions, from number `start` on; only the shards that hold them are read."""
@@ -188,7 +192,7 @@ class TripletReader:
             except KeyError:
                 triplet = f"{self._triplets.folder}: triplet {row['triplet_id']!r}"
                 raise ArtifactError(f"{triplet} has {self._image} {image_id!r}, which is no image") from None
-            yield EncoderRow(row["triplet_id"], row[self._text], encoded, image_id)
+            yield EncoderRow(row["triplet_id"], row[self._text], encoded, image_id, treatment=self._images.treatment)
 
 
 class ImageStore:
@@ -202,6 +206,8 @@ class ImageStore:
 
     def __init__(self, images: ShardSet, wanted: Collection[str], kept_shards: int = 2):
         self._images, self._kept_shards = images, kept_shards
+        self.treatment: Treatment = treatment_of(images)
+        """How the images are decoded."""
         self._places = {
             image_id: (number, row)
             for number, table in enumerate(images.shards(["image_id"]))

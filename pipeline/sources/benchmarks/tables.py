@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.artifacts import schemas
-from pipeline.artifacts.images import open_image
+from pipeline.artifacts.decoding import LIMITS, Limits, measure
 from pipeline.config import DataParams
 from pipeline.sources.benchmarks.annotations import Annotations, BenchmarkError, Crop
 from pipeline.sources.benchmarks.reader import Selection
@@ -22,6 +22,8 @@ Facts = tuple[str, int, int]
 
 NAMED = 3
 """So many missing images are named."""
+WHOLE = Limits(jpeg_pixels=LIMITS.pixels)
+"""No image that would be reduced while it is decoded: boxes count whole pixels."""
 
 
 def listed_annotations(params: DataParams) -> Iterator[tuple[Selection, str, Annotations]]:
@@ -146,8 +148,7 @@ def _image_row(image_id: str, path: Path, crop_within: Crop | None, known: dict[
 
 def _facts(path: Path) -> Facts:
     content = path.read_bytes()
-    with open_image(content) as image:
-        return hashlib.sha256(content).hexdigest(), image.width, image.height
+    return hashlib.sha256(content).hexdigest(), *measure(content, "stored", WHOLE)
 
 
 def _relative(path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
-from pipeline.artifacts.images import decode_image
+from pipeline.artifacts.decoding import decode_with_alpha
 from pipeline.sources.emoji.fetch import NOTO, OPENMOJI, TWEMOJI, Package, SourceError, read_members
 
 
@@ -48,7 +48,7 @@ def to_png(content: bytes, size: int, name: str) -> bytes:
     try:
         if content.lstrip()[:1] == b"<":
             content = bytes(resvg_py.svg_to_bytes(svg_string=content.decode("utf-8"), width=size, height=size))
-        picture = decode_image(content, "RGBA")
+        picture = decode_with_alpha(content)
     except ValueError as error:  # resvg's of a bad drawing as well
         raise SourceError(f"{name}: not a readable image ({str(error).splitlines()[0]})") from None
     if picture.size != (size, size):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.artifacts.images import ImageError, open_image
-
-LARGEST = 1_000_000_000
-"""Pixels: nothing is decoded here, and a large JPEG may be encoded at an eighth of its size."""
+from pipeline.artifacts.decoding import ImageError, measure
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,6 @@ def checked(sample: Sample) -> tuple[Sample, tuple[int, int]]:
     if sample.reason:
         return sample, (0, 0)
     try:
-        with open_image(sample.content, LARGEST) as image:
-            return sample, image.size
+        return sample, measure(sample.content)
     except ImageError as error:
-        return Sample(sample.image_id, reason=f"the image's header: {error}"), (0, 0)
+        return Sample(sample.image_id, reason=str(error)), (0, 0)

@@ -48,6 +48,7 @@ def build(params: DataParams, seed: int, out: Path) -> dict[str, int]:
     raw, web = Path(params.raw), params.web
     _check_there(raw, [*web.pairs, *web.edits])
     made_of = {"source": "web", "pairs": web.pairs, "edits": web.edits, "seed": seed, "max_images": params.max_images}
+    made_of["decoding"] = "shown"  # tables from before this treatment must not be gone on with
     with write_atomically(out / "pairs") as aside:
         tables = _Tables(aside, made_of)
         for name in web.pairs:

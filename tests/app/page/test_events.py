@@ -118,9 +118,9 @@ def test_bad_input_is_one_sentence(events, form, changes, reason):
 
 
 def test_unusable_reference_files_are_one_sentence(events, form, make_bomb):
-    Path("bomb.png").write_bytes(make_bomb(10_000, 5_000))
-    assert "50.0 megapixels" in events.search(replace(form, reference="bomb.png")).message
-    assert "no image in a known format" in events.search(replace(form, reference="photos/words.png")).message
+    Path("bomb.png").write_bytes(make_bomb(10_000, 8_000))
+    assert "10000 x 8000 pixels, at most" in events.search(replace(form, reference="bomb.png")).message
+    assert "in no known format" in events.search(replace(form, reference="photos/words.png")).message
 
 
 def test_an_internal_error_is_shown_in_the_log_alone(caplog):

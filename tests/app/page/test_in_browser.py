@@ -106,7 +106,7 @@ def test_a_search_without_a_reference(visitor):
 
 
 def test_uploads_that_cannot_be_used(visitor, make_bomb, tmp_path):
-    mistakes = ((b"these are words", "no image in a known format"), (make_bomb(10_000, 5_000), "50.0 megapixels"))
+    mistakes = ((b"these are words", "in no known format"), (make_bomb(10_000, 8_000), "10000 x 8000 pixels, at most"))
     for number, (content, reason) in enumerate(mistakes):
         path = tmp_path / f"wrong{number}.png"
         path.write_bytes(content)
