@@ -34,7 +34,7 @@ class EncoderParams:
     max_rejected_share: float = 0.0
     """Share of rows that may fail to decode before the job does; 0: the first one ends it."""
     max_side: int = 0
-    """Larger images are reduced to this as they are decoded; 0: to what the processor makes of them."""
+    """Larger images are reduced to this, those of queries as well; 0: to what the processor makes of them."""
     workers: int = 2
     """Threads that decode and prepare images while a batch is encoded; no result depends on it. On a GPU, vLLM adds as many processes."""
     vllm: dict[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,6 +20,18 @@ class MllmInput:
 
     text: str = ""
     image: Image.Image | None = None
+    """RGB."""
+
+    def at_most(self, max_side: int) -> MllmInput:
+        """The input with its image reduced until neither side is longer, in pixels; 0: as it is.
+
+        A job reduces images as it decodes them. This makes queries and folders of people's own of the same size.
+        """
+        if not max_side or self.image is None or max(self.image.size) <= max_side:
+            return self
+        smaller = self.image.copy()
+        smaller.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+        return replace(self, image=smaller)
 
 
 class Embedder(Protocol):

@@ -46,7 +46,7 @@ class TransformersMllm:
     def _batch(self, template: str, inputs: Sequence[MllmInput]) -> BatchFeature:
         """Templates filled in, tokenised and left-padded, with the images' patches."""
         texts = [template.format(image=IMAGE_SLOT if one.image else "", text=one.text) for one in inputs]
-        images = [one.image for one in inputs if one.image]
+        images = [one.at_most(self.params.max_side).image for one in inputs if one.image]
         return self.processor(text=texts, images=images or None, padding=True, return_tensors="pt").to(self.device)
 
     @torch.inference_mode()

@@ -166,7 +166,8 @@ class VllmMllm:
         """The input as vLLM's prompt."""
         template = self.params.embed_template if task == EMBED else self.params.chat_template
         prompt: dict[str, Any] = {"prompt": template.format(image=IMAGE_SLOT if one.image else "", text=one.text)}
-        return prompt | {"multi_modal_data": {"image": one.image}} if one.image else prompt
+        image = one.at_most(self.params.max_side).image
+        return prompt | {"multi_modal_data": {"image": image}} if image else prompt
 
     def _run(self, task: str, inputs: Sequence[MllmInput], settings: Any) -> list[Any]:
         """Every input's final output, in order."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline.app.search.galleries import GALLERY, FolderGallery
-from pipeline.app.search.library import FolderReader, embed_folder, list_files
+from pipeline.app.search.galleries import GALLERY, FolderGallery, Gallery
+from pipeline.app.search.library import FolderReader, decode_reduced, embed_folder, list_files
 from pipeline.app.search.reference import find_reference
 from pipeline.artifacts import ShardSet, schemas, write_json, write_table
 from pipeline.artifacts.decoding import ImageError, decode_file
@@ -21,9 +24,12 @@ from pipeline.config import load_params
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.readers import ImageReader, ImageStore, PairReader, TripletReader, training_row
+from pipeline.encoders.embedding.rows import EncoderRow
+from pipeline.encoders.embedding.rows import decode as decode_row
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.image_source import ImageTable
 from pipeline.report.thumbnails import load_images
+from pipeline.sources.web.samples import Sample, checked
 from tests.artifacts.encoded_images import LOSSY, encode, lying, pillow_heif, scene
 
 WIDTH, HEIGHT = 61, 37
@@ -226,3 +232,57 @@ def test_a_benchmarks_images_are_those_of_the_published_code(tmp_path):
     for name, path in paths.items():
         with Image.open(path) as image:
             np.testing.assert_array_equal(found["dual encoders"][name], np.asarray(image.convert("RGB")), name)
+
+
+def ways(photos: Path, name: str) -> dict[str, Callable[[], object]]:
+    """Whoever decodes a file, by name."""
+    content = (photos / name).read_bytes()
+    return {
+        "prepare": lambda: accepted(content),
+        "job": lambda: decode_row(EncoderRow(name, "", content)),
+        "cir index": lambda: decode_reduced(EncoderRow(name, "", content)),
+        "cir search": lambda: find_reference(str(photos / name), cast(Gallery, SimpleNamespace(ids=[], id_of=str))),
+    }
+
+
+def accepted(content: bytes) -> None:
+    """Raises ValueError for an image that `prepare` rejects."""
+    if reason := checked(Sample("one", content, "a caption"))[0].reason:
+        raise ValueError(reason)
+
+
+def large(width: int, height: int, kind: str = "JPEG", **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (width, height), 99).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def motion_photo() -> bytes:
+    """A JPEG with something behind its end that looks like hundreds of scans, as a video does by chance."""
+    return large(64, 48) + b"\0\0\0\x18ftypmp42" + b"\xff\xda" * 400
+
+
+@pytest.mark.parametrize(
+    ("content", "fine"),
+    [
+        pytest.param(large(8_000, 6_250), True, id="50 megapixels"),
+        pytest.param(large(12_000, 9_000), True, id="108 megapixels"),
+        pytest.param(large(17_000, 16_000), False, id="272 megapixels"),
+        pytest.param(large(9_000, 8_000, "PNG", compress_level=1), False, id="72 megapixels that cannot be reduced"),
+        pytest.param(large(7_000, 70), True, id="100 to 1"),
+        pytest.param(large(7_001, 70), False, id="more than 100 to 1"),
+        pytest.param(motion_photo(), True, id="motion photo"),
+    ],
+)
+def test_one_limit_for_everybody(tmp_path, content, fine):
+    (tmp_path / "one").write_bytes(content)
+    reasons = set()
+    for name, read in ways(tmp_path, "one").items():
+        try:
+            read()
+        except ValueError as error:
+            assert not fine, f"{name}: {error}"
+            reasons.add(str(error).removeprefix(f"image {tmp_path / 'one'}: "))
+        else:
+            assert fine, name
+    assert len(reasons) == (0 if fine else 1), reasons

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import EncoderParams
+from pipeline.encoders.embedding.rows import EncoderRow, decode
 from pipeline.encoders.mllm.batched_qwen import language_states, visual_tokens
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.open import open_mllm
@@ -83,3 +84,15 @@ def test_tokenizer_gives_texts_back_and_keeps_special_tokens_whole(make, tiny_ml
 def test_a_folder_without_a_model_is_an_error_naming_the_parameter(tmp_path):
     with pytest.raises(ArtifactError, match="encoder.path"):
         open_mllm(EncoderParams(path=str(tmp_path / "none")), "cpu")
+
+
+def test_an_image_of_a_query_is_reduced_as_a_jobs_is(make, tiny_mllm, tiny_params):
+    """A query hands over a decoded image; a job hands over bytes and reduces them while it decodes them."""
+    content = make.png(0, size=90)
+    limited = open_mllm(dataclasses.replace(tiny_params, max_side=40), "cpu")
+    query = MllmInput("red", Image.open(io.BytesIO(content)).convert("RGB"))
+    job = decode(EncoderRow("one", "red", content), max_side=40)
+    assert job.image.size == (40, 40) and query.at_most(40).image.size == (40, 40) and query.image.size == (90, 90)
+    np.testing.assert_array_equal(limited.embed([query]), limited.embed([job]))
+    assert np.abs(limited.embed([query]) - tiny_mllm.embed([query])).max() > 1e-4
+    assert query.at_most(0) is query and query.at_most(90) is query
