@@ -173,7 +173,7 @@ class ReadingTime(NamedTuple):
 
 def time_reading(vectors: Path, texts: Path, batches: Iterable[torch.Tensor]) -> ReadingTime:
     """Open a set as training does, and read these batches of rows."""
-    from pipeline.fusion_diff.checkpoints import open_conditions, open_vectors
+    from pipeline.fusion_diff.tables import open_conditions, open_vectors
 
     start, busy = time.perf_counter(), time.process_time()
     names, z0, _ = open_vectors(vectors, in_memory=0)

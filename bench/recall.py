@@ -40,7 +40,7 @@ from pipeline.fusion_diff import (
     SamplerSettings,
     TextConditions,
 )
-from pipeline.fusion_diff.checkpoints import open_conditions, open_vectors
+from pipeline.fusion_diff.tables import open_conditions, open_vectors
 from pipeline.gpu import accelerate
 from pipeline.runtime import set_up
 from pipeline.training import Run, train

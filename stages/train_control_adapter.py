@@ -12,14 +12,8 @@ from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
 from pipeline.errors import run_stage
 from pipeline.fusion_diff import ControlAdapter, ControlledPrior, ControlTask
-from pipeline.fusion_diff.checkpoints import (
-    check_same_ids,
-    load_prior,
-    open_conditions,
-    open_vectors,
-    prior_hash,
-    save_control,
-)
+from pipeline.fusion_diff.checkpoints import load_prior, prior_hash, save_control
+from pipeline.fusion_diff.tables import check_same_ids, open_conditions, open_vectors
 from pipeline.gpu import accelerate
 from pipeline.runtime import device, set_up
 from pipeline.training import Run, train

@@ -17,8 +17,9 @@ from pipeline.encoders.identity import text_encoder_identity
 from pipeline.encoders.text import TextEncoder
 from pipeline.errors import run_stage
 from pipeline.fusion_diff import Diffusion, EncodedConditions, Prior, PriorSizes, PriorTask
-from pipeline.fusion_diff.checkpoints import Ids, check_same_ids, open_conditions, open_vectors, save_prior
+from pipeline.fusion_diff.checkpoints import save_prior
 from pipeline.fusion_diff.conditions import Texts
+from pipeline.fusion_diff.tables import Ids, check_same_ids, open_conditions, open_vectors
 from pipeline.gpu import accelerate
 from pipeline.runtime import device, set_up
 from pipeline.training import Run, train

@@ -1,10 +1,10 @@
 """Shard sets too large for memory: laid out once as flat files, which training maps and reads rows of.
 
-Parquet gives no single rows in a random order, so beside the shards lies a scratch folder, `.NAME.mapped`:
-arrays in NumPy's format, and `layout.json`, which says of what manifest they were made and is written last.
-Every shard goes to its place in them on its own and is then noted in `progress.txt`, so that a killed run
-goes on. Rows that are read lie in the page cache, which is everybody's: the process' own memory does not
-grow with the set. The folder may be removed whenever nothing trains; it is made again.
+Parquet gives no single rows in a random order. So beside the shards lies a scratch folder, `.NAME.mapped`: arrays in
+NumPy's format, and `layout.json`, which says of what manifest they were made and is written last. Every shard goes to
+its place in them on its own and is then noted in `progress.txt`, so that a killed run goes on. Rows that are read lie
+in the page cache, which all processes share: the process' own memory does not grow with the set. The folder may be
+removed whenever nothing trains; it is made again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -37,7 +36,6 @@ from tqdm import tqdm
 from pipeline.artifacts import ArtifactError, ShardSet, read_json, sha256_file, write_json
 from pipeline.artifacts.atomic import StorageError
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.fusion_diff.conditions import TextConditions, check_vectors
 
 logger = logging.getLogger(__name__)
 VERSION = 1
@@ -46,49 +44,6 @@ ROWS = 128
 """Rows that are decoded at once, by each of the threads that lay out."""
 THREADS = 8
 """At most so many lay out; Arrow decodes beside Python's lock."""
-
-
-class MappedVectors:
-    """Vectors [N, d] float32 of a mapped file; finite, since they were checked as they were laid out."""
-
-    def __init__(self, vectors: MappedFile):
-        self._file = vectors
-        self.shape, self.ndim = vectors.tensor.shape, vectors.tensor.ndim
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        """The rows at indices [B], read into memory: [B, d]."""
-        self._file.want(indices, torch.ones_like(indices))
-        return self._file.tensor[indices]
-
-
-class MappedConditions(TextConditions):
-    """As `TextConditions`, of mapped files; they were checked as they were laid out."""
-
-    def __init__(self, states: MappedFile, offsets: MappedFile, lengths: MappedFile):
-        self._file = states
-        self.states, self.offsets, self.lengths = states.tensor, offsets.tensor, lengths.tensor
-
-    def batch(
-        self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1
-    ) -> tuple[Tensor, Tensor | None]:
-        self._file.want(self.offsets[indices], self.lengths[indices])
-        return super().batch(indices, device, multiple)
-
-
-def map_vectors(shards: ShardSet) -> MappedVectors:
-    """The vectors of a shard set of `schemas.embeddings`, laid out first unless they are.
-
-    Raises ArtifactError naming the shard that is damaged, or the row that is missing or not finite.
-    """
-    return MappedVectors(**_mapped(shards, _vectors))
-
-
-def map_conditions(shards: ShardSet) -> MappedConditions:
-    """The texts of a shard set of `schemas.conditions`; see `map_vectors`."""
-    return MappedConditions(**_mapped(shards, _conditions))
 
 
 def scratch(folder: str | Path) -> Path:
@@ -104,6 +59,7 @@ class Array(NamedTuple):
 
     @property
     def header(self) -> bytes:
+        """What comes before the numbers."""
         buffer = io.BytesIO()
         np.lib.format.write_array_header_1_0(
             buffer, {"descr": self.dtype, "fortran_order": False, "shape": tuple(self.shape)}
@@ -112,13 +68,16 @@ class Array(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of a row."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
     @property
     def bytes(self) -> int:
+        """Bytes of the file."""
         return len(self.header) + self.shape[0] * self.row_bytes
 
     def fits(self, path: Path) -> bool:
+        """Whether `path` is a file of this size and header."""
         if not path.is_file() or path.stat().st_size != self.bytes:
             return False
         with path.open("rb") as file:
@@ -154,58 +113,22 @@ class Plan(NamedTuple):
     firsts: dict[str, list[int]]
     """In which row of an array every shard begins."""
     part: Callable[[pa.Table, dict[str, int]], dict[str, np.ndarray]]
-    """Some rows of a shard as rows of the arrays, of which the first come to those places. Raises ValueError naming a bad row."""
+    """Some rows of a shard as rows of the arrays, the first of which come to those places.
+
+    Raises ValueError naming a row that cannot be used.
+    """
 
 
-def _vectors(shards: ShardSet) -> Plan:
-    """vectors [N, d]"""
-    dim = shards.open_shard(shards.manifest.shards[0]).schema_arrow.field("vector").type.list_size
-
-    def part(table: pa.Table, places: dict[str, int]) -> dict[str, np.ndarray]:
-        column, ids = table["vector"].combine_chunks(), table["id"].to_pylist()
-        if column.null_count:
-            row = column.is_null().index(True).as_py()
-            raise ValueError(f"vectors: row {row} ({ids[row]}) is missing")
-        vectors = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)  # [B, d]
-        check_vectors(torch.from_numpy(vectors), dim, "vectors", ids)
-        return {"vectors": vectors}
-
-    return Plan(
-        {"vectors": Array("<f4", [shards.rows, dim])},
-        {"vectors": _firsts(shard.rows for shard in shards.manifest.shards)},
-        part,
-    )
-
-
-def _conditions(shards: ShardSet) -> Plan:
-    """states [S, dim], lengths [N] and offsets [N + 1], see `TextConditions`."""
-    rows = _firsts(shard.rows for shard in shards.manifest.shards)
-    tokens = _firsts(pc.sum(table["tokens"]).as_py() or 0 for table in shards.shards(["tokens"]))
-    schema = shards.open_shard(shards.manifest.shards[0]).schema_arrow
-    dim, dtype = int((schema.metadata or {}).get(b"dim", 0)), schema.field("states").type.value_type.to_pandas_dtype()
-    if not dim:
-        raise ArtifactError(f"{shards.folder}: does not say of what dimension its states are")
-
-    def part(table: pa.Table, places: dict[str, int]) -> dict[str, np.ndarray]:
-        texts = TextConditions.from_table(table, dim)
-        offsets = texts.offsets[1:] + places["states"]  # the first of all, 0, is there
-        return {"states": texts.states.numpy(), "lengths": texts.lengths.numpy(), "offsets": offsets.numpy()}
-
-    arrays = {
-        "states": Array(np.dtype(dtype).str, [tokens[-1], dim]),
-        "lengths": Array("<i8", [shards.rows]),
-        "offsets": Array("<i8", [shards.rows + 1]),
-    }
-    return Plan(arrays, {"states": tokens, "lengths": rows, "offsets": [row + 1 for row in rows]}, part)
-
-
-def _firsts(counts: Iterable[int]) -> list[int]:
-    """Where every shard begins, and behind the last one."""
+def first_rows(counts: Iterable[int]) -> list[int]:
+    """The row in which every shard begins, from the rows of each, and the one behind the last."""
     return [int(first) for first in itertools.accumulate(counts, initial=0)]
 
 
 def _tables(path: Path) -> Iterator[pa.Table]:
-    """A shard's rows, some at a time. Its file is mapped too, or all of it would be in memory before the first are decoded."""
+    """A shard's rows, some at a time.
+
+    Its file is mapped too, or all of it would be in memory before the first rows are decoded.
+    """
     with pq.ParquetFile(path, memory_map=True) as file:
         for batch in file.iter_batches(ROWS, use_threads=False):
             table = pa.Table.from_batches([batch])
@@ -213,8 +136,22 @@ def _tables(path: Path) -> Iterator[pa.Table]:
             yield table
 
 
-def _mapped(shards: ShardSet, plan: Callable[[ShardSet], Plan]) -> dict[str, MappedFile]:
-    """The arrays by name. Only one process of a host lays out; the others wait for it."""
+def map_arrays(shards: ShardSet, plan: Callable[[ShardSet], Plan]) -> dict[str, MappedFile]:
+    """Map a shard set's arrays, laid out first unless they are.
+
+    Only one process of a host lays out; the others wait for it.
+
+    Args:
+        shards: The set.
+        plan: Says what it becomes; only asked when it is laid out.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        ArtifactError: A shard is damaged, or a row of it cannot be used; names it.
+        StorageError: The disk has no room.
+    """
     folder = scratch(shards.folder)
     folder.mkdir(exist_ok=True)
     made_of = {"version": VERSION, "manifest": sha256_file(shards.folder / MANIFEST)}

@@ -26,7 +26,8 @@ from pipeline.config import ParameterError, Params, RetrieveParams, as_dict
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.text import TextEncoder
 from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, Sampler, SamplerSettings, TextConditions
-from pipeline.fusion_diff.checkpoints import check_same_ids, load_control, load_prior, read_vectors
+from pipeline.fusion_diff.checkpoints import load_control, load_prior
+from pipeline.fusion_diff.tables import check_same_ids, read_vectors
 from pipeline.query.sampling import Draws, draw_targets
 from pipeline.retrieval import Index, Query, rank_queries, read_queries
 from pipeline.retrieval.bootstrap import mean_interval

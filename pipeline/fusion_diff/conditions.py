@@ -56,9 +56,13 @@ class Vectors(Protocol):
 class TextConditions:
     """Token states of N texts in one flat tensor, padded only as a batch is made.
 
-    states: [S, text_dim], the texts after each other. offsets: [N + 1] int64, text i being
-    states[offsets[i] : offsets[i + 1]]. ids name the rows in errors. Raises ValueError naming the
-    row that has no token or a number that is not finite.
+    Args:
+        states: [S, text_dim], the texts after each other.
+        offsets: [N + 1] integers; text i is states[offsets[i] : offsets[i + 1]].
+        ids: Name the rows in errors.
+
+    Raises:
+        ValueError: A text has no token or a number that is not finite; names its row.
     """
 
     def __init__(self, states: Tensor, offsets: Tensor, ids: Sequence[str] | None = None):
@@ -83,8 +87,15 @@ class TextConditions:
     def from_table(cls, table: pa.Table, dim: int | None = None) -> TextConditions:
         """Read a table of schema `pipeline.artifacts.schemas.conditions`.
 
-        Raises ValueError when `dim` is not the table's, or naming the row whose states are not
-        tokens x dim finite numbers.
+        Args:
+            table: The texts, with their ids.
+            dim: Width of the token states; needed where the table does not say it.
+
+        Returns:
+            The texts, in the table's order.
+
+        Raises:
+            ValueError: `dim` is not the table's, or a row's states are not tokens x dim finite numbers; names it.
         """
         stored = int((table.schema.metadata or {}).get(b"dim", 0)) or dim
         if not stored or stored != (dim or stored):
@@ -131,11 +142,18 @@ class TextConditions:
         return len(self.states) / max(1, len(self))
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> TextBatch:
-        """The texts at indices [B], padded with zeros to the longest: states [B, T, text_dim] and mask [B, T] bool.
+        """Some texts, padded with zeros to the longest.
 
-        multiple: round T up to a multiple of it (fewer shapes for a compiled model). On a CPU states are
-        float32. For a GPU they keep their type, are gathered in pinned memory, so that copying waits
-        for nothing, and the mask is None where nothing is padding, since the quickest attention takes none.
+        For a GPU, states are gathered in pinned memory, so that copying waits for nothing.
+
+        Args:
+            indices: Which texts [B].
+            device: Where they go.
+            multiple: T is rounded up to a multiple of it: fewer shapes, for what is recorded by its shapes.
+
+        Returns:
+            States [B, T, text_dim] and mask [B, T] bool. On a CPU, states are float32. On a GPU they keep their type,
+            and the mask is None where nothing is padding, since the quickest attention takes none.
         """
         gpu = torch.device(device).type == "cuda"
         lengths = self.lengths[indices]  # [B]
@@ -157,14 +175,23 @@ class TextConditions:
 class BatchEncoder(Protocol):
     """`pipeline.encoders.text.TextEncoder`, as far as it is needed here."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Tensor]: ...
+    def encode_batch(self, texts: Sequence[str]) -> list[Tensor]:
+        """Token states [T_i, dim] of each text."""
+
+    def warn_truncated(self) -> None:
+        """Say how many texts were longer than the encoder takes."""
 
 
 class EncodedConditions:
     """Token states that a frozen text encoder computes whenever a batch asks for them: nothing is stored.
 
-    encoder: its `encode_batch` turns texts into a tensor [T_i, dim] each, T_i <= longest.
-    The states of 33 million captions would fill tens of terabytes; encoding them anew in every epoch costs time instead.
+    The states of 33 million captions would fill tens of terabytes. Encoding them in every epoch costs time instead.
+
+    Args:
+        texts: N texts.
+        encoder: Its `encode_batch` turns each into a tensor [T_i, dim], T_i <= longest.
+        dim: Width of the token states.
+        longest: The most tokens of a text.
     """
 
     def __init__(self, texts: Sequence[str], encoder: BatchEncoder, dim: int, longest: int):
@@ -181,11 +208,14 @@ class EncodedConditions:
         return self._tokens / self._encoded if self._encoded else float(self.longest)
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu", multiple: int = 1) -> TextBatch:
-        """As `TextConditions.batch`. Raises ValueError naming the text whose states are not finite or not of `dim`."""
+        """See `TextConditions.batch`.
+
+        Raises:
+            ValueError: The states of a text are not finite or not of `dim`; names it.
+        """
         if len(indices) == 0:
-            return TextConditions(torch.empty(0, self.dim), torch.zeros(1, dtype=torch.int64)).batch(
-                indices, device, multiple
-            )
+            empty = TextConditions(torch.empty(0, self.dim), torch.zeros(1, dtype=torch.int64))
+            return empty.batch(indices, device, multiple)
         rows = indices.tolist()
         states = self.encoder.encode_batch([self._texts[row] for row in rows])
         wrong = [row for row, one in zip(rows, states, strict=True) if one.ndim != 2 or one.shape[1] != self.dim]
@@ -204,9 +234,16 @@ def _copying(device: torch.device) -> torch.cuda.Stream:
 
 
 def send(values: Tensor, device: torch.device | str) -> Tensor:
-    """Values of the CPU to a GPU beside what it computes: the batch before is usually still under way.
+    """Copy values from the CPU to a GPU while it computes: the batch before is usually still under way.
 
     From memory that is not pinned, a copy would wait for all that is queued before it.
+
+    Args:
+        values: Any tensor on the CPU.
+        device: Where it goes.
+
+    Returns:
+        The tensor on the device, safe to use in the current stream.
     """
     device = torch.device(device)
     if device.type != "cuda":
@@ -221,7 +258,20 @@ def send(values: Tensor, device: torch.device | str) -> Tensor:
 
 
 def check_vectors(vectors: Vectors, dim: int, name: str, ids: Sequence[str] | None = None) -> Vectors:
-    """`vectors` unchanged when it is [N, dim] and finite; else one ValueError naming the row."""
+    """Check that vectors are [N, dim] and finite.
+
+    Args:
+        vectors: A tensor, or the rows of a mapped file, which were checked as they were laid out.
+        dim: d.
+        name: Of the vectors, in errors.
+        ids: Name the rows in errors.
+
+    Returns:
+        `vectors` itself.
+
+    Raises:
+        ValueError: The shape is another one, or a number is not finite; names the row.
+    """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise ValueError(f"{name}: vectors are {tuple(vectors.shape)}, expected [N, {dim}]")
     if not isinstance(vectors, Tensor):  # mapped: found finite as they were laid out

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
+from pipeline.fusion_diff.layers import BlockBody
 from pipeline.fusion_diff.prior import Modulation, Prior
 from pipeline.fusion_diff.texts import TextContext, Texts
 
@@ -33,8 +34,8 @@ class ControlAdapter(nn.Module):
         sizes = prior.sizes
         self.sizes = sizes
         half = sizes.depth // 2
-        self.bodies = nn.ModuleList(copy.deepcopy(prior.blocks[index].body) for index in range(half))
-        self.bodies.requires_grad_(True)
+        bodies = nn.ModuleList(copy.deepcopy(prior.blocks[index].body) for index in range(half))
+        self.bodies = cast(Sequence[BlockBody], bodies.requires_grad_(True))
         self.zero_in = nn.Linear(sizes.dim, sizes.width)  # Z1
         self.zero_out = nn.ModuleList(nn.Linear(sizes.width, sizes.width) for _ in range(half))  # Z2 of each block
         for layer in (self.zero_in, *self.zero_out):

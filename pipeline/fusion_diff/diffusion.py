@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,15 @@ from pipeline.config import DiffusionParams
 class Diffusion:
     """Gaussian diffusion of embeddings of dimension d (Eq. 2).
 
-    A unit-norm z has a standard deviation of 1 / sqrt(d) in each dimension, so unit noise would
-    drown it: with `scale_by_sqrt_dim`, sqrt(d) z is what diffuses. Timesteps count from 0 here,
-    from 1 in the paper.
+    A unit-norm z has a standard deviation of 1 / sqrt(d) in each dimension, so unit noise would drown it. With
+    `scale_by_sqrt_dim`, sqrt(d) z is what diffuses. Timesteps count from 0 here, from 1 in the paper.
+
+    Args:
+        params: Schedule, prediction and scaling.
+        dim: d.
+
+    Raises:
+        ValueError: A number is out of its range.
     """
 
     def __init__(self, params: DiffusionParams, dim: int):
@@ -34,7 +41,7 @@ class Diffusion:
             "beta_schedule": params.beta_schedule,
             "prediction_type": params.prediction,
         }
-        self._scheduler = DDPMScheduler(**self._schedule)
+        self._scheduler: Any = DDPMScheduler(**self._schedule)  # diffusers' schedulers carry no types
 
     @property
     def train_steps(self) -> int:
@@ -56,19 +63,27 @@ class Diffusion:
         return self._scheduler.add_noise(clean.float() * self.scale, noise.float(), step)
 
     def target(self, clean: Tensor, step: Tensor, noise: Tensor) -> Tensor:
-        """What the network is to predict, [B, d]: the noise (Eq. 3), the clean sample, or the velocity between the two.
+        """What the network is to predict: the noise (Eq. 3), the clean sample, or the velocity between the two.
 
-        They are equivalent up to the loss's weighting and to a known multiple of z_n, so guidance (Eq. 4) is the same
-        combination of any of them. But sampling divides an error in the noise by sqrt(alpha-bar), which starts at 0.006:
-        a prior trained for minutes cannot afford that. It predicts the clean sample, as DALL-E 2's prior does, and so
-        spends nothing on reproducing noise.
+        They are equivalent up to the weighting of the loss and to a known multiple of z_n, so guidance (Eq. 4) is the
+        same combination of any of them. But sampling divides an error in the noise by sqrt(alpha-bar), which starts at
+        0.006: a prior trained for minutes cannot afford that. It predicts the clean sample, as DALL-E 2's prior does,
+        and so spends nothing on reproducing noise.
+
+        Args:
+            clean: Embeddings z_0 [B, d].
+            step: n [B].
+            noise: [B, d].
+
+        Returns:
+            [B, d].
         """
         if self.params.prediction == "epsilon":
             return noise
         scaled = clean.float() * self.scale
-        return (
-            scaled if self.params.prediction == "sample" else self._scheduler.get_velocity(scaled, noise.float(), step)
-        )
+        if self.params.prediction == "sample":
+            return scaled
+        return self._scheduler.get_velocity(scaled, noise.float(), step)
 
     def unscale(self, sample: Tensor) -> Tensor:
         """Undo the scaling of `noise`."""
@@ -78,15 +93,21 @@ class Diffusion:
         """Eq. 3 and Eq. 5, as a mean over the dimensions and the batch: both [B, d], a scalar back."""
         return F.mse_loss(predicted.float(), target.float())
 
-    def solver(self, steps: int) -> DPMSolverMultistepScheduler:
-        """A fresh DPM-Solver++ of second order with its `steps` timesteps set.
+    def solver(self, steps: int) -> Any:
+        """A fresh DPM-Solver++ of second order.
 
-        Raises ValueError when steps is not between 1 and the training steps.
+        Args:
+            steps: Solver steps, at most the training steps.
+
+        Returns:
+            A `diffusers.DPMSolverMultistepScheduler` with its timesteps set.
+
+        Raises:
+            ValueError: `steps` is out of its range.
         """
         if not 1 <= steps <= self.train_steps:
-            raise ValueError(
-                f"sampler: {steps} solver steps are not between 1 and the {self.train_steps} training steps"
-            )
-        solver = DPMSolverMultistepScheduler(**self._schedule, algorithm_type="dpmsolver++", solver_order=2)
+            allowed = f"between 1 and the {self.train_steps} training steps"
+            raise ValueError(f"sampler: {steps} solver steps are not {allowed}")
+        solver: Any = DPMSolverMultistepScheduler(**self._schedule, algorithm_type="dpmsolver++", solver_order=2)
         solver.set_timesteps(steps)
         return solver

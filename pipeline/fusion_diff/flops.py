@@ -16,7 +16,7 @@ def block_flops(sizes: PriorSizes, text_tokens: float) -> float:
 def prior_flops(sizes: PriorSizes, text_tokens: float) -> float:
     """Operations of the prior for one row with a text, forward."""
     width = sizes.width
-    around = 2 * sizes.dim * sizes.features + 2 * sizes.tokens * sizes.patch_dim * width + 3 * width * width
+    around: float = 2 * sizes.dim * sizes.features + 2 * sizes.tokens * sizes.patch_dim * width + 3 * width * width
     around += sizes.time_frequencies * width + text_tokens * (sizes.text_dim + width) * width
     return sizes.depth * (block_flops(sizes, text_tokens) + 18 * width**2) + 2 * around
 

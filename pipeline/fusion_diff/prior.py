@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -134,7 +134,8 @@ class Prior(nn.Module):
             nn.Linear(sizes.text_dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
         )
         self.null_text = nn.Parameter(torch.empty(sizes.text_tokens, sizes.text_dim))
-        self.blocks = nn.ModuleList(Block(width, sizes.heads, sizes.ffn_ratio) for _ in range(sizes.depth))
+        blocks = nn.ModuleList(Block(width, sizes.heads, sizes.ffn_ratio) for _ in range(sizes.depth))
+        self.blocks = cast(Sequence[Block], blocks)
         self.final_ada_ln = nn.Linear(width, 2 * width)
         self.final = nn.Linear(width, sizes.patch_dim)
         self.out = nn.Linear(sizes.features, sizes.dim)  # Linear_out of Eq. 16
@@ -309,9 +310,10 @@ def initialise(prior: Prior) -> None:
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
-    for layer in (prior.time[0], prior.time[2]):
-        nn.init.normal_(layer.weight, std=0.02)
+    for layer in prior.time:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
     nn.init.normal_(prior.null_text, std=prior.sizes.text_dim**-0.5)
-    for layer in (*(block.ada_ln for block in prior.blocks), prior.final_ada_ln, prior.final):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
+    for zero in (*(block.ada_ln for block in prior.blocks), prior.final_ada_ln, prior.final):
+        nn.init.zeros_(zero.weight)
+        nn.init.zeros_(zero.bias)

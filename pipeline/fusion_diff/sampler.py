@@ -229,8 +229,11 @@ class Sampler:
         Returns:
             A plain sampler: what a quick one has recorded is made for one pair of scales.
         """
-        scales = {"guidance_scale": guidance_scale, "control_scale": control_scale}
-        settings = replace(self.settings, **{name: scale for name, scale in scales.items() if scale is not None})
+        settings = self.settings
+        if guidance_scale is not None:
+            settings = replace(settings, guidance_scale=guidance_scale)
+        if control_scale is not None:
+            settings = replace(settings, control_scale=control_scale)
         if settings == self.settings:
             return self
         return Sampler(self.prior, self.adapter, self.diffusion, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class PriorTask:
 
     def inputs(
         self, indices: Tensor, generator: torch.Generator, device: torch.device | str, fixed_shapes: bool = False
-    ) -> tuple[Tensor | None, ...]:
+    ) -> tuple[Any, ...]:
         """What differs between batches: timesteps [B], noise and z_0, each [B, d], and the texts (`text_inputs`)."""
         indices, kept = drop_texts(indices, self.p_cfg, generator)
         step, noise = self.diffusion.draw(len(indices), generator)
@@ -121,7 +122,7 @@ class ControlTask:
 
     def inputs(
         self, indices: Tensor, generator: torch.Generator, device: torch.device | str, fixed_shapes: bool = False
-    ) -> tuple[Tensor | None, ...]:
+    ) -> tuple[Any, ...]:
         """What differs between batches: timesteps [B]; noise, z_t and z_r,delta, each [B, d]; and the texts."""
         indices, kept = drop_texts(indices, self.p_cfg, generator)
         step, noise = self.diffusion.draw(len(indices), generator)

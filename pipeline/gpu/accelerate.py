@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
-from torch import nn
 
 from pipeline.config import Speed
+from pipeline.fusion_diff.control import ControlledPrior
+from pipeline.fusion_diff.prior import Prior
 from pipeline.fusion_diff.sampler import Sampler
 from pipeline.gpu.sampling import FastSampler
 
-Model = TypeVar("Model", nn.Module, Sampler)
+Model = TypeVar("Model", Prior, ControlledPrior)
 
 
-def accelerate(model: Model, speed: Speed) -> Model:
+@overload
+def accelerate(model: Model, speed: Speed) -> Model: ...
+@overload
+def accelerate(model: Sampler, speed: Speed) -> Sampler: ...
+def accelerate(model: Prior | ControlledPrior | Sampler, speed: Speed) -> Prior | ControlledPrior | Sampler:
     """Make a model or a sampler quick, from outside: the plain code knows nothing of it.
 
     Example:

@@ -154,9 +154,9 @@ def _attend_text_backward(saved: Saved, grad: Tensor) -> tuple[Tensor, Tensor]:
 def modulation_gradient(grads: BlockGrads, dtype: torch.dtype) -> Tensor:
     """[B, 9, D]. That of the last gate comes from the kernel that reads the stream next."""
     first, second, third = grads.norms
-    assert first.shift is not None
     parts = first.shift, first.scale, second.gate, second.shift, second.scale, third.gate, third.shift, third.scale
-    return torch.stack([*parts, torch.zeros_like(first.shift)], dim=1).to(dtype)
+    found = [part for part in parts if part is not None]
+    return torch.stack([*found, torch.zeros_like(found[0])], dim=1).to(dtype)
 
 
 def parameter_gradients(grads: BlockGrads, qkv_layers: int, pair_layers: int) -> list[Tensor | None]:

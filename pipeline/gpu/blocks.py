@@ -57,11 +57,8 @@ def prepare_block(body: BlockBody, dtype: torch.dtype, fp8: bool = False) -> Pre
     own, cross, feed = body.self_attention, body.cross_attention, body.feed_forward
     qkv, qkv_biases = layers(own, QKV)
     weights = own.out.weight, cross.query.weight, cross.out.weight, feed.inner.weight, feed.outer.weight
-    products: HalfPrecision
-    if fp8:
-        products = EightBit(_named(qkv, *weights), dtype)
-    else:
-        products = HalfPrecision(_named(qkv, *weights, dtype=dtype))
+    named = _named(qkv, *weights, dtype=None if fp8 else dtype)
+    products = EightBit(named, dtype) if fp8 else HalfPrecision(named)
     biases = stacked(qkv_biases, dtype), own.out.bias, cross.query.bias, cross.out.bias, feed.inner.bias
     return PreparedBlock(products, Biases(*biases))
 
@@ -109,8 +106,8 @@ def run_block(
     last_gate = modulation[:, 8:9]
     inputs = BlockInputs(stream, branch, added, modulation, text.states, stretches_of(text), own.heads)
     if not torch.is_grad_enabled():
-        prepared = getattr(body, "prepared", None) or prepare_block(body, stream.dtype)
-        made = forward_pass(*prepared, inputs)
+        prepared: PreparedBlock = getattr(body, "prepared", None) or prepare_block(body, stream.dtype)
+        made = forward_pass(prepared.products, prepared.biases, inputs)
         return PendingSum(made.norm3.stream, GatedBranch(made.outer, feed.outer.bias, last_gate))
     scale = getattr(body, "gradient_scale", None)
     parameters = [

@@ -24,9 +24,9 @@ from pipeline.gpu.products import GradientScale
 class FusedPrior(Prior):
     """Packs the texts, and reads the last block's pending sum in its last layer."""
 
-    def text_context(
+    def text_context(  # type: ignore[override]  # the plain model hands packed texts on unread
         self, text_states: Tensor | None, text_mask: Tensor | None, rows: int, dropped: Tensor | None = None
-    ) -> TextContext | PackedText:  # type: ignore[override]  # the plain model hands packed texts on unread
+    ) -> TextContext | PackedText:
         context = super().text_context(text_states, text_mask, rows, dropped)
         given = context.null if context.text is None else context.text
         return context if given is None or given.dtype.itemsize != 2 else pack(context, rows)
@@ -74,13 +74,13 @@ class FusedBlockBody(BlockBody):
     gradient_scale: GradientScale | None = None
     """Of 8-bit gradients, shared by all blocks of a model. None: products in the type of the tokens."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # the plain model hands a pending sum on unread
         self,
         hidden: Tensor | PendingSum,
         modulation: Tensor,
         text: KeysValues | PackedText,
         added: Tensor | None = None,
-    ) -> Tensor | PendingSum:  # type: ignore[override]  # the plain model hands a pending sum on unread
+    ) -> Tensor | PendingSum:
         if isinstance(text, PackedText):
             return run_block(self, hidden, modulation, text, added)
         assert isinstance(hidden, Tensor)

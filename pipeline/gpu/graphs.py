@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +51,12 @@ class Inputs(NamedTuple):
     control: Tensor | None
     """[B, d]"""
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """A function of every tensor that is there."""
+        noise, states, mask, control = (None if part is None else change(part) for part in self)
+        assert noise is not None and states is not None
+        return Inputs(noise, states, mask, control)
+
 
 Denoise = Callable[[Tensor, int], Tensor]
 """(z [B, d], index of the solver step) -> prediction [B, d]."""
@@ -75,8 +83,8 @@ def _combine(weights: Tensor, seen: Tensor, count: int) -> Tensor:
 class SolverGraph:
     """`run_solver` for inputs of one shape, recorded once and replayed."""
 
-    def __init__(self, prepare: Prepare, weights: Tensor, like: Inputs, pool: tuple[int, int]):
-        self._inputs = Inputs(*(None if value is None else value.clone() for value in like))
+    def __init__(self, prepare: Prepare, weights: Tensor, like: Inputs, pool: Any):
+        self._inputs = like.each(torch.clone)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):  # compiles and allocates what must not happen while recording
@@ -90,7 +98,7 @@ class SolverGraph:
     def __call__(self, inputs: Inputs) -> Tensor:
         """The clean sample [B, d]; a copy, since the next call overwrites the graph's own."""
         for own, given in zip(self._inputs, inputs, strict=True):
-            if own is not None:
+            if own is not None and given is not None:
                 own.copy_(given, non_blocking=True)
         self._graph.replay()
         return self._sample.clone()
@@ -109,11 +117,10 @@ class FixedSizes:
         inputs = _pad_text(inputs)
         parts = []
         for first in range(0, len(inputs.noise), SIZES[-1]):
-            piece = Inputs(*(None if value is None else value[first : first + SIZES[-1]] for value in inputs))
+            piece = inputs.each(itemgetter(slice(first, first + SIZES[-1])))
             rows = len(piece.noise)
             size = next(size for size in SIZES if size >= rows)
-            padded = Inputs(*(None if value is None else _pad_rows(value, size) for value in piece))
-            parts.append(self._run(padded)[:rows])
+            parts.append(self._run(piece.each(partial(_pad_rows, rows=size)))[:rows])
         return torch.cat(parts)
 
     def _run(self, inputs: Inputs) -> Tensor:

@@ -22,7 +22,7 @@ class PackedText(NamedTuple):
     """[S, D], or a block's keys and values [S, 2D]: B' texts of T rows, then N rows of the null condition if needed."""
     start: Tensor
     """[B] int32: the first row of `states` that a sample sees."""
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody calls
     """[B] int32: how many rows it sees."""
     own: Tensor
     """[B] int32: `start` as if no two samples shared the null condition, each having a copy behind the S rows.

@@ -81,9 +81,14 @@ class _GateNorm(torch.autograd.Function):
         return (
             found.stream,
             found.branch,
-            found.total.sum(0) if needs_bias else None,
-            found.gate[:, None].to(gate.dtype) if needs_gate else None,
-            found.shift[:, None].to(scale.dtype) if needs_shift else None,
-            found.scale[:, None].to(scale.dtype) if needs_scale else None,
+            found.total.sum(0) if needs_bias and found.total is not None else None,
+            _row(found.gate, gate) if needs_gate else None,
+            _row(found.shift, scale) if needs_shift else None,
+            _row(found.scale, scale) if needs_scale else None,
             None,
         )
+
+
+def _row(sums: Tensor | None, like: Tensor) -> Tensor | None:
+    """Sums over a sample's tokens [B, D] as a gradient [B, 1, D] in the type of `like`."""
+    return None if sums is None else sums[:, None].to(like.dtype)

@@ -159,14 +159,14 @@ class EightBit(HalfPrecision):
 
     def begin_backward(self, grad: Tensor) -> None:
         assert self.scale is not None
-        if self.scale.factor is None:
-            self.scale.observe(grad)
-        self.inverse_gradient = 1.0 / self.scale.factor
+        factor = self.scale.factor if self.scale.factor is not None else self.scale.observe(grad)
+        self.inverse_gradient = torch.reciprocal(factor)
 
     def gradient_operand(self, grad: Tensor, sums: bool = False) -> tuple[Quantised, Tensor | None]:
         rows = grad.flatten(0, 1)
         if rows.dtype == norm.FP8_GRADIENT:
             return with_columns(rows, self.purpose.trained), None
+        assert self.gradient_factor is not None
         return quantise(rows, self.gradient_factor, norm.FP8_GRADIENT, self.purpose.trained, sums)
 
     def gelu_backward(self, inner: Tensor, bias: Tensor, grad: Tensor) -> tuple[Quantised, Tensor]:
@@ -181,6 +181,7 @@ class EightBit(HalfPrecision):
 
     def weight_gradient(self, grad: Quantised, saved: Tensor) -> Tensor:
         out = torch.float32 if self.purpose.float32_weights else self.dtype
+        assert grad.columns is not None
         return torch._scaled_mm(grad.columns, saved.t(), self.inverse_gradient, self.inverse, out_dtype=out)
 
 
@@ -190,10 +191,11 @@ class GradientScale:
 
     factor: Tensor | None = None
 
-    def observe(self, grad: Tensor) -> None:
-        """Set it from the gradient that a backward pass begins with."""
+    def observe(self, grad: Tensor) -> Tensor:
+        """Set it from the gradient that a backward pass begins with, and return it."""
         largest = torch.linalg.vector_norm(grad, float("inf"), dtype=torch.float32).clamp(min=1e-30)
         self.factor = torch.exp2(torch.floor(torch.log2(LARGEST_GRADIENT / largest)))
+        return self.factor
 
 
 def weight_gradient(grad: Tensor, tokens: Tensor, float32_weights: bool) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 from pipeline.config import Speed
-from pipeline.fusion_diff.control import ControlInputs, ControlledPrior
-from pipeline.fusion_diff.prior import Modulation
+from pipeline.fusion_diff.control import ControlAdapter, ControlInputs, ControlledPrior
+from pipeline.fusion_diff.prior import Modulation, Prior
 from pipeline.fusion_diff.sampler import Conditions, Sampler
 from pipeline.fusion_diff.texts import Texts
 from pipeline.gpu.graphs import Denoise, FixedSizes, Inputs, solver_weights
@@ -20,7 +22,9 @@ class ConcurrentControlledPrior(ControlledPrior):
     half empty.
     """
 
-    stream: torch.cuda.Stream
+    def __init__(self, prior: Prior, adapter: ControlAdapter, control_scale: float = 1.0):
+        super().__init__(prior, adapter, control_scale)
+        self.stream = torch.cuda.Stream()
 
     def encode(
         self, noisy: Tensor, modulation: Modulation, text: Texts, control: ControlInputs
@@ -56,16 +60,17 @@ class FastSampler(Sampler):
 
     def __init__(self, sampler: Sampler, speed: Speed):
         super().__init__(sampler.prior, sampler.adapter, sampler.diffusion, sampler.settings)
-        on_gpu = self.device.type == "cuda"
-        self._recorded: FixedSizes | None = None
         if speed.fused:
             self._fuse(speed.fp8)
+        self._recorded: FixedSizes | None = None
         if speed.cuda_graph:
             weights = solver_weights(self.diffusion, self.settings.solver_steps).to(self.device)
             self._recorded = FixedSizes(self._prepare, weights)
-            if on_gpu and self.controlled is not None:
-                self.controlled.__class__ = ConcurrentControlledPrior
-                self.controlled.stream = torch.cuda.Stream()
+        self._recording = copy.copy(self)
+        """What is recorded: the same models, side by side. Only one thread records, but others may sample plainly."""
+        if self.controlled is not None and self.device.type == "cuda":
+            parts = self.controlled.prior, self.controlled.adapter, self.controlled.control_scale
+            self._recording.controlled = ConcurrentControlledPrior(*parts).eval()
 
     @property
     def gains_from_batches(self) -> bool:
@@ -81,11 +86,14 @@ class FastSampler(Sampler):
             prepare(model, fp8)
 
     def _prepare(self, inputs: Inputs) -> Denoise:
-        denoise = self._denoiser(Conditions(inputs.states, inputs.mask, inputs.control))
+        denoise = self._recording._denoiser(Conditions(inputs.states, inputs.mask, inputs.control))
         return lambda noisy, index: denoise(noisy, index, 0)  # it knows its timesteps by their index
 
     def _draw(self, noise: Tensor, conditions: Conditions, hypotheses: int) -> Tensor:
         if self._recorded is None or conditions.negative is not None:
             return super()._draw(noise, conditions, hypotheses)
-        repeated = [None if part is None else part.repeat_interleave(hypotheses, 0) for part in conditions[:3]]
-        return self._recorded(Inputs(noise, *repeated))  # [Q*K, d]
+        states, mask, control, _ = conditions
+        states = states.repeat_interleave(hypotheses, 0)
+        mask = None if mask is None else mask.repeat_interleave(hypotheses, 0)
+        control = None if control is None else control.repeat_interleave(hypotheses, 0)
+        return self._recorded(Inputs(noise, states, mask, control))  # [Q*K, d]

@@ -51,7 +51,7 @@ class Recorded:
     ):
         self._task, self._model, self._share, self._autocast = task, model, share, autocast
         self._graphs: dict[Shapes, Recording | None] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def step(
         self, indices: Tensor, generator: torch.Generator, device: torch.device | str

@@ -201,7 +201,7 @@ class _Training:
                 rate = learning_rate(params, step)
                 row = {"step": step, "loss": float(loss), "lr": rate, "gradient_norm": float(norm), **values}
                 log.append(row)
-                progress.set_postfix(loss=f"{row['loss']:.4f}", **self.meter.summary())
+                progress.set_postfix({"loss": f"{row['loss']:.4f}", **self.meter.summary()})
             self._keep(step, log)
         if self.ema:
             self.ema.copy_to(self.trained)

@@ -1,4 +1,4 @@
-"""SIGTERM with grace: a training ends behind a finished step, with a checkpoint."""
+"""SIGTERM with grace: a training ends after a finished step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _came = threading.Event()
 
 
@@ -25,9 +26,10 @@ def stop(message: str) -> NoReturn:
 
 
 def heed_sigterm(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """While `function` runs, SIGTERM does no more than `sigterm_came` says; outside the main thread nothing changes.
+    """While `function` runs, SIGTERM only sets what `sigterm_came` returns.
 
-    One that came too late for `function` to heed it has its usual effect afterwards.
+    One that came too late for `function` to heed it has its usual effect afterwards. Outside the main thread nothing
+    changes.
     """
 
     @functools.wraps(function)

@@ -17,7 +17,7 @@ from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
 from pipeline.encoders.identity import text_encoder_identity
 from pipeline.encoders.text import TextEncoder
-from pipeline.fusion_diff.checkpoints import read_conditions
+from pipeline.fusion_diff.tables import read_conditions
 
 TEXTS = [
     "a green apple",

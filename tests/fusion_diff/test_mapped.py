@@ -14,7 +14,8 @@ import torch
 from bench.embedding import write_texts, write_vectors
 from pipeline.artifacts import ArtifactError, ShardSet, ShardWriter, mapped, read_json, schemas, write_json
 from pipeline.fusion_diff import ControlAdapter, ControlledPrior, ControlTask, Prior, PriorTask
-from pipeline.fusion_diff.checkpoints import check_same_ids, open_conditions, open_vectors
+from pipeline.fusion_diff.mapped import MappedConditions, MappedVectors, map_vectors
+from pipeline.fusion_diff.tables import check_same_ids, open_conditions, open_vectors
 from pipeline.training.loop import batch_indices
 
 N = 23
@@ -56,9 +57,9 @@ def opened(folders, in_memory):
 
 def test_batches_are_the_same_bit_for_bit(folders):
     memory, flat, again = opened(folders, 2**20), opened(folders, 0), opened(folders, 0)
-    assert isinstance(memory[1], torch.Tensor) and not isinstance(memory[2], mapped.MappedConditions)
+    assert isinstance(memory[1], torch.Tensor) and not isinstance(memory[2], MappedConditions)
     for ids, vectors, text, identity in (flat, again):
-        assert isinstance(vectors, mapped.MappedVectors) and isinstance(text, mapped.MappedConditions)
+        assert isinstance(vectors, MappedVectors) and isinstance(text, MappedConditions)
         assert list(ids) == memory[0] and len(ids) == N and identity == memory[3]
         assert vectors.shape == memory[1].shape and len(text) == N
         assert (text.dim, text.longest, text.mean_tokens) == (memory[2].dim, memory[2].longest, memory[2].mean_tokens)
@@ -157,12 +158,12 @@ def test_a_killed_run_goes_on_behind_its_last_whole_shard(folders, monkeypatch):
     monkeypatch.setattr(mapped, "THREADS", 1)
     monkeypatch.setattr(mapped, "_tables", failing)
     with pytest.raises(KeyboardInterrupt):
-        mapped.map_vectors(ShardSet.open(folders[0]))
+        map_vectors(ShardSet.open(folders[0]))
     assert not (mapped.scratch(folders[0]) / "layout.json").exists()
     with (mapped.scratch(folders[0]) / "progress.txt").open("a") as file:
         file.write("part-00")  # torn
     monkeypatch.setattr(mapped, "_tables", lambda path: (seen.append(path.name), tables(path))[1])
-    vectors = mapped.map_vectors(ShardSet.open(folders[0]))
+    vectors = map_vectors(ShardSet.open(folders[0]))
     assert "part-00003.parquet" in seen and set(seen) <= {
         "part-00003.parquet",
         "part-00004.parquet",
@@ -183,9 +184,7 @@ def test_progress_in_a_file_that_is_not_whole_counts_for_nothing(folders):
 def test_several_at_once_lay_out_once(folders, monkeypatch):
     lay_out, calls, found = mapped._lay_out, [], []
     monkeypatch.setattr(mapped, "_lay_out", lambda *args: (calls.append(1), lay_out(*args))[1])
-    threads = [
-        threading.Thread(target=lambda: found.append(mapped.map_vectors(ShardSet.open(folders[0])))) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(map_vectors(ShardSet.open(folders[0])))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -252,7 +251,7 @@ import numpy as np, torch
 from pathlib import Path
 from bench.machine import AnonymousPeak
 from pipeline.artifacts import mapped
-from pipeline.fusion_diff.checkpoints import open_conditions, open_vectors
+from pipeline.fusion_diff.tables import open_conditions, open_vectors
 from pipeline.training.loop import batch_indices
 
 mapped.THREADS, mapped.ROWS = 2, 32  # what is held at once is the same, however large the set

@@ -5,6 +5,9 @@ that one program makes every gradient of a head in one pass, without atomic addi
 Logits and softmax are float32.
 """
 
+# mypy: disallow-untyped-defs=False
+# (a Triton kernel's arguments have no Python types)
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -27,7 +30,7 @@ class Stretches(NamedTuple):
 
     start: Tensor
     """[B] int32: the first row."""
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody calls
     """[B] int32: how many rows, at least 1."""
     own: Tensor
     """[B] int32: where the gradients of its keys begin, no two samples' in the same rows."""
@@ -59,7 +62,7 @@ def _store(target, columns, values, here, inside):
 
 
 @triton.jit
-def _attend(  # noqa: PLR0913  # Triton kernel
+def _attend(
     query, keys, values, start, count, out, lse, queries, heads, query_row, query_token, key_token, scale,
     C: tl.constexpr, A: tl.constexpr, B: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, TEXT: tl.constexpr,
     PRECISION: tl.constexpr, SCALE: tl.constexpr,
@@ -104,7 +107,7 @@ def _attend(  # noqa: PLR0913  # Triton kernel
 
 
 @triton.jit
-def _delta(  # noqa: PLR0913  # Triton kernel
+def _delta(
     out, grad, delta, queries, heads, C: tl.constexpr, HEADS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The sum of out * grad over each head's numbers, for one query."""
@@ -119,7 +122,7 @@ def _delta(  # noqa: PLR0913  # Triton kernel
 
 
 @triton.jit
-def _weights_and_change(  # noqa: PLR0913  # Triton kernel
+def _weights_and_change(
     key_a, key_b, value_a, value_b, query_a, query_b, given_a, given_b, norm, inner, seen, log_scale,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -133,7 +136,7 @@ def _weights_and_change(  # noqa: PLR0913  # Triton kernel
 
 
 @triton.jit
-def _add_query_gradient(  # noqa: PLR0913  # Triton kernel
+def _add_query_gradient(
     part_a, part_b, target, aside, first, second, here, in_first, in_second, is_first, is_last, SINGLE: tl.constexpr,
 ):  # fmt: skip
     """A tile's share of the queries' gradients: summed aside from tile to tile, written with the last one."""
@@ -150,7 +153,7 @@ def _add_query_gradient(  # noqa: PLR0913  # Triton kernel
 
 
 @triton.jit
-def _attend_backward(  # noqa: PLR0913  # Triton kernel
+def _attend_backward(
     query, keys, values, start, count, own, grad, lse, delta, grad_query, grad_keys, grad_values, scratch, queries,
     heads, query_row, query_token, key_token, grad_row, grad_token, grad_key_token, scale, log_scale,
     C: tl.constexpr, A: tl.constexpr, B: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, TEXT: tl.constexpr,

@@ -4,6 +4,9 @@ A tensor core multiplies 8-bit numbers only where both operands are contiguous a
 its two gradients sum over different dimensions, so each operand is kept twice.
 """
 
+# mypy: disallow-untyped-defs=False
+# (a Triton kernel's arguments have no Python types)
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -27,7 +30,7 @@ class Quantised(NamedTuple):
 
 
 @triton.jit
-def _quantise(values, factor, rows, sums, count, width, BR: tl.constexpr, BC: tl.constexpr, SUMS: tl.constexpr):  # noqa: N803, PLR0913  # Triton kernel
+def _quantise(values, factor, rows, sums, count, width, BR: tl.constexpr, BC: tl.constexpr, SUMS: tl.constexpr):
     row, column = tl.program_id(1) * BR + tl.arange(0, BR), tl.program_id(0) * BC + tl.arange(0, BC)
     inside = (row[:, None] < count) & (column[None, :] < width)
     own = row[:, None].to(tl.int64) * width + column[None, :]

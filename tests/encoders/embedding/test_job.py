@@ -16,7 +16,7 @@ from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError, decode
 from pipeline.encoders.embedding.vectors import embedding_job
-from pipeline.fusion_diff.checkpoints import read_vectors
+from pipeline.fusion_diff.tables import read_vectors
 
 
 class KilledError(Exception):
