@@ -3,7 +3,6 @@
 `section(IndexParams, kind="hnsw")` is one section with what a test changes of it.
 """
 
-from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -60,7 +59,7 @@ S = TypeVar("S", bound=Section)
 
 def plain_values(**changes: Any) -> dict[str, Any]:
     """Every parameter, with what a test changes of them; given variants of DiffComp replace the profile's."""
-    values = _laid_over(deepcopy(_profile()), PLAIN)
+    values = _laid_over(as_dict(profile("offline")), PLAIN)
     values["diffcomp_variants"] = {}
     return _laid_over(values, changes)
 
@@ -81,8 +80,9 @@ def section(kind: type[S], **changes: Any) -> S:
 
 
 @cache
-def _profile() -> dict[str, Any]:
-    return as_dict(load_profile("offline", ROOT / "conf"))
+def profile(name: str) -> Params:
+    """The parameters of a profile, which no test may change."""
+    return load_profile(name, ROOT / "conf")
 
 
 @cache

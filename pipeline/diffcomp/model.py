@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.artifacts import load_weights, read_json, save_weights
 from pipeline.artifacts.weights import CONFIG, Origin
-from pipeline.config import DiffCompParams, as_dict
+from pipeline.config import DiffCompParams, as_dict, section_from_dict
 from pipeline.diffcomp import masking
 from pipeline.diffcomp.composition import Composition
 from pipeline.diffcomp.losses import info_nce, inverse_temperature, ratio_loss
@@ -261,6 +261,7 @@ def load_diffcomp(folder: str | Path, encoder: DualEncoder) -> DiffComp:
     """A trained variant over an encoder of the same sizes, in eval mode. Raises ArtifactError where it does not fit."""
     known = {field.name for field in dataclasses.fields(DiffCompParams)}
     stored = read_json(Path(folder) / CONFIG)["diffcomp"]
-    model = DiffComp(encoder, DiffCompParams(**{name: value for name, value in stored.items() if name in known}))
+    stored = {name: value for name, value in stored.items() if name in known}
+    model = DiffComp(encoder, section_from_dict(DiffCompParams, stored, f"{folder}/{CONFIG}"))
     load_weights(folder, model)
     return model.eval()

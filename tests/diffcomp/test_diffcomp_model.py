@@ -8,6 +8,7 @@ import torch
 from pipeline.artifacts import ArtifactError
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, load_diffcomp, save_diffcomp, slerp
+from tests.sections import section
 
 CAPTIONS = ["a red ball", "a cat with a hat", "a dog", "a dog", "a blue hat", "a red dog with a ball"]
 PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["a red dog", "a ball"]]
@@ -35,7 +36,7 @@ TABLES_9_AND_10 = [
 
 @pytest.fixture
 def make_model(make_encoder):
-    return lambda **values: DiffComp(make_encoder(), DiffCompParams(**{**SMALL, **values}))
+    return lambda **values: DiffComp(make_encoder(), section(DiffCompParams, **{**SMALL, **values}))
 
 
 def batch(model, pictures):

@@ -25,6 +25,7 @@ from pipeline.sources.web import build
 from pipeline.sources.web.archives import webdataset
 from pipeline.sources.web.folder import csv_folder
 from stages import prepare
+from tests.sections import section
 
 
 def make_image(seed, kind="JPEG", size=(24, 20)):
@@ -89,7 +90,8 @@ def raw(tmp_path):
 
 
 def built(raw, *pairs, share=0.0, **more):
-    params = DataParams(sources="web", raw=str(raw), web=WebParams(list(pairs), ["hqedit"], share), **more)
+    web = section(WebParams, pairs=list(pairs), edits=["hqedit"], max_rejected_share=share)
+    params = section(DataParams, sources="web", raw=str(raw), web=web, **more)
     build(params, 0, raw.parent / "data")
     folder = raw.parent / "data"
     rejected = pq.read_table(folder / "pairs" / "rejected.parquet").to_pylist()

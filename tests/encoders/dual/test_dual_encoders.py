@@ -17,6 +17,7 @@ from pipeline.encoders.dual.blip import BlipEncoder, blip_large_config
 from pipeline.encoders.dual.clip import ClipEncoder, ClipSizes, build_clip, new_clip
 from pipeline.encoders.dual.interface import DualEncoder
 from pipeline.encoders.dual.open import load_dual_encoder
+from tests.sections import section
 
 # open_clip/BLIP sizes of Table 1: image, layers, width, text layers, text width, joint, trained layers, patches a side
 TABLE_1 = {
@@ -218,7 +219,7 @@ def test_text_blocks_are_checkpointed_too(encoder):
 @pytest.mark.parametrize("encoder", [small_clip, small_blip])
 def test_diffcomp_trains_over_either_backbone(encoder, values):
     encoder = encoder()
-    model = DiffComp(encoder, DiffCompParams(image_layers=1, text_layers=1, **values)).train()
+    model = DiffComp(encoder, section(DiffCompParams, image_layers=1, text_layers=1, **values)).train()
     images, ids = (
         torch.randn(3, 3, encoder.image_size, encoder.image_size),
         torch.tensor([[5, 6, 1], [7, 8, 1], [5, 8, 1]]),
