@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -90,7 +89,6 @@ def _check_given_choices(kind: type[Section], values: dict[str, Any]) -> None:
             _check_given_choices(inner, given[name])
 
 
-@cache
 def _inner_sections(kind: type[Section]) -> dict[str, type[Section]]:
     hints = get_type_hints(kind)
     return {
@@ -100,7 +98,6 @@ def _inner_sections(kind: type[Section]) -> dict[str, type[Section]]:
     }
 
 
-@cache
 def _schema(kind: type[Section]) -> type:
     """The section as OmegaConf takes it."""
     hints = get_type_hints(kind)
