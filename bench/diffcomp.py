@@ -16,6 +16,7 @@ import pipeline  # noqa: F401 (what it declares for torchvision comes before ope
 # isort: split
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -28,8 +29,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.machine import hardware, versions
+from bench.profiles import profile
 from pipeline.artifacts import write_json
-from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp
 from pipeline.diffcomp.losses import info_nce, inverse_temperature
 from pipeline.diffcomp.superpatches import SuperPatches
@@ -140,7 +141,8 @@ def step_costs(make: Callable[[], DualEncoder], side: int, batch: int, trained: 
         encoder = make().train()
         model = DiffComp(
             encoder,
-            DiffCompParams(
+            replace(
+                profile("paper").diffcomp,
                 super_patch=side,
                 image_layers=trained,
                 text_layers=trained,
@@ -181,7 +183,9 @@ def operations(make: Callable[[], DualEncoder], side: int, batch: int, trained: 
     A small batch stands for one of 128, so the share of short texts that are encoded apart is scaled with it.
     """
     encoder = make().train()
-    model = DiffComp(encoder, DiffCompParams(super_patch=side, image_layers=trained, text_layers=trained))
+    model = DiffComp(
+        encoder, replace(profile("paper").diffcomp, super_patch=side, image_layers=trained, text_layers=trained)
+    )
     data, counted = made_up_batch(encoder, batch), {}
     with patch.object(clip, "SHORT_TEXTS", max(1, clip.SHORT_TEXTS * batch // 128)):
         for name, build in (("plain", plain_step), ("diffcomp", diffcomp_step)):

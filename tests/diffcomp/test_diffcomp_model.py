@@ -168,7 +168,7 @@ def test_store_and_load(make_model, make_encoder, pictures, tmp_path):
 
 
 def test_sizes_that_do_not_fit_the_encoder_are_refused(make_model):
-    with pytest.raises(ValueError, match="super_patch 3"):
+    with pytest.raises(ValueError, match="super_patch: 3"):
         make_model(super_patch=3)
     with pytest.raises(ValueError, match="image_layers: 9 .* 3"):
         make_model(image_layers=9)

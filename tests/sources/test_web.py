@@ -25,7 +25,7 @@ from pipeline.sources.web import build
 from pipeline.sources.web.archives import webdataset
 from pipeline.sources.web.folder import csv_folder
 from stages import prepare
-from tests.sections import section
+from tests.sections import plain_values, section
 
 
 def make_image(seed, kind="JPEG", size=(24, 20)):
@@ -263,7 +263,7 @@ def test_the_same_sources_give_the_same_bytes(raw):
 
 def test_all_that_is_missing_is_named_at_once_with_its_size_and_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    values = {"data": {"sources": "web", "benchmarks": ["genecis"], "genecis": {"tasks": []}}}
+    values = plain_values(data={"sources": "web", "benchmarks": ["genecis"], "genecis": {"tasks": []}})
     Path("params.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.setattr(prepare, "public_tables", lambda data: ())
     with pytest.raises(SourceError) as caught:
