@@ -69,7 +69,7 @@ def plain_params(**changes: Any) -> Params:
     return params_from_dict(plain_values(**changes))
 
 
-def section(kind: type[S], **changes: Any) -> S:
+def section(kind: type[S], /, **changes: Any) -> S:
     """One section of `plain_params`, by its class; an optimiser's numbers alone for OptimiserParams."""
     if kind is OptimiserParams:
         return kind(**{**OPTIMISER, **changes})

@@ -68,9 +68,12 @@ def with_overrides(section: S, values: Mapping[str, Any], origin: str) -> S:
 
 def _made(kind: type[S], merged: DictConfig, origin: str) -> S:
     """The section of merged values: choices first, so that a wrong one is named even where others are missing."""
-    values = cast(dict[str, Any], OmegaConf.to_container(merged))
+    try:
+        values = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+    except OmegaConfBaseException as error:  # an interpolation
+        raise ParameterError(f"{origin}: parameter {_parameter(error)!r}: {_first_line(error)}") from None
     _check_given_choices(kind, values)
-    missing = sorted(OmegaConf.missing_keys(merged))
+    missing = _missing(kind, values)
     if missing:
         raise ParameterError(f"{origin}: {len(missing)} parameters are missing, the first is {missing[0]!r}")
     return _section(kind, values)
@@ -87,6 +90,15 @@ def _check_given_choices(kind: type[Section], values: dict[str, Any]) -> None:
     for name, inner in _inner_sections(kind).items():
         if name in given:
             _check_given_choices(inner, given[name])
+
+
+def _missing(kind: type[Section], values: dict[str, Any], prefix: str = "") -> list[str]:
+    """The full names of what no value was given for; a section of which none was given counts once."""
+    missing = [prefix + name for name, value in values.items() if value == MISSING]
+    for name, inner in _inner_sections(kind).items():
+        if values[name] != MISSING:
+            missing += _missing(inner, values[name], f"{prefix}{name}.")
+    return missing
 
 
 def _inner_sections(kind: type[Section]) -> dict[str, type[Section]]:
@@ -111,7 +123,7 @@ def _plain(hint: Any) -> Any:
         return type(get_args(hint)[0])
     if get_origin(hint) is list:
         return list[_plain(get_args(hint)[0])]  # type: ignore[misc]  # the type is computed
-    return _schema(hint) if dataclasses.is_dataclass(hint) else hint
+    return _schema(hint) if isinstance(hint, type) and issubclass(hint, Section) else hint
 
 
 def _parameter(error: OmegaConfBaseException) -> str:

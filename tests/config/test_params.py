@@ -143,7 +143,7 @@ def test_no_parameter_has_a_default_in_the_code():
 def test_missing_parameters_are_counted_and_the_first_is_named():
     values = plain_values()
     del values["seed"], values["prior"]["lr"], values["prior"]["fp8"]
-    with pytest.raises(ParameterError, match="^here: 3 parameters are missing, the first is 'prior.fp8'$"):
+    with pytest.raises(ParameterError, match="^here: 3 parameters are missing, the first is 'seed'$"):
         params_from_dict(values, "here")
 
 

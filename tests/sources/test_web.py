@@ -277,7 +277,7 @@ def test_all_that_is_missing_is_named_at_once_with_its_size_and_place(tmp_path, 
     ):
         assert part in text
     assert not Path("data/pairs").exists()
-    Path("params.yaml").write_text(yaml.safe_dump({"data": {"sources": "web"}}))
+    Path("params.yaml").write_text(yaml.safe_dump(plain_values(data={"sources": "web"})))
     with pytest.raises(ParameterError, match="emoji_cir is made of"):
         prepare.main()
 
