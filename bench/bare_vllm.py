@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from bench.machine import versions
+from bench.profiles import profile
 from pipeline.artifacts.decoding import decode
-from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.batching import batches
 from pipeline.encoders.embedding.decoding import row_decoder
 from pipeline.encoders.embedding.job import run_job
@@ -126,7 +126,7 @@ def random_3b(folder: Path, image_size: int) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained("models/backbones/mllm")
     with torch.device("meta"):
-        config = build_model(SmallMllmParams(patch_size=14), tokenizer).config
+        config = build_model(replace(profile("offline").backbones.mllm, patch_size=14), tokenizer).config
     for section, values in ((config.text_config, SIZE_3B), (config.vision_config, VISION_3B)):
         for name, value in values.items():
             setattr(section, name, value)
@@ -135,17 +135,21 @@ def random_3b(folder: Path, image_size: int) -> None:
     config.architectures, config.dtype = ["Qwen2_5_VLForConditionalGeneration"], torch.bfloat16
     config.image_token_id = tokenizer.convert_tokens_to_ids(SPECIAL_TOKENS[6])
     config.save_pretrained(folder)
-    make_processor(tokenizer, SmallMllmParams(patch_size=14), image_size).save_pretrained(folder)
+    make_processor(tokenizer, replace(profile("offline").backbones.mllm, patch_size=14), image_size).save_pretrained(
+        folder
+    )
 
 
 def open_engine(work: Workload, preparation: Preparation, folder: Path) -> VllmMllm:
     """f_M through vLLM. A random model is laid out in the folder."""
-    path, dtype, options = work.model, EncoderParams().dtype, work.vllm
+    path, dtype, options = work.model, profile("offline").encoder.dtype, work.vllm
     if work.model == "random-3b":
         random_3b(folder / "model", work.side)
         path, dtype = str(folder / "model"), "bfloat16"
         options = {"load_format": "dummy", "max_model_len": 2048} | options
-    params = EncoderParams(backend="vllm", path=path, workers=preparation.threads, dtype=dtype, vllm=options)
+    params = replace(
+        profile("offline").encoder, backend="vllm", path=path, workers=preparation.threads, dtype=dtype, vllm=options
+    )
     return VllmMllm(params, processes=preparation.processes)
 
 

@@ -16,6 +16,7 @@ import pipeline  # noqa: F401 (what it declares for torchvision comes before ope
 # isort: split
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -28,9 +29,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.machine import hardware, versions
+from bench.profiles import profile
 from pipeline.artifacts import write_json
-from pipeline.config import DiffCompParams
-from pipeline.diffcomp import DiffComp
+from pipeline.diffcomp import Batch, DiffComp, Phrases
 from pipeline.diffcomp.losses import info_nce, inverse_temperature
 from pipeline.diffcomp.superpatches import SuperPatches
 from pipeline.encoders.dual import clip
@@ -140,7 +141,8 @@ def step_costs(make: Callable[[], DualEncoder], side: int, batch: int, trained: 
         encoder = make().train()
         model = DiffComp(
             encoder,
-            DiffCompParams(
+            replace(
+                profile("paper").diffcomp,
                 super_patch=side,
                 image_layers=trained,
                 text_layers=trained,
@@ -181,14 +183,16 @@ def operations(make: Callable[[], DualEncoder], side: int, batch: int, trained: 
     A small batch stands for one of 128, so the share of short texts that are encoded apart is scaled with it.
     """
     encoder = make().train()
-    model = DiffComp(encoder, DiffCompParams(super_patch=side, image_layers=trained, text_layers=trained))
+    model = DiffComp(
+        encoder, replace(profile("paper").diffcomp, super_patch=side, image_layers=trained, text_layers=trained)
+    )
     data, counted = made_up_batch(encoder, batch), {}
     with patch.object(clip, "SHORT_TEXTS", max(1, clip.SHORT_TEXTS * batch // 128)):
         for name, build in (("plain", plain_step), ("diffcomp", diffcomp_step)):
             with FlopCounterMode(display=False) as counter:
                 build(model, data)().backward()
             counted[name] = counter.get_total_flops()
-    images, added = data["images"][:1], {}
+    images, added = data.images[:1], {}
     with torch.no_grad():
         before = encoder.embed_patches(images)  # what the tokens hold does not matter here
         with FlopCounterMode(display=False) as counter:
@@ -206,9 +210,6 @@ def operations(make: Callable[[], DualEncoder], side: int, batch: int, trained: 
     }
 
 
-Batch = dict[str, Tensor]
-
-
 def made_up_batch(encoder: DualEncoder, count: int) -> Batch:
     """Images, captions, phrases, and what is composed with: the caption or one phrase, half and half."""
     generator, where, context = torch.Generator().manual_seed(0), encoder.mean.device, encoder.context
@@ -223,32 +224,26 @@ def made_up_batch(encoder: DualEncoder, count: int) -> Batch:
     composed = torch.where(torch.rand(count, 1, generator=generator).to(where) < 0.5, captions, phrases[::PHRASES])
     images = torch.randn(count, 3, encoder.image_size, encoder.image_size, generator=generator).to(where)
     offsets = PHRASES * torch.arange(count + 1, device=where)
-    return {
-        "images": images,
-        "text_ids": captions,
-        "composition_ids": composed,
-        "phrase_ids": phrases,
-        "phrase_offsets": offsets,
-    }
+    return Batch(images, captions, composed, Phrases(phrases, offsets))
 
 
 def plain_step(model: DiffComp, batch: Batch) -> Callable[[], Tensor]:
     encoder = model.encoder
     return lambda: info_nce(
-        encoder.encode_image(batch["images"]),
-        encoder.encode_text(batch["text_ids"]),
+        encoder.encode_image(batch.images),
+        encoder.encode_text(batch.text_ids),
         inverse_temperature(encoder.logit_scale),
     )
 
 
 def open_clip_step(model: DiffComp, batch: Batch) -> Callable[[], Tensor]:
     theirs, loss = model.encoder.model, open_clip.ClipLoss()
-    return lambda: loss(*theirs(batch["images"], batch["text_ids"])[:3])
+    return lambda: loss(*theirs(batch.images, batch.text_ids)[:3])
 
 
 def diffcomp_step(model: DiffComp, batch: Batch) -> Callable[[], Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return lambda: model(**batch, generator=generator)["loss"]
+    return lambda: model(batch, generator)["loss"]
 
 
 def optimised(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import faiss
 import numpy as np
 from tqdm import tqdm
 
+from bench.profiles import profile
 from bench.vectors import CHUNK, Data
 from pipeline.config import IndexParams
 from pipeline.retrieval import Index
@@ -21,6 +23,7 @@ M, EF_CONSTRUCTION = 16, 100
 EF = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 REFINE = (2, 4, 8, 16, 32)
+INDEX = profile("offline").index
 
 
 class Engine(ABC):
@@ -103,19 +106,21 @@ class Faiss(Engine):
 
 
 class Flat(Faiss):
-    params = IndexParams("flat")
+    params = replace(INDEX, kind="flat")
     settings = {"storage": "float32"}
     sweeps = []
 
 
 class Hnsw(Faiss):
-    params = IndexParams("hnsw", storage="float16", hnsw_m=M, ef_construction=EF_CONSTRUCTION, deterministic=False)
+    params = replace(
+        INDEX, kind="hnsw", storage="float16", hnsw_m=M, ef_construction=EF_CONSTRUCTION, deterministic=False
+    )
     settings = {"storage": "float16", "hnsw_m": M, "ef_construction": EF_CONSTRUCTION}
     sweeps = [({}, "ef_search", EF)]
 
 
 class IvfPq(Faiss):
-    params = IndexParams("ivfpq", storage="float16")
+    params = replace(INDEX, kind="ivfpq", storage="float16")
     sweeps = [({"refine_factor": factor}, "nprobe", PROBES) for factor in REFINE]
 
     @property

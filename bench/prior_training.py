@@ -24,7 +24,8 @@ from accelerate import PartialState
 
 from bench import peer as setting
 from bench.peer import make_peer, peer_inputs, randomise, where
-from pipeline.config import DiffusionParams, OptimiserParams, RuntimeParams, Speed
+from bench.profiles import profile
+from pipeline.config import RuntimeParams, Speed
 from pipeline.fusion_diff import Diffusion, Prior, PriorTask, TextConditions
 from pipeline.gpu import accelerate
 from pipeline.runtime import set_up
@@ -55,14 +56,9 @@ def measure_ours(setup: Setup) -> dict[str, Any]:
     sizes, tokens = setting.PAPER, setup.tokens
     _clear()
     processes = PartialState().num_processes
-    params = OptimiserParams(
-        lr=2e-5,
-        weight_decay=3e-2,
-        eps=1e-10,
-        clip_norm=0.01,
-        warmup_steps=1000,
+    params = replace(
+        profile("paper").prior,
         steps=setup.steps + SKIP,
-        precision="bf16",
         batch_size=setup.micro * setup.accumulate * processes,
         micro_batch_size=setup.micro,
         log_every=10**6,
@@ -72,7 +68,7 @@ def measure_ours(setup: Setup) -> dict[str, Any]:
     z0 = F.normalize(torch.randn(EXAMPLES, sizes.dim), dim=1)
     with setting.DEVICE:
         prior = accelerate(randomise(Prior(sizes)), setup.speed.on(setting.DEVICE.type))
-    task = PriorTask(prior, Diffusion(DiffusionParams(), sizes.dim), z0, text, p_cfg=0.1)
+    task = PriorTask(prior, Diffusion(profile("paper").prior.diffusion, sizes.dim), z0, text, p_cfg=0.1)
     meter = Meter(task.flops_per_sample, make_accelerator(params, setting.DEVICE.type).device, processes, skip=SKIP)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -172,7 +168,7 @@ def main(  # noqa: PLR0913  # one option an argument
     fp8: Annotated[bool, typer.Option(help="Also with `prior.fp8`.")] = False,
     out: Path = Path("reports/bench/prior_training.json"),
 ) -> None:
-    set_up(RuntimeParams(4, setting.DEVICE.type, deterministic), 0)
+    set_up(RuntimeParams(threads=4, device=setting.DEVICE.type, deterministic=deterministic), 0)
     main_process = PartialState().is_main_process
     rows = []
 

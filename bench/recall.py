@@ -48,7 +48,7 @@ from pipeline.training import Run, train
 FUSED = Path("data/fused")
 TRAINED = {"bf16": Speed(fused=True), "fp8": Speed(fused=True, fp8=True)}
 """How the models are trained, on a GPU as CUDA graphs."""
-PLAIN, FAST, FAST_FP8 = Speed(), Speed(True, False, True), Speed(True, True, True)
+PLAIN, FAST, FAST_FP8 = Speed(), Speed(fused=True, cuda_graph=True), Speed(fused=True, fp8=True, cuda_graph=True)
 GUIDED = {"guidance_scale": 2.5}
 """The paper's; the default searches without guidance."""
 SAMPLED: dict[str, tuple[Speed, dict[str, float]]] = {

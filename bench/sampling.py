@@ -21,7 +21,8 @@ import typer
 
 from bench import peer as setting
 from bench.peer import make_peer, peer_inputs, randomise, wait, where
-from pipeline.config import DiffusionParams, Speed
+from bench.profiles import profile
+from pipeline.config import Speed
 from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, ReferenceSampler, Sampler, SamplerSettings
 from pipeline.fusion_diff.conditions import TextBatch
 from pipeline.fusion_diff.sampler import guide, solve
@@ -75,7 +76,7 @@ def measure_ours(
 ) -> list[dict[str, Any]]:
     """Latency and throughput of an accelerated sampler, and how near it is to the plain one in fp32."""
     prior, adapter = make_ours()
-    diffusion = Diffusion(DiffusionParams(), setting.PAPER.dim)
+    diffusion = Diffusion(profile("paper").prior.diffusion, setting.PAPER.dim)
     given = queries(max(batches), tokens)
     settings, kind = SamplerSettings(STEPS, GAMMA, guided_share=guided_share), "fp8" if fp8 else "bf16"
     reference = ReferenceSampler(prior, adapter, diffusion, settings).sample(*given)
@@ -122,7 +123,7 @@ def measure_peer(batches: list[int], tokens: int, repeats: int) -> list[dict[str
     peer = randomise(make_peer(sizes).to(setting.DEVICE, torch.bfloat16)).eval()
     for block in peer.transformer_blocks:
         block.compile(dynamic=False)
-    diffusion = Diffusion(DiffusionParams(), sizes.dim)
+    diffusion = Diffusion(profile("paper").prior.diffusion, sizes.dim)
     for size in batches:
         inputs = peer_inputs(2 * size, tokens, sizes)
         denoise = functools.partial(

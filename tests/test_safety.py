@@ -26,6 +26,7 @@ from pipeline.retrieval import Index, build_index
 from pipeline.retrieval.benchmarks import BENCHMARKS
 from pipeline.sources.emoji.fetch import read_members
 from pipeline.training.checkpoint import Checkpoint, TrainingState
+from tests.sections import section
 
 ROOT = Path(__file__).parents[1]
 BACKBONES = ROOT / "models/backbones"
@@ -67,7 +68,7 @@ def shard(folder, content):
 
 def index(folder, content):
     _gallery(folder / "set")
-    build_index(folder / "set", folder / "index", IndexParams(recall_queries=0))
+    build_index(folder / "set", folder / "index", section(IndexParams, recall_queries=0))
     (folder / "index/index.faiss").write_bytes(content)
     manifest = json.loads((folder / "index/manifest.json").read_text())
     manifest["index_sha256"] = sha256_file(folder / "index/index.faiss")
@@ -95,11 +96,11 @@ def checkpoint(folder, content):
 def mllm(folder, content):
     shutil.copytree(BACKBONES / "mllm", folder / "mllm", ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "mllm/pytorch_model.bin").write_bytes(content)
-    open_mllm(EncoderParams(path=str(folder / "mllm")), "cpu")
+    open_mllm(section(EncoderParams, path=str(folder / "mllm")), "cpu")
 
 
 def text_encoder(folder, content):
-    params = TextEncoderParams()
+    params = section(TextEncoderParams)
     shutil.copytree(
         resolve_model_path(params.path),
         folder / "text",

@@ -1,11 +1,11 @@
-"""Typed parameters: one dataclass a section, checked when loaded.
+"""Typed parameters: one dataclass a section, in the file of its name, checked when loaded.
 
-`params.yaml` is what every stage reads; Hydra composes it from `conf/` (see `dvc exp run -S`).
-An unknown or ill-typed parameter, or sizes that cannot hold together, raise one `ParameterError`
-that names the parameter.
+`params.yaml` is what every stage reads; Hydra composes it from `conf/`, which holds every value (see
+`dvc exp run -S`). The sections here say what a parameter means, its type, unit and choices. A parameter that
+is unknown, missing or ill-typed, or does not fit the others, raises one `ParameterError` that names it.
 """
 
-from pipeline.config.checks import ParameterError
+from pipeline.config.backbones import BackbonesParams, SmallClipParams, SmallMllmParams
 from pipeline.config.data import (
     PUBLIC_BENCHMARKS,
     CircoParams,
@@ -15,28 +15,17 @@ from pipeline.config.data import (
     GeneCISParams,
     WebParams,
 )
+from pipeline.config.diffcomp import DiffCompParams
 from pipeline.config.encoders import CaptionParams, EncoderParams, TextEncoderParams
-from pipeline.config.models import (
-    BackbonesParams,
-    ControlParams,
-    DiffCompParams,
-    DiffusionParams,
-    OptimiserParams,
-    PriorParams,
-    SmallClipParams,
-    SmallMllmParams,
-)
-from pipeline.config.params import (
-    Params,
-    RuntimeParams,
-    as_dict,
-    load_params,
-    load_profile,
-    params_from_dict,
-    with_overrides,
-)
-from pipeline.config.search import AblationParams, IndexParams, ReportParams, RetrieveParams, SweepParams
+from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
+from pipeline.config.fusion_diff import ControlParams, DiffusionParams, PriorParams
+from pipeline.config.index import IndexParams
+from pipeline.config.params import Params, RuntimeParams, load_params, load_profile, params_from_dict
+from pipeline.config.retrieve import RetrieveParams
+from pipeline.config.schema import section_from_dict, with_overrides
+from pipeline.config.section import ParameterError, Section, as_dict
 from pipeline.config.speed import Speed
+from pipeline.config.training import OptimiserParams
 
 __all__ = [
     "AblationParams",
@@ -60,6 +49,7 @@ __all__ = [
     "ReportParams",
     "RetrieveParams",
     "RuntimeParams",
+    "Section",
     "SmallClipParams",
     "SmallMllmParams",
     "Speed",
@@ -70,5 +60,6 @@ __all__ = [
     "load_params",
     "load_profile",
     "params_from_dict",
+    "section_from_dict",
     "with_overrides",
 ]

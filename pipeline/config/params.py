@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pipeline.config.checks import ParameterError
+from pipeline.config.backbones import BackbonesParams
 from pipeline.config.data import DataParams
+from pipeline.config.diffcomp import DiffCompParams
 from pipeline.config.encoders import CaptionParams, EncoderParams, TextEncoderParams
-from pipeline.config.models import BackbonesParams, ControlParams, DiffCompParams, PriorParams
-from pipeline.config.search import AblationParams, IndexParams, ReportParams, RetrieveParams, SweepParams
+from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
+from pipeline.config.fusion_diff import ControlParams, PriorParams
+from pipeline.config.index import IndexParams
+from pipeline.config.retrieve import RetrieveParams
+from pipeline.config.schema import section_from_dict, with_overrides
+from pipeline.config.section import ParameterError, Section
 
 
-@dataclass
-class RuntimeParams:
-    threads: int = 2
+@dataclass(kw_only=True)
+class RuntimeParams(Section):
+    """`runtime`: what every stage sets before it works."""
+
+    section: ClassVar[str] = "runtime"
+
+    threads: int
     """CPU threads of torch and FAISS; part of what makes a run repeatable."""
-    device: str = "auto"
-    """auto: a GPU where there is one."""
-    deterministic: bool = True
-    """On a GPU: torch's deterministic algorithms, so that a run repeats itself bit for bit. On a CPU they always are."""
+    device: str
+    """A torch device; auto: a GPU where there is one."""
+    deterministic: bool
+    """On a GPU: torch's deterministic algorithms, so that a run repeats bit for bit. On a CPU they always are."""
 
 
-@dataclass
-class Params:
-    profile: str = "offline"
-    seed: int = 0
-    runtime: RuntimeParams = field(default_factory=RuntimeParams)
-    data: DataParams = field(default_factory=DataParams)
-    backbones: BackbonesParams = field(default_factory=BackbonesParams)
-    encoder: EncoderParams = field(default_factory=EncoderParams)
-    text_encoder: TextEncoderParams = field(default_factory=TextEncoderParams)
-    captions: CaptionParams = field(default_factory=CaptionParams)
-    prior: PriorParams = field(default_factory=PriorParams)
-    control: ControlParams = field(default_factory=ControlParams)
-    diffcomp: DiffCompParams = field(default_factory=DiffCompParams)
-    diffcomp_variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+@dataclass(kw_only=True)
+class Params(Section):
+    """All of `params.yaml`."""
+
+    profile: str
+    """The profile of `conf/profile/` that the values come from."""
+    seed: int
+    """Every draw of the pipeline comes from it."""
+    runtime: RuntimeParams
+    data: DataParams
+    backbones: BackbonesParams
+    encoder: EncoderParams
+    text_encoder: TextEncoderParams
+    captions: CaptionParams
+    prior: PriorParams
+    control: ControlParams
+    diffcomp: DiffCompParams
+    diffcomp_variants: dict[str, dict[str, Any]]
     """Every DiffComp that is trained: method name -> what it changes of `diffcomp`."""
-    index: IndexParams = field(default_factory=IndexParams)
-    retrieve: RetrieveParams = field(default_factory=RetrieveParams)
-    report: ReportParams = field(default_factory=ReportParams)
-    sweep: SweepParams = field(default_factory=SweepParams)
-    ablations: AblationParams = field(default_factory=AblationParams)
+    index: IndexParams
+    retrieve: RetrieveParams
+    report: ReportParams
+    sweep: SweepParams
+    ablations: AblationParams
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, variant in self.variants().items():
             try:
                 variant.check_grid()
@@ -57,40 +71,34 @@ class Params:
                 raise ParameterError(f"diffcomp_variants.{name}: {error}") from None
 
     def variants(self) -> dict[str, DiffCompParams]:
-        """The whole parameters of every trained DiffComp. Raises ParameterError naming a wrong override."""
+        """The whole parameters of every trained DiffComp, by method name.
+
+        Raises:
+            ParameterError: An override is wrong; the message names it.
+        """
         overrides = self.diffcomp_variants.items()
         return {name: with_overrides(self.diffcomp, values, f"diffcomp_variants.{name}") for name, values in overrides}
 
 
-def with_overrides(section: Any, values: dict[str, Any], origin: str) -> Any:
-    """A section with some of its values changed. Raises ParameterError naming the wrong one after `origin`."""
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(section), values))
-    except OmegaConfBaseException as error:
-        raise ParameterError(
-            f"parameter '{origin}.{error.full_key or error.key or '?'}': {str(error).splitlines()[0]}"
-        ) from None
-    except ParameterError as error:
-        raise ParameterError(f"{origin}: {error}") from None
+def params_from_dict(values: Mapping[str, Any], origin: str = "params") -> Params:
+    """All parameters of plain values.
 
+    Args:
+        values: Every section by name.
+        origin: Where they come from, for messages.
 
-def params_from_dict(values: dict[str, Any], origin: str = "params") -> Params:
-    """Check `values` against the schema. Raises ParameterError naming the parameter."""
-    merged = OmegaConf.structured(Params)
-    for section, value in values.items():
-        try:
-            merged = OmegaConf.merge(merged, {section: value})
-        except OmegaConfBaseException as error:
-            name = error.full_key or error.key or section
-            raise ParameterError(f"{origin}: parameter {name!r}: {str(error).splitlines()[0]}") from None
-    try:
-        return OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise ParameterError(f"{origin}: parameter {error.full_key!r}: {str(error).splitlines()[0]}") from None
+    Raises:
+        ParameterError: A parameter is unknown, missing, of the wrong type, or does not fit the others.
+    """
+    return section_from_dict(Params, values, origin)
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check `params.yaml`."""
+    """Read and check `params.yaml`.
+
+    Raises:
+        ParameterError: The file is missing or no mapping, or a parameter is wrong.
+    """
     path = Path(path)
     if not path.is_file():
         raise ParameterError(f"{path}: no such parameter file")
@@ -100,11 +108,19 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raise ParameterError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: not a mapping of sections")
-    return params_from_dict(values, origin=str(path))
+    return params_from_dict(cast(dict[str, Any], values), origin=str(path))
 
 
 def load_profile(profile: str, conf: str | Path = "conf") -> Params:
-    """Compose `conf/` for one profile, as `dvc exp run -S profile=...` does."""
+    """Compose `conf/` for one profile, as `dvc exp run -S profile=...` does.
+
+    Args:
+        profile: A file's name in `conf/profile/`, without its ending.
+        conf: The folder of the configuration.
+
+    Raises:
+        ParameterError: There is no such profile, or one of its parameters is wrong.
+    """
     from hydra import compose, initialize_config_dir
 
     conf = Path(conf).resolve()
@@ -113,9 +129,5 @@ def load_profile(profile: str, conf: str | Path = "conf") -> Params:
         raise ParameterError(f"profile: {profile!r} is not one of {', '.join(available)}")
     with initialize_config_dir(str(conf), version_base=None):
         composed = compose("config", overrides=[f"profile={profile}"])
-    return params_from_dict(OmegaConf.to_container(composed, resolve=True), origin=f"profile {profile}")
-
-
-def as_dict(section: Any) -> dict[str, Any]:
-    """A section as plain values, for identities and manifests."""
-    return dataclasses.asdict(section)
+    values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    return params_from_dict(values, origin=f"profile {profile}")

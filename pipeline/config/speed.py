@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from pipeline.config.checks import require
+from pipeline.config.section import Section, require
 
 
-@dataclass
-class Speed:
-    """How a plain model is made quick on a GPU (`pipeline.gpu.accelerate`). A CPU takes none of it."""
-
-    section: ClassVar[str] = ""
-    """The prefix of the section's parameters in messages, such as `prior.`."""
+@dataclass(kw_only=True)
+class Speed(Section):
+    """How a plain model is made quick on a GPU (`pipeline.gpu.accelerate`). A CPU takes none of it, nor does a `Speed()`."""
 
     fused: bool = False
     """In bfloat16: compute the blocks with the fused kernels of `pipeline.gpu.blocks`."""
@@ -23,8 +19,12 @@ class Speed:
     """Record the work of a micro-batch, or of a whole sampling, once as a CUDA graph and replay it."""
 
     def __post_init__(self) -> None:
-        require(self.fused or not self.fp8, f"{self.section}fp8 needs {self.section}fused")
+        super().__post_init__()
+        prefix = f"{self.section}." if self.section else ""
+        require(self.fused or not self.fp8, f"{prefix}fp8 needs {prefix}fused")
 
     def on(self, device: str) -> Speed:
         """These choices on `cuda`, none of them on another device."""
-        return Speed(self.fused, self.fp8, self.cuda_graph) if device == "cuda" else Speed()
+        if device != "cuda":
+            return Speed()
+        return Speed(fused=self.fused, fp8=self.fp8, cuda_graph=self.cuda_graph)

@@ -13,23 +13,40 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.diffcomp.batch import Batch, Phrases
 from pipeline.diffcomp.model import DiffComp
 from pipeline.encoders.image_source import centre_square, square_pixels
 
 SIDE = 320
+"""Of a heat map, in pixels."""
 
 
 def masking_probabilities(model: DiffComp, image: Image.Image, text: str, phrases: Sequence[str] = ()) -> np.ndarray:
-    """The probability that PSM masks each patch of an RGB image, [h, w] in [0, 1] (figure 3).
+    """The probability that PSM masks each patch of an image (figure 3). Its mean over the image is rho.
 
-    phrases: the noun phrases of `text`; empty: the whole text guides. Their mean over the image is rho.
+    Args:
+        model: A trained variant, on any device.
+        image: RGB.
+        text: Its caption.
+        phrases: The noun phrases of `text`; empty: the whole text guides.
+
+    Returns:
+        [h, w] in [0, 1].
     """
-    ids, offsets = _phrases(model, [text], [phrases])
-    return model.mask_map(_pixels(model, [image]), ids, offsets)[0].float().cpu().numpy()
+    return model.mask_map(_pixels(model, [image]), _phrases(model, [text], [phrases]))[0].float().cpu().numpy()
 
 
 def kept_of_reference(model: DiffComp, image: Image.Image, text: str) -> np.ndarray:
-    """1 - alpha_j of every patch, [h, w] in [0, 1]: how much of the reference stays under the modification `text` (figure 5)."""
+    """How much of each patch of a reference stays under a modification (figure 5).
+
+    Args:
+        model: A trained variant, on any device.
+        image: The reference, RGB.
+        text: The modification.
+
+    Returns:
+        1 - alpha_j of every patch, [h, w] in [0, 1].
+    """
     return model.alpha_map(_pixels(model, [image]), _tokens(model, [text]))[0].float().cpu().numpy()
 
 
@@ -41,16 +58,26 @@ def pair_similarities(
     seed: int = 0,
     batch_size: int = 64,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """cos(f_I, f_T) and cos(f_Id, f_T), [N] each: images as they are, and as the model masks them in training (figure 4).
+    """How near images are to their captions, as they are and as the model masks them in training (figure 4).
 
-    phrases: of every text, as for `masking_probabilities`; the masks are drawn from `seed`, batch by batch.
+    Args:
+        model: A trained variant, on any device.
+        images: N of them, RGB.
+        texts: Their captions.
+        phrases: Of every text, as for `masking_probabilities`.
+        seed: What masks are drawn from, batch by batch.
+        batch_size: Pairs at once.
+
+    Returns:
+        cos(f_I, f_T) and cos(f_Id, f_T), [N] each.
     """
     generator, parts = torch.Generator().manual_seed(seed), []
     phrases = [()] * len(texts) if phrases is None else phrases
     for start in range(0, len(texts), batch_size):
         rows = slice(start, start + batch_size)
-        ids, offsets = _phrases(model, texts[rows], phrases[rows])
-        pair = model.similarities(_pixels(model, images[rows]), _tokens(model, texts[rows]), ids, offsets, generator)
+        guides = _phrases(model, texts[rows], phrases[rows])
+        batch = Batch(_pixels(model, images[rows]), _tokens(model, texts[rows]), phrases=guides)
+        pair = model.similarities(batch, generator)
         parts.append(torch.stack(pair).float().cpu())
     aligned, masked = torch.cat(parts, dim=1).numpy()
     return aligned, masked
@@ -59,7 +86,17 @@ def pair_similarities(
 def image_text_similarities(
     model: DiffComp, images: Sequence[Image.Image], texts: Sequence[str], batch_size: int = 64
 ) -> np.ndarray:
-    """cos(f_I, f_T), [N]: of queries, the reference and its modification."""
+    """How near references are to their modifications.
+
+    Args:
+        model: A trained variant, on any device.
+        images: N references, RGB.
+        texts: Their modifications.
+        batch_size: Pairs at once.
+
+    Returns:
+        cos(f_I, f_T), [N].
+    """
     parts = []
     for start in range(0, len(texts), batch_size):
         rows = slice(start, start + batch_size)
@@ -73,17 +110,21 @@ def image_text_similarities(
 
 
 def heat_map(
-    picture: Image.Image, values: np.ndarray, side: int = SIDE, limits: tuple[float, float] | None = None
+    image: Image.Image, values: np.ndarray, side: int = SIDE, limits: tuple[float, float] | None = None
 ) -> Image.Image:
-    """Values [h, w] over the square that the encoder sees of an image, brighter where they are larger.
+    """Values over the square that the encoder sees of an image, brighter where they are larger.
 
-    limits: what is darkest and what is brightest; None: the lowest and the highest value.
+    Args:
+        image: RGB.
+        values: [h, w].
+        side: Of the result, in pixels.
+        limits: What is darkest and what is brightest; None: the lowest and the highest value.
     """
     low, high = limits or (float(values.min()), float(values.max()))
     scaled = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
     colours = (matplotlib.colormaps["inferno"](scaled)[..., :3] * 255).astype(np.uint8)
     heat = Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST)
-    return Image.blend(centre_square(picture, side), heat, 0.6)
+    return Image.blend(centre_square(image, side), heat, 0.6)
 
 
 def _pixels(model: DiffComp, images: Sequence[Image.Image]) -> Tensor:
@@ -94,8 +135,9 @@ def _tokens(model: DiffComp, texts: Sequence[str]) -> Tensor:
     return model.encoder.tokenize(list(texts)).to(model.encoder.mean.device)
 
 
-def _phrases(model: DiffComp, texts: Sequence[str], phrases: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
-    """Token ids of all phrases in order, and where each text's begin [B + 1]; a text without any stands for itself."""
+def _phrases(model: DiffComp, texts: Sequence[str], phrases: Sequence[Sequence[str]]) -> Phrases:
+    """The phrases of all texts in order; a text without any stands for itself."""
     filled = [list(own) or [text] for text, own in zip(texts, phrases, strict=True)]
     offsets = torch.tensor([0] + [len(own) for own in filled]).cumsum(0)
-    return _tokens(model, [phrase for own in filled for phrase in own]), offsets.to(model.encoder.mean.device)
+    ids = _tokens(model, [phrase for own in filled for phrase in own])
+    return Phrases(ids, offsets.to(model.encoder.mean.device))

@@ -1,6 +1,9 @@
-"""DiffComp's loss terms (algorithm 1, line 13; equation 17 of the main paper, reconstructed)."""
+"""DiffComp's loss terms (algorithm 1, line 13), in this project's form: InfoNCE and a penalty on the masked share."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,43 +14,78 @@ MAX_SCALE = 100.0
 """CLIP's bound on the inverse temperature."""
 
 
+@dataclass(frozen=True)
+class Negatives:
+    """Further keys of InfoNCE that belong to no query."""
+
+    vectors: Tensor
+    """[M, D], L2-normalised."""
+    labels: Tensor
+    """[M]; a query with the same label does not see the key."""
+
+
 def info_nce(
     queries: Tensor,
     keys: Tensor,
     scale: Tensor | float,
     labels: Tensor | None = None,
-    negatives: Tensor | None = None,
-    negative_labels: Tensor | None = None,
+    negatives: Negatives | None = None,
     gather: bool = True,
 ) -> Tensor:
-    """Symmetric InfoNCE between rows that belong together: [B, D] and [B, D], L2-normalised -> scalar.
+    """Symmetric InfoNCE between rows that belong together.
 
-    labels [B]: other rows with the same label are no negatives (two artists' drawings of one concept
-    carry one caption); they are left out of both softmaxes. negatives [M, D], with negative_labels
-    [M]: further keys that belong to no query. gather: where a process group is up, the batch is that
-    of all processes, with gradients flowing back to each.
+    With s_ij = scale * q_i . k_j, N_i the keys that are no twins of query i, and n the further negatives:
+
+        L = -1 / 2B sum_i [ log(exp s_ii / (sum_{j in N_i} exp s_ij + sum_n exp s_in))
+                          + log(exp s_ii / sum_{j in N_i} exp s_ji) ]
+
+    Twins are other rows with the same label: two artists' drawings of one concept carry one caption, and are
+    left out of both sums.
+
+    Args:
+        queries: [B, D], L2-normalised.
+        keys: [B, D], L2-normalised; row i belongs to query i.
+        scale: The inverse temperature.
+        labels: [B], equal where rows are twins; None: there are no twins.
+        negatives: Further keys, in the first sum only. Those with a query's own label are left out there.
+        gather: Where a process group is up, take the batch of all processes, with gradients to each.
+
+    Returns:
+        A scalar.
     """
+    further, further_labels = (negatives.vectors, negatives.labels) if negatives else (None, None)
     if gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        queries, keys, labels, negatives, negative_labels = (
-            None if rows is None else gather_rows(rows) for rows in (queries, keys, labels, negatives, negative_labels)
+        queries, keys = gather_rows(queries), gather_rows(keys)
+        labels, further, further_labels = (
+            None if rows is None else gather_rows(rows) for rows in (labels, further, further_labels)
         )
     own = torch.arange(len(queries), device=queries.device)
     with torch.autocast(queries.device.type, enabled=False):
-        logits = scale * unhalved(queries) @ unhalved(keys).T  # [B, B]
-        further = None if negatives is None else scale * unhalved(queries) @ unhalved(negatives).T  # [B, M]
+        logits = scale * in_full_precision(queries) @ in_full_precision(keys).T  # [B, B]
+        beside = (
+            None if further is None else scale * in_full_precision(queries) @ in_full_precision(further).T
+        )  # [B, M]
     if labels is not None:
         twins = (labels[:, None] == labels[None]) & (own[:, None] != own[None])
         logits = logits.masked_fill(twins, float("-inf"))
-    there = logits
-    if further is not None:
-        if labels is not None and negative_labels is not None:
-            further = further.masked_fill(labels[:, None] == negative_labels[None], float("-inf"))
-        there = torch.cat([logits, further], 1)
-    return (F.cross_entropy(there, own) + F.cross_entropy(logits.T, own)) / 2
+    to_keys = logits
+    if beside is not None:
+        if labels is not None and further_labels is not None:
+            beside = beside.masked_fill(labels[:, None] == further_labels[None], float("-inf"))
+        to_keys = torch.cat([logits, beside], 1)  # [B, B + M]
+    return (F.cross_entropy(to_keys, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 def ratio_loss(mask: Tensor, rho: float) -> Tensor:
-    """(mean_j m_j - rho)^2, averaged over images: [B, N_s] -> scalar."""
+    """How far the masked share is from rho: the mean over images of (mean_j m_j - rho)^2.
+
+    Args:
+        mask: m_j [B, N_s]; one means masked.
+        rho: The share that is wanted.
+
+    Returns:
+        A scalar.
+    """
     return (mask.mean(1) - rho).square().mean()
 
 
@@ -56,7 +94,8 @@ def inverse_temperature(logit_scale: Tensor) -> Tensor:
     return logit_scale.exp().clamp(max=MAX_SCALE)
 
 
-def unhalved(vectors: Tensor) -> Tensor:
+def in_full_precision(vectors: Tensor) -> Tensor:
+    """float32 of 16-bit numbers; others as they are."""
     return vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
 
 
@@ -69,14 +108,14 @@ class _GatherRows(torch.autograd.Function):
     """`all_gather` with a gradient: every process's share of it, summed, of the own rows."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
         ctx.own = slice(dist.get_rank() * len(rows), (dist.get_rank() + 1) * len(rows))
         parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total[ctx.own]

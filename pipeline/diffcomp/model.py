@@ -1,24 +1,21 @@
 """DiffComp: a dual encoder trained to compose an image with a text (algorithm 1).
 
-Every equation here is a reconstruction from the supplement's statements; see the modules CSS
-(`superpatches`), PSM (`masking`) and DAC (`composition`).
+Its parts are CSS (`superpatches`), PSM (`masking`) and DAC (`composition`). The supplement cites equations that are
+not available, so each part states this project's form of them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.artifacts import load_weights, read_json, save_weights
-from pipeline.artifacts.weights import CONFIG, Origin
-from pipeline.config import DiffCompParams, as_dict
+from pipeline.config import DiffCompParams
 from pipeline.diffcomp import masking
+from pipeline.diffcomp.batch import Batch, Phrases
 from pipeline.diffcomp.composition import Composition
-from pipeline.diffcomp.losses import info_nce, inverse_temperature, ratio_loss
+from pipeline.diffcomp.losses import Negatives, info_nce, inverse_temperature, ratio_loss
 from pipeline.diffcomp.superpatches import SuperPatches
 from pipeline.encoders.dual.interface import DualEncoder
 
@@ -40,9 +37,15 @@ class Views:
 class DiffComp(nn.Module):
     """Super-patches, phrase-guided masking and difference-aware composition over a dual encoder.
 
-    Freezes all of the encoder but its last blocks (`params.image_layers`, `params.text_layers`),
-    norms and projections. Ablations: css = False takes plain patches, psm = False random masks,
-    dac = False one linear interpolation. Raises ValueError for sizes that do not fit the encoder.
+    It freezes all of the encoder but its last blocks, norms and projections. Ablations: css = False takes plain
+    patches, psm = False random masks, dac = False one linear interpolation.
+
+    Args:
+        encoder: The backbone, which becomes a part of the model.
+        params: What this variant is.
+
+    Raises:
+        ValueError: Sizes do not fit the encoder, or each other.
     """
 
     def __init__(self, encoder: DualEncoder, params: DiffCompParams):
@@ -63,38 +66,37 @@ class DiffComp(nn.Module):
         encoder.freeze_all_but(params.image_layers, params.text_layers)
         encoder.gradient_checkpointing = params.gradient_checkpointing
 
-    # Training -----------------------------------------------------------------------------------
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The training loss L = L_comp + w_align L_align + w_ratio L_ratio, its terms, and what they show.
 
-    def forward(
-        self,
-        images: Tensor,
-        text_ids: Tensor,
-        composition_ids: Tensor | None = None,
-        phrase_ids: Tensor | None = None,
-        phrase_offsets: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        labels: Tensor | None = None,
-        relatives: Tensor | None = None,
-        relative_labels: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Loss L = L_comp + w_align L_align + w_ratio L_ratio, its terms, and what they show.
+        L_comp is InfoNCE between f_comp and f_I, with the relatives as further negatives; L_align is InfoNCE between
+        f_I and f_T; L_ratio is the penalty on the masked share.
 
-        images [B, 3, H, W], normalised; text_ids [B, C] the whole captions; composition_ids [B, C]
-        what is composed with (None: the captions); phrase_ids [P_total, C] with phrase_offsets
-        [B + 1], read by phrase masking only; labels [B] equal where two captions are equal;
-        relatives [B, 3, H, W], normalised, with relative_labels [B]: the images that fill what is
-        masked, instead of the mask token; f_comp must then tell f_I from theirs too. Raises
-        ValueError where phrase masking gets no phrases.
+        Args:
+            batch: Captioned images.
+            generator: What masks are drawn with.
+
+        Returns:
+            Scalars: loss, comp, align, ratio, masked_share, cos_aligned, cos_masked, kappa.
+
+        Raises:
+            ValueError: Phrase masking got no phrases.
         """
-        guided = self.masking == "phrase"
-        texts, composed, phrases = self._encode_texts(text_ids, composition_ids, phrase_ids if guided else None)
-        views = self.views(images, phrases, phrase_offsets, generator, relatives)
+        phrases = batch.phrases if self.masking == "phrase" else None
+        texts, composed, guides = self._encode_texts(
+            batch.text_ids, batch.composition_ids, None if phrases is None else phrases.ids
+        )
+        offsets = None if phrases is None else phrases.offsets
+        relatives = None if batch.relatives is None else batch.relatives.images
+        views = self.views(batch.images, guides, offsets, generator, relatives)
         composition = self.composition(views.masked_image, views.masked_super_patches, composed)
-        confused = None if relatives is None else self.encoder.encode_image(relatives)
+        negatives = None
+        if batch.relatives is not None:
+            negatives = Negatives(self.encoder.encode_image(batch.relatives.images), batch.relatives.labels)
         scale = inverse_temperature(self.encoder.logit_scale)
         terms = {
-            "comp": info_nce(composition, views.image, scale, labels, confused, relative_labels),
-            "align": info_nce(views.image, texts, scale, labels),
+            "comp": info_nce(composition, views.image, scale, batch.labels, negatives),
+            "align": info_nce(views.image, texts, scale, batch.labels),
             "ratio": ratio_loss(views.mask, self.params.rho),
         }
         loss = terms["comp"] + self.params.w_align * terms["align"] + self.params.w_ratio * terms["ratio"]
@@ -125,11 +127,24 @@ class DiffComp(nn.Module):
         generator: torch.Generator | None,
         relatives: Tensor | None = None,
     ) -> Views:
-        """Encode the images unmasked, draw masks, encode them masked. phrases [P_total, D], offsets [B + 1].
+        """Encode the images unmasked, draw masks, encode them masked.
 
-        The unmasked pass shares its first L - k blocks between f_I and f_j, and computes f_j only
-        where masking reads it; frozen blocks keep no graph there. The masked pass needs one through
-        all blocks: the mask token, and the masks of PSM, are learned through it.
+        The unmasked pass shares its first L - k blocks between f_I and f_j, and computes f_j only where masking
+        reads it; frozen blocks keep no graph there. The masked pass needs one through all blocks: the mask token,
+        and the masks of PSM, are learned through it.
+
+        Args:
+            images: Normalised [B, 3, H, W].
+            phrases: Features of all phrases [P, D]; None where masking reads none.
+            offsets: Where each image's phrases begin [B + 1].
+            generator: What masks are drawn with.
+            relatives: Normalised [B, 3, H, W], what fills the masks; None: the mask token.
+
+        Returns:
+            The features of both passes, and the mask.
+
+        Raises:
+            ValueError: Phrase masking got no phrases.
         """
         css, encoder = self.super_patches, self.encoder
         patches = encoder.patchify(images)  # [B, N, W]
@@ -159,15 +174,15 @@ class DiffComp(nn.Module):
         offsets: Tensor | None,
     ) -> Tensor | None:
         """z_j [B, N_s], or None where masks are drawn blindly."""
-        if self.masking not in ("phrase", "cam"):
+        if self.masking == "cam":
+            with torch.no_grad():
+                return masking.saliency(self.super_patches.encode(self.encoder, before, after, assignment), image)
+        if self.masking != "phrase":
             return None
-        if self.masking == "phrase" and (phrases is None or offsets is None):
-            raise ValueError("phrase masking needs phrase_ids and phrase_offsets")
-        learns = self.masking == "phrase" and self.params.mask_model != "hard"
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+        if phrases is None or offsets is None:
+            raise ValueError("phrase masking needs phrases and their offsets")
+        with torch.set_grad_enabled(self.params.mask_model != "hard" and torch.is_grad_enabled()):
             local = self.super_patches.encode(self.encoder, before, after, assignment)
-            if self.masking == "cam":
-                return masking.saliency(local, image)
             return masking.alignment(*masking.pad_phrases(phrases, offsets), local)
 
     def _draw(self, scores: Tensor | None, batch: int, generator: torch.Generator | None) -> Tensor:
@@ -181,20 +196,23 @@ class DiffComp(nn.Module):
             return masking.crop_mask(batch, self.super_patches.shape, rho, generator)
         return masking.random_mask(batch, self.super_patches.count, rho, generator)
 
-    # Inference ----------------------------------------------------------------------------------
-
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised [B, 3, H, W] -> f_I [B, D]: what the gallery holds."""
+        """f_I, which the gallery holds: normalised [B, 3, H, W] -> [B, D]."""
         return self.encoder.encode_image(images)
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
-        """[B, C] -> f_T [B, D]."""
+        """f_T: token ids [B, C] -> [B, D]."""
         return self.encoder.encode_text(token_ids)
 
     def reference_features(self, images: Tensor, region: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """f_I [B, D], f_j [B, N_s, D] and the super-patch of every patch [B, N].
+        """What the composition reads of reference images.
 
-        region [B, H', W']: super-patches that it covers count as masked (`SuperPatches.cover`); None: nothing is masked.
+        Args:
+            images: Normalised [B, 3, H, W].
+            region: [B, H', W']; super-patches that it covers count as masked (`SuperPatches.cover`). None: nothing is.
+
+        Returns:
+            f_I [B, D], f_j [B, N_s, D], and the super-patch of every patch [B, N].
         """
         before, after = self._trunk(self.encoder.embed_patches(images))
         assignment = self.super_patches.assign(before)
@@ -210,9 +228,15 @@ class DiffComp(nn.Module):
         )
 
     def compose(self, images: Tensor, text_ids: Tensor, region: Tensor | None = None) -> Tensor:
-        """A query's f_comp [B, D] from normalised reference images and modification texts [B, C]. Call in eval mode.
+        """f_comp of queries. Call it in evaluation mode.
 
-        region [B, H', W']: where it is painted on the references, they count as masked.
+        Args:
+            images: The references, normalised [B, 3, H, W].
+            text_ids: The modifications [B, C].
+            region: [B, H', W']; where it is painted on the references, they count as masked.
+
+        Returns:
+            [B, D], L2-normalised.
         """
         text = self.encode_text(text_ids)
         if not self.composition.dac and region is None:
@@ -220,47 +244,50 @@ class DiffComp(nn.Module):
         image, local, _ = self.reference_features(images, region)
         return self.composition(image, local, text)
 
-    # Images -----------------------------------------------------------------------------------
-
     @torch.no_grad()
     def alpha_map(self, images: Tensor, text_ids: Tensor, region: Tensor | None = None) -> Tensor:
-        """1 - alpha_j over the patches, [B, h, w]: how much of the reference is kept where (figure 5)."""
+        """How much of the reference is kept where (figure 5).
+
+        Args:
+            images: The references, normalised [B, 3, H, W].
+            text_ids: The modifications [B, C].
+            region: As for `compose`.
+
+        Returns:
+            1 - alpha_j over the patches [B, h, w].
+        """
         _, local, assignment = self.reference_features(images, region)
         kept = 1 - self.composition.weights(local, self.encode_text(text_ids))
         return self.super_patches.spread(kept, assignment).unflatten(1, self.super_patches.grid)
 
     @torch.no_grad()
-    def mask_map(self, images: Tensor, phrase_ids: Tensor, phrase_offsets: Tensor) -> Tensor:
-        """PSM's masking probability over the patches, [B, h, w] (figure 3), whatever masking this model trains with."""
+    def mask_map(self, images: Tensor, phrases: Phrases) -> Tensor:
+        """PSM's masking probabilities (figure 3), whatever masking this model trains with.
+
+        Args:
+            images: Normalised [B, 3, H, W].
+            phrases: What guides the masks.
+
+        Returns:
+            sigmoid(l_j) over the patches [B, h, w].
+        """
         _, local, assignment = self.reference_features(images)
-        padded, valid = masking.pad_phrases(self.encode_text(phrase_ids), phrase_offsets)
+        padded, valid = masking.pad_phrases(self.encode_text(phrases.ids), phrases.offsets)
         logits = masking.mask_logits(masking.alignment(padded, valid, local), self.params.rho, self.params.tau_mask)
         return self.super_patches.spread(logits.sigmoid(), assignment).unflatten(1, self.super_patches.grid)
 
     @torch.no_grad()
-    def similarities(
-        self,
-        images: Tensor,
-        text_ids: Tensor,
-        phrase_ids: Tensor | None = None,
-        phrase_offsets: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """cos(f_I, f_T) and cos(f_Id, f_T), [B] each: the aligned and the masked histograms of figure 4."""
-        texts, _, phrases = self._encode_texts(text_ids, None, phrase_ids if self.masking == "phrase" else None)
-        views = self.views(images, phrases, phrase_offsets, generator)
+    def similarities(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """How near images are to their texts, as they are and masked: the histograms of figure 4.
+
+        Args:
+            batch: Images, their texts, and what guides the masks.
+            generator: What masks are drawn with.
+
+        Returns:
+            cos(f_I, f_T) and cos(f_Id, f_T), [B] each.
+        """
+        phrases = batch.phrases if self.masking == "phrase" else None
+        texts, _, guides = self._encode_texts(batch.text_ids, None, None if phrases is None else phrases.ids)
+        views = self.views(batch.images, guides, None if phrases is None else phrases.offsets, generator)
         return (views.image * texts).sum(-1), (views.masked_image * texts).sum(-1)
-
-
-def save_diffcomp(folder: str | Path, model: DiffComp, log: str = "", origin: Origin | None = None) -> None:
-    """All weights of a trained variant and the parameters that it was trained with; log, origin: see `save_weights`."""
-    save_weights(folder, model.state_dict(), {"diffcomp": as_dict(model.params)}, log, origin)
-
-
-def load_diffcomp(folder: str | Path, encoder: DualEncoder) -> DiffComp:
-    """A trained variant over an encoder of the same sizes, in eval mode. Raises ArtifactError where it does not fit."""
-    known = {field.name for field in dataclasses.fields(DiffCompParams)}
-    stored = read_json(Path(folder) / CONFIG)["diffcomp"]
-    model = DiffComp(encoder, DiffCompParams(**{name: value for name, value in stored.items() if name in known}))
-    load_weights(folder, model)
-    return model.eval()

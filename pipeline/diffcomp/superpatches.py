@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
+from pipeline.config.patch_grid import require_tiling
 from pipeline.encoders.dual.interface import DualEncoder
 
 KMEANS_STEPS = 5
@@ -29,8 +30,7 @@ class SuperPatches:
     def __init__(self, encoder: DualEncoder, side: int, local_blocks: int, grouping: str = "grid", plain: bool = False):
         height, width = encoder.patch_grid
         side = 1 if plain else side
-        if side < 1 or height % side or width % side:
-            raise ValueError(f"super_patch {side} does not divide the patch grid {height} x {width}")
+        require_tiling(side, (height, width))
         if not 0 <= local_blocks <= encoder.depth:
             raise ValueError(f"local_blocks {local_blocks} is not between 0 and the encoder's {encoder.depth} blocks")
         if grouping not in ("grid", "kmeans"):

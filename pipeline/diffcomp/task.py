@@ -9,25 +9,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipeline.diffcomp.batch import Batch, Phrases, Relatives
 from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.relatives import difference, nearest_relatives
 from pipeline.encoders.augment import augment
 from pipeline.text.carriers import among_carrier_words
 
 logger = logging.getLogger(__name__)
-BATCH = 256
+ENCODED_AT_ONCE = 256
+"""Images, while relatives are looked for."""
 
 
 class DiffCompTask:
     """Image-caption pairs for `DiffComp`.
 
-    images: uint8 [N, 3, H, W] at the encoder's size; captions: one a pair; phrases: each pair's noun
-    phrases, which may be empty (the caption stands in). mask_phrases: what guides masking where it is
-    not the phrases: the nouns of granularity noun, which it must then supply; granularity sentence
-    takes the captions. params.text decides what is composed with: the caption, a phrase, or either
-    (mixed: a coin for every sample); where relatives fill, the difference of the two captions is the
-    phrase. words: carrier words, of which params.carriers wants some. Raises ValueError where lengths
-    or sizes do not agree, or there are no such words.
+    `params.text` decides what is composed with: the caption, a phrase, or either (mixed: a coin for every sample).
+    Where relatives fill, the difference of the two captions is the phrase.
+
+    Args:
+        model: What is trained.
+        images: uint8 [N, 3, H, W] at the encoder's size.
+        captions: One a pair.
+        phrases: Each pair's noun phrases; where there are none, the caption stands in.
+        mask_phrases: What guides masking where it is not the phrases: the nouns, which granularity noun needs.
+            Granularity sentence takes the captions.
+        words: Carrier words, which `params.carriers` needs.
+
+    Raises:
+        ValueError: Lengths or sizes do not agree, or nouns or carrier words are needed and absent.
     """
 
     def __init__(
@@ -74,21 +83,36 @@ class DiffCompTask:
         generator: torch.Generator,
         device: torch.device | str,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One batch's loss and what to log. `model` is this task's, possibly wrapped; every draw is `generator`'s."""
+        """One batch's loss.
+
+        Args:
+            model: This task's model, possibly wrapped.
+            indices: The batch's rows [B].
+            generator: Every draw is its.
+            device: Where the model is.
+
+        Returns:
+            The loss, and scalars to log.
+        """
         images = self._pixels(indices, generator, device)
         captions = self.caption_rows[indices]
         guides, offsets = self._slices(self.guide_rows, self.guide_starts, indices)
         relatives = self._draw_relatives(indices, generator)
         composed = self.model.encoder.tokenize(self._composition_texts(indices, generator, relatives))
-        ids = [ids.to(device) for ids in (self.token_ids[captions], composed, self.token_ids[guides])]
-        more = {}
-        if relatives is not None:
-            more = {
-                "relatives": self._pixels(relatives, generator, device),
-                "relative_labels": self.caption_rows[relatives].to(device),
-            }
-        terms = model(images, *ids, phrase_offsets=offsets, generator=generator, labels=captions.to(device), **more)
+        batch = Batch(
+            images,
+            self.token_ids[captions].to(device),
+            composed.to(device),
+            Phrases(self.token_ids[guides].to(device), offsets),
+            captions.to(device),
+            None if relatives is None else self._relative_images(relatives, generator, device),
+        )
+        terms = model(batch, generator)
         return terms.pop("loss"), {name: value.detach() for name, value in terms.items()}
+
+    def _relative_images(self, rows: Tensor, generator: torch.Generator, device: torch.device | str) -> Relatives:
+        """The relatives of a batch, by their rows [B]."""
+        return Relatives(self._pixels(rows, generator, device), self.caption_rows[rows].to(device))
 
     def _pixels(self, rows: Tensor, generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Normalised images [B, 3, H, W], augmented where the parameters say so."""
@@ -135,8 +159,8 @@ class DiffCompTask:
     def _find_relatives(self) -> None:
         """Every image's nearest relatives, by the encoder before training."""
         encoder = self.model.encoder
-        pictures = [encoder.encode_image(encoder.normalise(batch)).cpu() for batch in self.images.split(BATCH)]
-        self._relatives = nearest_relatives(torch.cat(pictures), self.caption_rows, self.model.params.relatives)
+        images = [encoder.encode_image(encoder.normalise(batch)).cpu() for batch in self.images.split(ENCODED_AT_ONCE)]
+        self._relatives = nearest_relatives(torch.cat(images), self.caption_rows, self.model.params.relatives)
 
     def _row(self, text: str) -> int:
         return self._table.setdefault(text, len(self._table))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.artifacts import ArtifactError, load_weights, read_json, save_weights, sha256_file
 from pipeline.artifacts.weights import CONFIG, WEIGHTS, Origin
-from pipeline.config import DiffusionParams, as_dict
+from pipeline.config import DiffusionParams, as_dict, section_from_dict
 from pipeline.fusion_diff.control import ControlAdapter
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.prior import Prior, PriorSizes
@@ -52,7 +52,7 @@ def load_prior(folder: str | Path, **expected: Any) -> tuple[Prior, Diffusion]:
     sizes = PriorSizes(**config["sizes"])
     prior = Prior(sizes)
     load_weights(folder, prior, expected)
-    return prior.eval(), Diffusion(DiffusionParams(**config["diffusion"]), sizes.dim)
+    return prior.eval(), Diffusion(section_from_dict(DiffusionParams, config["diffusion"], str(folder)), sizes.dim)
 
 
 def save_control(

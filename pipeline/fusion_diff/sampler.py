@@ -70,25 +70,25 @@ def solve(denoise: Denoiser, noise: Tensor, diffusion: Diffusion, steps: int) ->
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How targets are sampled (Algorithm 4). The defaults are those of `RetrieveParams`.
+    """How targets are sampled (Algorithm 4). The defaults are the paper's.
 
     Raises:
         ValueError: A number is out of its range; says which.
     """
 
-    solver_steps: int = RetrieveParams.solver_steps
-    guidance_scale: float = RetrieveParams.guidance_scale
+    solver_steps: int = 14
+    guidance_scale: float = 2.5
     """gamma of Eq. 4."""
-    control_scale: float = RetrieveParams.control_scale
+    control_scale: float = 1.0
     """delta: the weight of the adapter's residuals (Eq. 6). 0 leaves the adapter out."""
-    temperature: float = RetrieveParams.temperature
+    temperature: float = 1.0
     """Scales the starting noise; 1 is the paper's.
 
     Below 1, samples keep nearer to the mean of what the conditions allow; at 0 all hypotheses of a query are one.
     Retrieval needs accuracy more than diversity, and a prior that was trained for minutes strays. A low temperature
     then does what the mean of many hypotheses does, at the cost of one.
     """
-    guided_share: float = RetrieveParams.guided_share
+    guided_share: float = 1.0
     """Share of the solver's steps, from the first on and rounded up, that are guided; 1 is the paper's.
 
     A guided step costs two rows a sample; the others take the conditional prediction as it is. The two branches draw

@@ -24,6 +24,7 @@ from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes
 from pipeline.fusion_diff.checkpoints import save_control, save_prior
 from pipeline.sources.emoji import build_tables
+from tests.sections import section
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = ROOT / "tests/fixtures/emoji"
@@ -38,7 +39,7 @@ def tables() -> dict[str, pa.Table]:
         "val_queries_per_kind": 5,
         "val_distractors": 10,
     }
-    return build_tables(DataParams(fixture=str(FIXTURE), **sizes), seed=0)
+    return build_tables(section(DataParams, fixture=str(FIXTURE), **sizes), seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pipeline.artifacts import read_json
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp
 from pipeline.encoders.dual.clip import ClipEncoder, build_clip
+from tests.sections import section
 
 TINY = {
     "embed_dim": 16,
@@ -30,22 +31,22 @@ def encoder(monkeypatch):
 
 def test_the_made_up_batch_is_what_the_model_takes(encoder):
     batch = diffcomp.made_up_batch(encoder, 6)
-    lengths = batch["text_ids"].argmax(1)
+    lengths = batch.text_ids.argmax(1)
     assert ((lengths >= 8) & (lengths <= 20)).all() and (
-        (batch["phrase_ids"].argmax(1) >= 1) & (batch["phrase_ids"].argmax(1) <= 4)
+        (batch.phrases.ids.argmax(1) >= 1) & (batch.phrases.ids.argmax(1) <= 4)
     ).all()
-    assert len(batch["phrase_ids"]) == 18 == int(batch["phrase_offsets"][-1])
-    same = (batch["composition_ids"][:, None] == torch.stack([batch["text_ids"], batch["phrase_ids"][::3]], 1)).all(-1)
+    assert len(batch.phrases.ids) == 18 == int(batch.phrases.offsets[-1])
+    same = (batch.composition_ids[:, None] == torch.stack([batch.text_ids, batch.phrases.ids[::3]], 1)).all(-1)
     assert same.any(1).all() and same[:, 0].any() and same[:, 1].any()
-    terms = DiffComp(encoder, DiffCompParams(image_layers=1, text_layers=1))(
-        **batch, generator=torch.Generator().manual_seed(0)
+    terms = DiffComp(encoder, section(DiffCompParams, image_layers=1, text_layers=1))(
+        batch, torch.Generator().manual_seed(0)
     )
     assert terms["loss"].isfinite()
 
 
 def test_the_plain_step_is_open_clips(encoder):
     """The same loss, gradients and trained parameters: a fair peer."""
-    model = DiffComp(encoder, DiffCompParams(image_layers=1, text_layers=1))
+    model = DiffComp(encoder, section(DiffCompParams, image_layers=1, text_layers=1))
     batch, losses, gradients = diffcomp.made_up_batch(encoder, 5), [], []
     for step in (diffcomp.plain_step, diffcomp.open_clip_step):
         model.zero_grad()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.diffcomp.losses import info_nce, inverse_temperature
+from pipeline.diffcomp.losses import Negatives, info_nce, inverse_temperature
 
 
 def units(*shape, seed=0):
@@ -107,4 +107,4 @@ def test_further_negatives_enter_one_direction_only_and_never_with_the_own_label
         beside = [more[i, j] for j in range(3) if extra_labels[j] != labels[i]]
         total -= (logits[i, i] - torch.stack([*logits[i], *beside]).logsumexp(0)) / 8
         total -= (logits[i, i] - logits[:, i].logsumexp(0)) / 8
-    torch.testing.assert_close(info_nce(queries, keys, 9.0, labels, extra, extra_labels), total)
+    torch.testing.assert_close(info_nce(queries, keys, 9.0, labels, Negatives(extra, extra_labels)), total)

@@ -7,7 +7,8 @@ import torch
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import DiffCompParams
-from pipeline.diffcomp import DiffComp, load_diffcomp, save_diffcomp, slerp
+from pipeline.diffcomp import Batch, DiffComp, Phrases, load_diffcomp, save_diffcomp, slerp
+from tests.sections import section
 
 CAPTIONS = ["a red ball", "a cat with a hat", "a dog", "a dog", "a blue hat", "a red dog with a ball"]
 PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["a red dog", "a ball"]]
@@ -35,7 +36,7 @@ TABLES_9_AND_10 = [
 
 @pytest.fixture
 def make_model(make_encoder):
-    return lambda **values: DiffComp(make_encoder(), DiffCompParams(**{**SMALL, **values}))
+    return lambda **values: DiffComp(make_encoder(), section(DiffCompParams, **{**SMALL, **values}))
 
 
 def batch(model, pictures):
@@ -43,14 +44,13 @@ def batch(model, pictures):
     counts = torch.tensor([0] + [max(1, len(phrases)) for phrases in PHRASES])
     flat = [phrase for phrases, caption in zip(PHRASES, CAPTIONS, strict=True) for phrase in phrases or [caption]]
     captions = encoder.tokenize(CAPTIONS)
-    return {
-        "images": encoder.normalise(pictures),
-        "text_ids": captions,
-        "composition_ids": captions.flip(0),
-        "phrase_ids": encoder.tokenize(flat),
-        "phrase_offsets": counts.cumsum(0),
-        "labels": torch.tensor([CAPTIONS.index(caption) for caption in CAPTIONS]),
-    }
+    return Batch(
+        encoder.normalise(pictures),
+        captions,
+        composition_ids=captions.flip(0),
+        phrases=Phrases(encoder.tokenize(flat), counts.cumsum(0)),
+        labels=torch.tensor([CAPTIONS.index(caption) for caption in CAPTIONS]),
+    )
 
 
 def seeded():
@@ -60,7 +60,7 @@ def seeded():
 @pytest.mark.parametrize("values", TABLE_8 + TABLES_9_AND_10, ids=str)
 def test_every_variant_trains_all_that_it_declares(make_model, pictures, values):
     model = make_model(**values)
-    terms = model(**batch(model, pictures), generator=seeded())
+    terms = model(batch(model, pictures), seeded())
     expected = terms["comp"] + model.params.w_align * terms["align"] + model.params.w_ratio * terms["ratio"]
     torch.testing.assert_close(terms["loss"], expected)
     terms["loss"].backward()
@@ -70,12 +70,12 @@ def test_every_variant_trains_all_that_it_declares(make_model, pictures, values)
     frozen = model.encoder.image_blocks[0].parameters()
     assert not any(parameter.requires_grad for parameter in frozen)
     model.eval()
-    composed = model.compose(batch(model, pictures)["images"], batch(model, pictures)["text_ids"])
+    composed = model.compose(batch(model, pictures).images, batch(model, pictures).text_ids)
     torch.testing.assert_close(composed.norm(dim=-1), torch.ones(6))
 
 
 def test_equal_draws_give_equal_losses(make_model, pictures):
-    losses = [(model := make_model())(**batch(model, pictures), generator=seeded())["loss"] for _ in range(2)]
+    losses = [(model := make_model())(batch(model, pictures), seeded())["loss"] for _ in range(2)]
     assert torch.equal(*losses)
 
 
@@ -83,35 +83,33 @@ def test_checkpointing_changes_nothing(make_model, pictures):
     gradients = []
     for checkpointing in (False, True):
         model = make_model(gradient_checkpointing=checkpointing)
-        model(**batch(model, pictures), generator=seeded())["loss"].backward()
+        model(batch(model, pictures), seeded())["loss"].backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
 
 
 def test_bf16_autocast_stays_near(make_model, pictures):
     model = make_model(psm=False)
-    whole = model(**batch(model, pictures), generator=seeded())["loss"]
+    whole = model(batch(model, pictures), seeded())["loss"]
     with torch.autocast("cpu", torch.bfloat16):
-        half = model(**batch(model, pictures), generator=seeded())["loss"]
+        half = model(batch(model, pictures), seeded())["loss"]
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, whole, atol=0.15, rtol=0.05)
 
 
 def test_psm_off_masks_at_random_and_reads_no_phrases(make_model, pictures):
     model = make_model(psm=False)
-    inputs = batch(model, pictures) | {"phrase_ids": None, "phrase_offsets": None}
-    assert model(**inputs, generator=seeded())["masked_share"].item() == pytest.approx(0.75)  # 3 of 4 super-patches
-    with pytest.raises(ValueError, match="phrase_offsets"):
-        make_model()(**inputs, generator=seeded())
+    inputs = dataclasses.replace(batch(model, pictures), phrases=None)
+    assert model(inputs, seeded())["masked_share"].item() == pytest.approx(0.75)  # 3 of 4 super-patches
+    with pytest.raises(ValueError, match="needs phrases and their offsets"):
+        make_model()(inputs, seeded())
 
 
 def test_the_phrases_steer_the_masks_by_gradient(make_model, pictures):
     model = make_model(w_align=0.0, w_ratio=0.0, dac=False)
     inputs = batch(model, pictures)
-    phrases = model.encode_text(inputs["phrase_ids"]).detach().requires_grad_()
-    model.views(inputs["images"], phrases, inputs["phrase_offsets"], seeded()).masked_image.square()[
-        :, :7
-    ].sum().backward()
+    phrases = model.encode_text(inputs.phrases.ids).detach().requires_grad_()
+    model.views(inputs.images, phrases, inputs.phrases.offsets, seeded()).masked_image.square()[:, :7].sum().backward()
     assert phrases.grad.abs().sum() > 0
 
 
@@ -138,36 +136,34 @@ def test_compose_is_the_composition_of_the_unmasked_reference(make_model, pictur
 def test_maps_for_images(make_model, pictures, values):
     model = make_model(**values).eval()
     inputs = batch(model, pictures)
-    kept = model.alpha_map(inputs["images"], inputs["text_ids"])
-    masked = model.mask_map(inputs["images"], inputs["phrase_ids"], inputs["phrase_offsets"])
-    for picture in (kept, masked):
-        assert picture.shape == (6, 4, 4) and ((picture >= 0) & (picture <= 1)).all()
+    kept = model.alpha_map(inputs.images, inputs.text_ids)
+    masked = model.mask_map(inputs.images, inputs.phrases)
+    for found in (kept, masked):
+        assert found.shape == (6, 4, 4) and ((found >= 0) & (found <= 1)).all()
     if not values:
         torch.testing.assert_close(masked.mean((1, 2)), torch.full((6,), 0.7), atol=1e-3, rtol=0)
         assert torch.equal(kept[:, 0, 0], kept[:, 1, 1])
-    aligned, perturbed = model.similarities(
-        inputs["images"], inputs["text_ids"], inputs["phrase_ids"], inputs["phrase_offsets"], seeded()
-    )
+    aligned, perturbed = model.similarities(inputs, seeded())
     assert aligned.shape == perturbed.shape == (6,)
 
 
 def test_store_and_load(make_model, make_encoder, pictures, tmp_path):
     model = make_model(super_patch=4, lam=0.2)
-    model(**batch(model, pictures), generator=seeded())["loss"].backward()
+    model(batch(model, pictures), seeded())["loss"].backward()
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1).step()
     save_diffcomp(tmp_path / "full", model)
     again = load_diffcomp(tmp_path / "full", make_encoder())
     assert dataclasses.asdict(again.params) == dataclasses.asdict(model.params)
     inputs = batch(model, pictures)
     assert torch.equal(
-        again.compose(inputs["images"], inputs["text_ids"]), model.eval().compose(inputs["images"], inputs["text_ids"])
+        again.compose(inputs.images, inputs.text_ids), model.eval().compose(inputs.images, inputs.text_ids)
     )
     with pytest.raises(ArtifactError, match="tensor"):
         load_diffcomp(tmp_path / "full", make_encoder(vision_layers=4))
 
 
 def test_sizes_that_do_not_fit_the_encoder_are_refused(make_model):
-    with pytest.raises(ValueError, match="super_patch 3"):
+    with pytest.raises(ValueError, match="super_patch: 3"):
         make_model(super_patch=3)
     with pytest.raises(ValueError, match="image_layers: 9 .* 3"):
         make_model(image_layers=9)

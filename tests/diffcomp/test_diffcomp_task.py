@@ -9,6 +9,7 @@ from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, DiffCompTask
 from pipeline.diffcomp.tuning import fine_tune
 from pipeline.training import Run
+from tests.sections import section
 
 CAPTIONS = ["a red ball", "a cat with a hat", "a dog", "a dog", "a blue hat", "a red dog with a ball"]
 PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["a red dog", "a ball"]]
@@ -18,7 +19,8 @@ PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["
 def make_task(make_encoder, pictures):
     def make(phrases=PHRASES, mask_phrases=None, words=(), **values):
         model = DiffComp(
-            make_encoder(), DiffCompParams(**{"image_layers": 3, "text_layers": 2, "alpha_base": 0.4, **values})
+            make_encoder(),
+            section(DiffCompParams, **{"image_layers": 3, "text_layers": 2, "alpha_base": 0.4, **values}),
         )
         return DiffCompTask(model, pictures, CAPTIONS, phrases, mask_phrases, words)
 

@@ -11,12 +11,13 @@ from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, subtract
 from pipeline.diffcomp.masking import apply_mask
 from pipeline.encoders.dual.interface import unit
+from tests.sections import section
 
 
 @pytest.fixture
 def make_model(make_encoder):
     def make(**changes) -> DiffComp:
-        return DiffComp(make_encoder(), DiffCompParams(image_layers=1, text_layers=1, **changes)).eval()
+        return DiffComp(make_encoder(), section(DiffCompParams, image_layers=1, text_layers=1, **changes)).eval()
 
     return make
 

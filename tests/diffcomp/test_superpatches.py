@@ -137,7 +137,7 @@ def test_values_spread_to_their_patches(make_encoder):
 
 
 def test_sizes_that_do_not_fit_are_refused_with_both_numbers(make_encoder):
-    with pytest.raises(ValueError, match="super_patch 3 .* 4 x 4"):
+    with pytest.raises(ValueError, match="super_patch: 3 .* 4 x 4"):
         SuperPatches(make_encoder(), 3, 1)
     with pytest.raises(ValueError, match="local_blocks 4 .* 3 blocks"):
         SuperPatches(make_encoder(), 2, 4)

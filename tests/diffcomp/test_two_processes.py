@@ -20,6 +20,7 @@ from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, DiffCompTask
 from pipeline.encoders.dual.clip import ClipEncoder, new_clip
 from pipeline.training import Run, train
+from tests.sections import section
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -32,7 +33,7 @@ sizes = {
     "text_width": 32, "text_layers": 2, "text_heads": 2, "embed_dim": 16, "context": 6,
 }
 encoder = ClipEncoder(new_clip(sizes), PreTrainedTokenizerFast(tokenizer_object=table, pad_token="[PAD]", eos_token="[EOS]"))
-params = DiffCompParams(  # nothing is drawn: every process sees what one alone would see
+params = section(DiffCompParams,  # nothing is drawn: every process sees what one alone would see
     image_layers=1, text_layers=1, psm=False, rho=0.0, text="caption", steps=3, batch_size=6, lr=0.01, eps=0.01,
 )
 captions = [f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("ball", "cat")]

@@ -17,6 +17,7 @@ from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.mllm.small_qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.encoders.mllm.transformers_backend import TransformersMllm
+from tests.sections import section
 
 IMAGE_SIZE = 32
 TEXTS = ["a red ball", "a blue ball on the grass", "An emoji of a green apple, under food fruit.", "make it black"]
@@ -24,7 +25,8 @@ TEXTS = ["a red ball", "a blue ball on the grass", "An emoji of a green apple, u
 
 @pytest.fixture(scope="session")
 def tiny_sizes() -> SmallMllmParams:
-    return SmallMllmParams(
+    return section(
+        SmallMllmParams,
         vocabulary=400,
         width=64,
         layers=2,
@@ -41,7 +43,7 @@ def tiny_sizes() -> SmallMllmParams:
 def tiny_params(tiny_sizes: SmallMllmParams, tmp_path_factory: pytest.TempPathFactory) -> EncoderParams:
     """Parameters whose path is the folder of a tiny random Qwen2.5-VL."""
     folder = tmp_path_factory.mktemp("tiny") / "mllm"
-    params = EncoderParams(path=str(folder), batch_size=3, max_new_tokens=4)
+    params = section(EncoderParams, path=str(folder), batch_size=3, max_new_tokens=4)
     tokenizer = train_tokenizer(TEXTS * 4 + [params.chat_template, params.caption_prompt], tiny_sizes.vocabulary)
     torch.manual_seed(0)
     save_model(folder, build_model(tiny_sizes, tokenizer), make_processor(tokenizer, tiny_sizes, IMAGE_SIZE))

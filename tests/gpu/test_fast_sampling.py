@@ -19,6 +19,7 @@ from pipeline.fusion_diff import (
 from pipeline.fusion_diff.sampler import solve
 from pipeline.gpu import accelerate
 from pipeline.gpu.graphs import SIZES, solver_weights
+from tests.sections import section
 
 IDS = [str(number) for number in range(70)]
 FIXED = Speed(cuda_graph=True)
@@ -42,7 +43,7 @@ def part(queries, rows):
 @pytest.mark.parametrize("steps", [1, 2, 14])
 def test_the_weights_are_the_solver(prediction, steps):
     """Against `diffusers`' solver, with a denoiser that is anything but linear."""
-    diffusion = Diffusion(DiffusionParams(prediction=prediction), 16)
+    diffusion = Diffusion(section(DiffusionParams, prediction=prediction), 16)
     noise = torch.randn(5, 16)
 
     def denoise(noisy, index, step):
@@ -149,7 +150,7 @@ def test_on_a_gpu_graphs_give_what_the_plain_path_gives(randomise, rows):
     )
     prior = randomise(Prior(sizes), 0.03).eval().cuda()
     adapter = randomise(ControlAdapter(prior), 0.03).eval().cuda()
-    diffusion, settings = Diffusion(DiffusionParams(), sizes.dim), SamplerSettings()
+    diffusion, settings = Diffusion(section(DiffusionParams), sizes.dim), SamplerSettings()
     queries, speed = make_queries(sizes, rows, longest=50), Speed(fused=True, cuda_graph=True)
     plain = ReferenceSampler(prior, adapter, diffusion, settings).sample(IDS[:rows], *queries)
     fast = accelerate(Sampler(copy.deepcopy(prior), copy.deepcopy(adapter), diffusion, settings), speed)

@@ -25,6 +25,7 @@ from pipeline.gpu import accelerate
 from pipeline.gpu.batcher import SamplingBatcher
 from pipeline.runtime import make_deterministic
 from pipeline.training import Run, train
+from tests.sections import section
 
 DEVICE = "cuda"
 SIZES = PriorSizes(
@@ -66,7 +67,7 @@ def adapter(prior, randomise):
 
 @pytest.fixture
 def diffusion():
-    return Diffusion(DiffusionParams(), SIZES.dim)
+    return Diffusion(section(DiffusionParams), SIZES.dim)
 
 
 @pytest.fixture
@@ -161,7 +162,9 @@ def test_a_training_step_in_8_bits_is_near_the_plain_one(stage, make_task):
 
 def test_a_deterministic_training_repeats_itself(make_task, tmp_path):
     make_deterministic(DEVICE, True)
-    params = OptimiserParams(steps=3, batch_size=16, micro_batch_size=8, precision="bf16", checkpoint_every=100)
+    params = section(
+        OptimiserParams, steps=3, batch_size=16, micro_batch_size=8, precision="bf16", checkpoint_every=100
+    )
     logs = []
     for number in range(2):
         task = make_task(1, FUSED)
@@ -174,8 +177,15 @@ def test_a_deterministic_training_repeats_itself(make_task, tmp_path):
 def test_training_recorded_as_graphs_is_training(stage, make_task, tmp_path):
     """Eight micro-batches: the first runs, the second is recorded, the others are replayed; sizes of text differ."""
     make_deterministic(DEVICE, True)
-    params = OptimiserParams(
-        steps=4, batch_size=16, micro_batch_size=8, precision="bf16", checkpoint_every=100, lr=1e-3, log_every=1
+    params = section(
+        OptimiserParams,
+        steps=4,
+        batch_size=16,
+        micro_batch_size=8,
+        precision="bf16",
+        checkpoint_every=100,
+        lr=1e-3,
+        log_every=1,
     )
     logs, weights = [], []
     for graphed in (False, True):

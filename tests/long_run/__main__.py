@@ -30,6 +30,7 @@ from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.training import Run, train
+from tests.sections import section
 
 ALLOWED = 4 * 2**20
 """Bytes that a run may come to hold on the way, in logs and caches that are bounded."""
@@ -137,7 +138,7 @@ class CheapEncoder:
 
 def long_training(steps: int, folder: Path, task: Callable[[Watch], SmallTask] = SmallTask) -> Watch:
     often = {"checkpoint_every": max(1, steps // 40), "log_every": 50}
-    params = OptimiserParams(steps=steps, batch_size=16, ema_decay=0.99, precision="fp32", **often)
+    params = section(OptimiserParams, steps=steps, batch_size=16, ema_decay=0.99, precision="fp32", **often)
     with Watch(steps) as watch:
         train(task(watch), params, Run(0, folder, {}, "cpu"))
     return watch

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pipeline.artifacts import ArtifactError, schemas, write_table
 from pipeline.config import IndexParams
 from pipeline.retrieval import Index, Query, build_index, rank_queries, target_similarities
+from tests.sections import section
 
 
 def unit(rng, *shape):
@@ -24,7 +25,7 @@ def write_gallery(folder, vectors, ids=None, dtype=pa.float32(), rows_per_shard=
 
 def open_index(tmp_path, vectors, kind="flat", **options):
     write_gallery(tmp_path / "gallery", vectors, **options)
-    build_index(tmp_path / "gallery", tmp_path / kind, IndexParams(kind))
+    build_index(tmp_path / "gallery", tmp_path / kind, section(IndexParams, kind=kind))
     return Index.open(tmp_path / kind, gallery=tmp_path / "gallery")
 
 
@@ -102,7 +103,7 @@ def test_search_returns_what_the_gallery_has(tmp_path):
 def test_the_same_gallery_gives_the_same_bytes(tmp_path, kind):
     write_gallery(tmp_path / "gallery", unit(np.random.default_rng(5), 700, 8), dtype=pa.float16())
     for copy in "ab":
-        build_index(tmp_path / "gallery", tmp_path / copy, IndexParams(kind), threads=2)
+        build_index(tmp_path / "gallery", tmp_path / copy, section(IndexParams, kind=kind), threads=2)
     for path in sorted((tmp_path / "a").rglob("*.*")):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
@@ -120,16 +121,18 @@ def test_bad_vectors_are_named_and_leave_nothing(tmp_path, damage, message):
     damage(vectors)
     write_gallery(tmp_path / "gallery", vectors)
     with pytest.raises(ArtifactError, match=message):
-        build_index(tmp_path / "gallery", tmp_path / "index", IndexParams())
+        build_index(tmp_path / "gallery", tmp_path / "index", section(IndexParams))
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
 
 
 def test_repeated_ids_and_empty_galleries_are_refused(tmp_path):
     vectors = unit(np.random.default_rng(7), 3, 4)
     with pytest.raises(ArtifactError, match="row 'b' occurs twice"):
-        build_index(write_gallery(tmp_path / "twice", vectors, ["a", "b", "b"]), tmp_path / "index", IndexParams())
+        build_index(
+            write_gallery(tmp_path / "twice", vectors, ["a", "b", "b"]), tmp_path / "index", section(IndexParams)
+        )
     with pytest.raises(ArtifactError, match="no vectors"):
-        build_index(write_gallery(tmp_path / "none", vectors[:0]), tmp_path / "index", IndexParams())
+        build_index(write_gallery(tmp_path / "none", vectors[:0]), tmp_path / "index", section(IndexParams))
 
 
 def test_open_refuses_another_gallery_and_damage(tmp_path):

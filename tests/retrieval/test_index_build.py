@@ -9,19 +9,24 @@ import pyarrow as pa
 import pytest
 
 from pipeline.artifacts import ArtifactError, ShardSet, read_json, schemas, write_table
-from pipeline.config import IndexParams, ParameterError, params_from_dict
+from pipeline.config import IndexParams, ParameterError
 from pipeline.retrieval import Index, build_index, kinds
 from pipeline.retrieval.gallery_vectors import sample, vectors_at
 from pipeline.retrieval.recall import recall_against_exact
+from tests.sections import plain_params, section
 
 DIM, ROWS = 16, 3000
 KINDS = {
-    "flat": IndexParams("flat"),
-    "flat in float16": IndexParams("flat", storage="float16"),
-    "hnsw": IndexParams("hnsw", hnsw_m=16, ef_construction=64, ef_search=64),
-    "hnsw in float16": IndexParams("hnsw", storage="float16", hnsw_m=16, ef_construction=64, ef_search=64),
-    "ivfpq": IndexParams("ivfpq", nprobe=16, pq_parts=8),
-    "ivfpq in float16": IndexParams("ivfpq", storage="float16", nlist=20, nprobe=8, pq_parts=8, train_rows=1000),
+    "flat": section(IndexParams, kind="flat"),
+    "flat in float16": section(IndexParams, kind="flat", storage="float16"),
+    "hnsw": section(IndexParams, kind="hnsw", hnsw_m=16, ef_construction=64, ef_search=64),
+    "hnsw in float16": section(
+        IndexParams, kind="hnsw", storage="float16", hnsw_m=16, ef_construction=64, ef_search=64
+    ),
+    "ivfpq": section(IndexParams, kind="ivfpq", nprobe=16, pq_parts=8),
+    "ivfpq in float16": section(
+        IndexParams, kind="ivfpq", storage="float16", nlist=20, nprobe=8, pq_parts=8, train_rows=1000
+    ),
 }
 
 
@@ -63,7 +68,7 @@ def test_each_kind_finds_what_numpy_finds(gallery, tmp_path, name):
 
 def test_the_measured_recall_is_the_one_counted_by_hand(gallery, tmp_path):
     """A graph too sparse and a search too narrow, so that there is something to miss."""
-    params = IndexParams("hnsw", hnsw_m=2, ef_construction=4, ef_search=1)
+    params = section(IndexParams, kind="hnsw", hnsw_m=2, ef_construction=4, ef_search=1)
     manifest = build_index(gallery, tmp_path / "index", params, seed=7)
     index, vectors = Index.open(tmp_path / "index"), clustered()
     rng = np.random.default_rng([7, ROWS])
@@ -84,7 +89,7 @@ def test_recall_of_twins_and_of_tiny_galleries(tmp_path):
     """Which of two equal images is returned makes no miss; one image alone leaves nothing to find."""
     twins = np.repeat(clustered(20), 30, axis=0)
     folder = write_gallery(tmp_path / "twins", twins)
-    built = build_index(folder, tmp_path / "twins_index", IndexParams("flat"))
+    built = build_index(folder, tmp_path / "twins_index", section(IndexParams, kind="flat"))
     index = Index.open(tmp_path / "twins_index")
 
     class OtherTwins:
@@ -102,10 +107,10 @@ def test_recall_of_twins_and_of_tiny_galleries(tmp_path):
     assert built["recall@10"] == recall_against_exact(OtherTwins(), ShardSet.open(folder), 50, 0) == 1.0
     for rows, expected in ((1, None), (2, 1.0)):
         manifest = build_index(
-            write_gallery(tmp_path / f"{rows}", clustered(rows)), tmp_path / f"{rows}_index", IndexParams()
+            write_gallery(tmp_path / f"{rows}", clustered(rows)), tmp_path / f"{rows}_index", section(IndexParams)
         )
         assert manifest["recall@10"] == expected
-    assert "recall@10" not in build_index(folder, tmp_path / "unmeasured", IndexParams(recall_queries=0))
+    assert "recall@10" not in build_index(folder, tmp_path / "unmeasured", section(IndexParams, recall_queries=0))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -149,7 +154,7 @@ def test_building_holds_few_shards_at_a_time(tmp_path, monkeypatch):
             alive -= 1
 
     monkeypatch.setattr(ShardSet, "shards", counted)
-    params = IndexParams("ivfpq", nlist=8, train_rows=1000, recall_queries=64)
+    params = section(IndexParams, kind="ivfpq", nlist=8, train_rows=1000, recall_queries=64)
     tracemalloc.start()
     build_index(folder, tmp_path / "index", params)
     peak = tracemalloc.get_traced_memory()[1]
@@ -179,7 +184,7 @@ def test_building_holds_few_shards_at_a_time(tmp_path, monkeypatch):
 )
 def test_a_wrong_size_is_named(values, message):
     with pytest.raises(ParameterError, match=message.replace(".", r"\.")):
-        params_from_dict({"index": values})
+        plain_params(index=values)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ def test_a_wrong_size_is_named(values, message):
 )
 def test_sizes_that_the_gallery_cannot_have_leave_nothing(gallery, tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
-        build_index(gallery, tmp_path / "index", replace(IndexParams("ivfpq"), **changes))
+        build_index(gallery, tmp_path / "index", replace(section(IndexParams, kind="ivfpq"), **changes))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,13 +211,13 @@ def test_sizes_reach_faiss(gallery, tmp_path):
         build_index(gallery, tmp_path / "index", replace(params, recall_queries=0))
         return faiss.read_index(str(tmp_path / "index" / "index.faiss"))
 
-    index = made(IndexParams("hnsw", hnsw_m=6, ef_construction=33, ef_search=44))
+    index = made(section(IndexParams, kind="hnsw", hnsw_m=6, ef_construction=33, ef_search=44))
     hnsw = index.hnsw
     assert (hnsw.nb_neighbors(0), hnsw.nb_neighbors(1), hnsw.efConstruction, hnsw.efSearch) == (12, 6, 33, 44)
-    index = made(IndexParams("ivfpq", nlist=12, nprobe=5, pq_parts=8, refine_factor=3))
+    index = made(section(IndexParams, kind="ivfpq", nlist=12, nprobe=5, pq_parts=8, refine_factor=3))
     ivf = kinds.inverted_lists(index)
     assert (ivf.nlist, ivf.nprobe, ivf.pq.M, ivf.pq.nbits, index.k_factor) == (12, 5, 8, 4, 3)
-    index = made(IndexParams("ivfpq"))
+    index = made(section(IndexParams, kind="ivfpq"))
     ivf = kinds.inverted_lists(index)
     assert (ivf.nlist, ivf.nprobe, ivf.pq.M) == (3000 // 64, 8, 4)
     kinds.limit_search(ivf, ef_search=7, nprobe=100)

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import IndexParams
 from pipeline.retrieval import Index, kinds
+from tests.sections import section
 
 WITH_GPU = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
@@ -27,10 +28,11 @@ def _few_vectors_and_one_thread(monkeypatch):
     faiss.omp_set_num_threads(1)
 
 
-def index_of(device, *arguments, **options):
-    filled = kinds.new_index(IndexParams(*arguments, **options), 16, len(VECTORS), lambda size: VECTORS[:size])
+def index_of(device, kind, **options):
+    params = section(IndexParams, kind=kind, **options)
+    filled = kinds.new_index(params, 16, len(VECTORS), lambda size: VECTORS[:size])
     filled.add(VECTORS)
-    return Index(filled, [str(row) for row in range(len(VECTORS))], {"kind": arguments[0], "device": device})
+    return Index(filled, [str(row) for row in range(len(VECTORS))], {"kind": kind, "device": device})
 
 
 class Card:
@@ -79,10 +81,10 @@ def test_ivfpq_searches_its_codes_on_a_gpu_and_scores_exactly(monkeypatch):
     assert np.array_equal(scores[0], index.scores_for(QUERIES[0], ids[0]))
 
 
-@pytest.mark.parametrize(("arguments", "options"), [(("hnsw",), {}), (("flat",), {"storage": "float16"})])
-def test_what_a_gpu_has_no_form_of_stays(monkeypatch, arguments, options):
+@pytest.mark.parametrize(("kind", "options"), [("hnsw", {}), ("flat", {"storage": "float16"})])
+def test_what_a_gpu_has_no_form_of_stays(monkeypatch, kind, options):
     card = Card(monkeypatch)
-    assert len(index_of("auto", *arguments, **options).search(QUERIES[:1], 5)[0][0]) == 5
+    assert len(index_of("auto", kind, **options).search(QUERIES[:1], 5)[0][0]) == 5
     assert not card.copied
 
 

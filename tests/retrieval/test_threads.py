@@ -8,6 +8,7 @@ import pytest
 from pipeline.artifacts import schemas, write_table
 from pipeline.config import IndexParams
 from pipeline.retrieval import Index, build_index
+from tests.sections import section
 
 
 def unit(rows: int, seed: int) -> np.ndarray:
@@ -27,7 +28,7 @@ def gallery(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
 @pytest.mark.parametrize("storage", ["float32", "float16"])
 def test_an_index_and_its_answers_are_the_same_with_any_threads_and_batches(gallery, tmp_path, kind, storage):
-    params = IndexParams(kind, storage=storage, recall_queries=20)
+    params = section(IndexParams, kind=kind, storage=storage, recall_queries=20)
     built = [build_index(gallery, tmp_path / str(threads), params, threads=threads) for threads in (1, 2)]
     assert built[0] == built[1]  # the index's SHA-256 and its measured recall among it
     queries = unit(37, 1)

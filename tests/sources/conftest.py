@@ -11,6 +11,7 @@ from pipeline.config import DataParams
 from pipeline.sources.emoji import build_tables
 from pipeline.sources.emoji.cldr import Emoji, read_emoji
 from pipeline.sources.emoji.fetch import PACKAGES
+from tests.sections import section
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "emoji"
 RAW = Path(__file__).parents[2] / "data" / "raw"
@@ -23,7 +24,8 @@ def fixture_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def fixture_params() -> DataParams:
-    return DataParams(
+    return section(
+        DataParams,
         fixture=str(FIXTURE),
         triplets=60,
         triplets_all=200,

@@ -17,6 +17,7 @@ from pipeline.sources.benchmarks.fashioniq import CATEGORIES, join_captions
 from pipeline.sources.benchmarks.genecis import crop_of
 from pipeline.sources.benchmarks.tables import images_table, public_tables, queries_table
 from tests import miniature
+from tests.sections import section
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +93,7 @@ def test_every_row_of_genecis_object_tasks(annotations):
 @pytest.fixture
 def small(tmp_path) -> DataParams:
     folders = miniature.write_all(tmp_path / "raw")
-    params = DataParams(benchmarks=list(folders))
+    params = section(DataParams, benchmarks=list(folders))
     for name, folder in folders.items():
         setattr(params, name, dataclasses.replace(getattr(params, name), folder=str(folder)))
     return params

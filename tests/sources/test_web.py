@@ -25,6 +25,7 @@ from pipeline.sources.web import build
 from pipeline.sources.web.archives import webdataset
 from pipeline.sources.web.folder import csv_folder
 from stages import prepare
+from tests.sections import plain_values, section
 
 
 def make_image(seed, kind="JPEG", size=(24, 20)):
@@ -89,7 +90,8 @@ def raw(tmp_path):
 
 
 def built(raw, *pairs, share=0.0, **more):
-    params = DataParams(sources="web", raw=str(raw), web=WebParams(list(pairs), ["hqedit"], share), **more)
+    web = section(WebParams, pairs=list(pairs), edits=["hqedit"], max_rejected_share=share)
+    params = section(DataParams, sources="web", raw=str(raw), web=web, **more)
     build(params, 0, raw.parent / "data")
     folder = raw.parent / "data"
     rejected = pq.read_table(folder / "pairs" / "rejected.parquet").to_pylist()
@@ -261,7 +263,7 @@ def test_the_same_sources_give_the_same_bytes(raw):
 
 def test_all_that_is_missing_is_named_at_once_with_its_size_and_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    values = {"data": {"sources": "web", "benchmarks": ["genecis"], "genecis": {"tasks": []}}}
+    values = plain_values(data={"sources": "web", "benchmarks": ["genecis"], "genecis": {"tasks": []}})
     Path("params.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.setattr(prepare, "public_tables", lambda data: ())
     with pytest.raises(SourceError) as caught:
@@ -275,7 +277,7 @@ def test_all_that_is_missing_is_named_at_once_with_its_size_and_place(tmp_path, 
     ):
         assert part in text
     assert not Path("data/pairs").exists()
-    Path("params.yaml").write_text(yaml.safe_dump({"data": {"sources": "web"}}))
+    Path("params.yaml").write_text(yaml.safe_dump(plain_values(data={"sources": "web"})))
     with pytest.raises(ParameterError, match="emoji_cir is made of"):
         prepare.main()
 

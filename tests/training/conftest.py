@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from pipeline.config import OptimiserParams
+from tests.sections import section
 
 
 class Net(nn.Module):
@@ -56,7 +57,8 @@ def make_task():
 @pytest.fixture
 def make_params():
     def make(**changes):
-        return OptimiserParams(
+        return section(
+            OptimiserParams,
             **{
                 "lr": 1e-2,
                 "weight_decay": 0.1,
@@ -67,7 +69,7 @@ def make_params():
                 "log_every": 1,
                 "checkpoint_every": 5,
                 **changes,
-            }
+            },
         )
 
     return make

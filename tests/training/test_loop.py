@@ -12,6 +12,7 @@ from pipeline.config import OptimiserParams, ParameterError
 from pipeline.training import Run, TrainingError, train
 from pipeline.training.checkpoint import Ema
 from pipeline.training.loop import batch_indices, derived_seed, learning_rate, log_csv
+from tests.sections import section
 
 
 def run(task, params, folder, **options):
@@ -45,12 +46,12 @@ def test_the_loop_asks_for_each_example_once_an_epoch(make_task, make_params, tm
 
 
 def test_learning_rate_by_hand():
-    cosine = OptimiserParams(lr=2.0, warmup_steps=4, steps=12)
+    cosine = section(OptimiserParams, lr=2.0, warmup_steps=4, steps=12)
     assert [learning_rate(cosine, step) for step in (0, 1, 3, 4)] == [0.5, 1.0, 2.0, 2.0]
     assert learning_rate(cosine, 6) == pytest.approx(1 + math.cos(math.pi / 4))
     assert learning_rate(cosine, 8) == pytest.approx(1.0)
     assert learning_rate(cosine, 12) == pytest.approx(0.0)
-    constant = OptimiserParams(lr=2.0, warmup_steps=2, schedule="constant", steps=5)
+    constant = section(OptimiserParams, lr=2.0, warmup_steps=2, schedule="constant", steps=5)
     assert [learning_rate(constant, step) for step in range(5)] == [1.0, 2.0, 2.0, 2.0, 2.0]
 
 
@@ -174,8 +175,8 @@ def test_it_learns(make_task, make_params, tmp_path):
 
 def test_unknown_choices_are_refused():
     with pytest.raises(ParameterError, match="schedule: 'linear'"):
-        OptimiserParams(schedule="linear")
+        section(OptimiserParams, schedule="linear")
     with pytest.raises(ParameterError, match="precision: 'fp16'"):
-        OptimiserParams(precision="fp16")
+        section(OptimiserParams, precision="fp16")
     with pytest.raises(ParameterError, match="positive"):
-        OptimiserParams(steps=0)
+        section(OptimiserParams, steps=0)

@@ -20,6 +20,7 @@ from pipeline.artifacts import save_weights, schemas, sha256_file, write_json, w
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import IndexParams
 from pipeline.retrieval import build_index
+from tests.sections import section
 
 IDS = [f"image {number}" for number in range(30)]
 
@@ -39,7 +40,7 @@ def write_project(root: Path) -> None:
     write_gallery(gallery, IDS, made_of)
     inputs = {"data/benchmarks/some/images": made_of["images"]}
     write_gallery(root / "data/fused/pairs", IDS, {"inputs": inputs})
-    build_index(gallery, root / "data/index/some/clip", IndexParams())
+    build_index(gallery, root / "data/index/some/clip", section(IndexParams))
     torch.manual_seed(0)
     save_weights(root / "models/prior", nn.Linear(3, 2).state_dict(), {})
     prior = sha256_file(root / "models/prior/model.safetensors")

@@ -11,12 +11,13 @@ from transformers import BlipConfig, BlipForImageTextRetrieval, PreTrainedTokeni
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import DiffCompParams
-from pipeline.diffcomp import DiffComp
+from pipeline.diffcomp import Batch, DiffComp, Phrases
 from pipeline.encoders.dual import clip
 from pipeline.encoders.dual.blip import BlipEncoder, blip_large_config
 from pipeline.encoders.dual.clip import ClipEncoder, ClipSizes, build_clip, new_clip
 from pipeline.encoders.dual.interface import DualEncoder
 from pipeline.encoders.dual.open import load_dual_encoder
+from tests.sections import section
 
 # open_clip/BLIP sizes of Table 1: image, layers, width, text layers, text width, joint, trained layers, patches a side
 TABLE_1 = {
@@ -218,12 +219,13 @@ def test_text_blocks_are_checkpointed_too(encoder):
 @pytest.mark.parametrize("encoder", [small_clip, small_blip])
 def test_diffcomp_trains_over_either_backbone(encoder, values):
     encoder = encoder()
-    model = DiffComp(encoder, DiffCompParams(image_layers=1, text_layers=1, **values)).train()
+    model = DiffComp(encoder, section(DiffCompParams, image_layers=1, text_layers=1, **values)).train()
     images, ids = (
         torch.randn(3, 3, encoder.image_size, encoder.image_size),
         torch.tensor([[5, 6, 1], [7, 8, 1], [5, 8, 1]]),
     )
-    model(images, ids, None, ids, torch.arange(4), torch.Generator().manual_seed(0))["loss"].backward()
+    batch = Batch(images, ids, phrases=Phrases(ids, torch.arange(4)))
+    model(batch, torch.Generator().manual_seed(0))["loss"].backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
     composed = model.eval().compose(images, ids)

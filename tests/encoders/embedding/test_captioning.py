@@ -16,8 +16,9 @@ from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.readers import PairReader
 from pipeline.encoders.embedding.rows import EncodingError
+from tests.sections import section
 
-PARAMS = EncoderParams(max_new_tokens=7)
+PARAMS = section(EncoderParams, max_new_tokens=7)
 OPTIONS = JobOptions(2, rows_per_shard=3)
 
 

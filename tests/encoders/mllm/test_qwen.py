@@ -18,6 +18,7 @@ from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT, SPECIAL_TOKENS
 from pipeline.encoders.mllm.small_qwen import train_tokenizer
+from tests.sections import section
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_tokenizer_gives_texts_back_and_keeps_special_tokens_whole(make, tiny_ml
 
 def test_a_folder_without_a_model_is_an_error_naming_the_parameter(tmp_path):
     with pytest.raises(ArtifactError, match="encoder.path"):
-        open_mllm(EncoderParams(path=str(tmp_path / "none")), "cpu")
+        open_mllm(section(EncoderParams, path=str(tmp_path / "none")), "cpu")
 
 
 def test_an_image_of_a_query_is_reduced_as_a_jobs_is(make, tiny_mllm, tiny_params):

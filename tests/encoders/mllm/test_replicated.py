@@ -12,6 +12,7 @@ from pipeline.config import EncoderParams
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.replicated import ReplicatedMllm
 from pipeline.encoders.mllm.transformers_backend import TransformersMllm
+from tests.sections import section
 
 OPENED: list[str] = []
 
@@ -43,4 +44,4 @@ def test_a_backend_that_prepares_nothing_leaves_an_input_as_it_is(tiny_params):
 
 def test_a_model_that_is_missing_is_an_error_before_any_worker_starts(tmp_path):
     with pytest.raises(ArtifactError, match="encoder.path.*cannot be loaded"):
-        ReplicatedMllm(EncoderParams(path=str(tmp_path)), "cpu", open_counted)
+        ReplicatedMllm(section(EncoderParams, path=str(tmp_path)), "cpu", open_counted)

@@ -24,8 +24,9 @@ from pipeline.encoders.identity import mllm_identity
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.mllm.vllm_backend import EMBED
+from tests.sections import section
 
-PARAMS = EncoderParams(backend="vllm", max_new_tokens=24)
+PARAMS = section(EncoderParams, backend="vllm", max_new_tokens=24)
 TEXTS = ["a red ball", "make it blue", "a woman firefighter with medium skin tone, smiling", "", "a"]
 
 

@@ -3,7 +3,9 @@
 import pipeline  # noqa: F401 (what it declares for torchvision comes before open_clip)
 
 # isort: split
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import open_clip
 import pytest
@@ -12,11 +14,21 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from pipeline.artifacts import read_json
-from pipeline.config import ParameterError, as_dict, load_params, load_profile, params_from_dict
+from pipeline.config import (
+    ParameterError,
+    Params,
+    PriorParams,
+    Speed,
+    as_dict,
+    load_params,
+    load_profile,
+    params_from_dict,
+    section_from_dict,
+)
 from pipeline.config.patch_grid import patch_grid
 from pipeline.encoders.dual.clip import CLIP_CONFIG, ClipEncoder, build_clip
+from tests.sections import ROOT, plain_params, plain_values, profile
 
-ROOT = Path(__file__).parents[1]
 PROFILES = ("offline", "smoke", "paper")
 
 
@@ -39,8 +51,13 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
         ({"prior": {"lrr": 1e-3}}, "prior.lrr"),
         ({"prior": {"lr": "fast"}}, "prior.lr"),
         ({"prior": {"diffusion": {"train_steps": 1.5}}}, "prior.diffusion.train_steps"),
-        ({"prior": {"grid": 5}}, "prior.grid"),
         ({"prior": 3}, "prior"),
+        ({"prior": {"schedule": "step"}}, "prior.schedule: 'step' is not one of cosine, constant"),
+        ({"control": {"steps": 0}}, "control: steps and batch_size must be positive"),
+        ({"prior": {"diffusion": {"prediction": "x"}}}, "prior.diffusion.prediction: 'x' is not one of epsilon, v_pre"),
+        ({"data": {"benchmarks": ["cirr", "coco"]}}, "data.benchmarks: ['coco'] are not among emoji_cir, fashioniq"),
+        ({"data": {"fashioniq": {"categories": ["hat"]}}}, "data.fashioniq.categories: ['hat'] are not among dress"),
+        ({"index": {"pq_bits": 5}}, "index.pq_bits: 5 is not one of 4, 8"),
         ({"data": {"triplets": [1]}}, "data.triplets"),
         ({"diffcomp": {"text": "sentence"}}, "diffcomp.text"),
         ({"diffcomp": {"rho": 1.5}}, "diffcomp.rho"),
@@ -58,7 +75,7 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
 )
 def test_a_wrong_parameter_is_named(values, name):
     with pytest.raises(ParameterError) as caught:
-        params_from_dict(values)
+        plain_params(**values)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -84,12 +101,11 @@ def test_a_grid_that_does_not_divide_the_patch_grid_is_refused_when_loaded(backb
         ParameterError,
         match=f"diffcomp_variants.mine: diffcomp.super_patch: {side} does not divide the patch grid {grid}",
     ):
-        params_from_dict(values)
+        plain_params(**values)
     for harmless in ({"super_patch": 2}, {"super_patch": side, "css": False}):
-        params_from_dict({**values, "diffcomp_variants": {"mine": harmless}})
-    params_from_dict(
-        {**values, "diffcomp": {"backbone": "a/name-of-a-hub"}}
-    )  # its grid is seen when the model is built
+        plain_params(**{**values, "diffcomp_variants": {"mine": harmless}})
+    # The grid of a name on a hub is seen when the model is built.
+    plain_params(**{**values, "diffcomp": {"backbone": "a/name-of-a-hub"}})
 
 
 def test_the_grid_read_from_the_configuration_is_the_models(monkeypatch):
@@ -113,13 +129,40 @@ def test_an_unknown_profile_names_those_there_are():
         load_profile("huge", ROOT / "conf")
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_spells_out_every_parameter(profile):
-    """So that the defaults in the code decide nothing, and `-S` can override everything."""
-    params = load_profile(profile, ROOT / "conf")
-    assert params.profile == profile
-    schema = as_dict(params)
-    assert leaves(OmegaConf.to_container(composed(profile))) == leaves(schema)
+def test_no_parameter_has_a_default_in_the_code():
+    """conf/ is the one place of a value; a section that two others share is off where nobody turns it on."""
+    sections = [Params]
+    for section in sections:
+        hints = get_type_hints(section)
+        sections += [hints[field.name] for field in fields(section) if is_dataclass(hints[field.name])]
+        given = {field.name for field in fields(section) if field.default is MISSING is field.default_factory}
+        assert {field.name for field in fields(section)} - given <= {field.name for field in fields(Speed)}
+    assert len(sections) > 20
+
+
+def test_missing_parameters_are_counted_and_the_first_is_named():
+    values = plain_values()
+    del values["seed"], values["prior"]["lr"], values["prior"]["fp8"]
+    with pytest.raises(ParameterError, match="^here: 3 parameters are missing, the first is 'seed'$"):
+        params_from_dict(values, "here")
+
+
+def test_a_choice_is_a_plain_string_of_the_identity():
+    assert type(as_dict(profile("offline").index)["kind"]) is str
+
+
+def test_values_take_their_parameters_types():
+    stored = as_dict(profile("offline").prior)
+    again = section_from_dict(PriorParams, stored | {"lr": "2e-4", "clip_norm": 1, "steps": "7"}, "here")
+    assert (again.lr, again.steps) == (2e-4, 7) and type(again.clip_norm) is float
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_spells_out_every_parameter(name):
+    """`-S` can override everything, and params.yaml tells DVC of everything."""
+    params = profile(name)
+    assert params.profile == name
+    assert leaves(OmegaConf.to_container(composed(name))) == leaves(as_dict(params))
 
 
 def test_params_yaml_is_the_offline_profile():
@@ -128,14 +171,14 @@ def test_params_yaml_is_the_offline_profile():
 
 
 def test_a_variant_is_the_section_with_its_overrides():
-    params = params_from_dict({"diffcomp": {"rho": 0.3}, "diffcomp_variants": {"a": {"text": "caption"}, "b": {}}})
+    params = plain_params(diffcomp={"rho": 0.3}, diffcomp_variants={"a": {"text": "caption"}, "b": {}})
     variants = params.variants()
     assert (variants["a"].text, variants["a"].rho) == ("caption", 0.3)
     assert variants["b"] == params.diffcomp
 
 
 def test_the_paper_profile_has_the_papers_numbers():
-    params = load_profile("paper", ROOT / "conf")
+    params = profile("paper")
     prior, control = params.prior, params.control
     assert (prior.batch_size, prior.lr, prior.weight_decay, prior.eps, prior.clip_norm) == (
         4096,

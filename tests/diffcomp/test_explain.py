@@ -16,13 +16,16 @@ from pipeline.diffcomp.explain import (
     pair_similarities,
 )
 from pipeline.encoders.image_source import square_pixels
+from tests.sections import section
 
 TEXTS = ["a red ball", "a cat with a hat", "a dog"]
 
 
 @pytest.fixture
 def model(make_encoder):
-    return DiffComp(make_encoder(), DiffCompParams(image_layers=1, text_layers=1, alpha_base=0.4, rho=0.6)).eval()
+    return DiffComp(
+        make_encoder(), section(DiffCompParams, image_layers=1, text_layers=1, alpha_base=0.4, rho=0.6)
+    ).eval()
 
 
 @pytest.fixture

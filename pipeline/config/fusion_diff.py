@@ -1,0 +1,69 @@
+"""`prior` and `control`: Fusion-Diff's two training stages. Their sizes are checked where the models are built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pipeline.config.section import Section
+from pipeline.config.speed import Speed
+from pipeline.config.training import OptimiserParams
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+
+@dataclass(kw_only=True)
+class DiffusionParams(Section):
+    """`prior.diffusion`: the forward process, and what the prior predicts of it."""
+
+    section: ClassVar[str] = "prior.diffusion"
+
+    train_steps: int
+    """T: steps of the forward process."""
+    beta_start: float
+    """The first step's variance."""
+    beta_end: float
+    """The last step's variance."""
+    beta_schedule: str
+    """How variances go from one to the other, by diffusers' names."""
+    prediction: Prediction
+    """epsilon (the paper), v_prediction, or sample: see `Diffusion.target`."""
+    scale_by_sqrt_dim: bool
+    """Diffuse sqrt(d) z, whose standard deviation per dimension is one."""
+
+
+@dataclass(kw_only=True)
+class PriorParams(OptimiserParams, Speed):
+    """`prior`: the DiT prior, Stage 1."""
+
+    section: ClassVar[str] = "prior"
+
+    channels: int
+    """Channels of the latent image that the projector maps an embedding to."""
+    grid: int
+    """Height and width of the latent image."""
+    patch_size: int
+    """Height and width of a patch of it, which becomes one token."""
+    width: int
+    """D: the transformer's width."""
+    heads: int
+    """Attention heads of a block."""
+    depth: int
+    """Blocks in all: the first half is the encoder, the second the decoder."""
+    ffn_ratio: int
+    """Width of a block's hidden layer, in multiples of D."""
+    time_frequencies: int
+    """Width of the sinusoidal embedding of a step."""
+    p_cfg: float
+    """Share of the texts that are dropped, for classifier-free guidance."""
+    diffusion: DiffusionParams
+
+
+@dataclass(kw_only=True)
+class ControlParams(OptimiserParams, Speed):
+    """`control`: the Control-Adapter, Stage 2. Its sizes are the prior's."""
+
+    section: ClassVar[str] = "control"
+
+    p_cfg: float
+    """As `prior.p_cfg`."""
