@@ -47,7 +47,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 @report_user_errors()
-def main(
+def main(  # noqa: PLR0913 - one option an argument
     rows: Annotated[int, typer.Option(help="Vectors.", min=1000)] = 1_000_000,
     dim: Annotated[int, typer.Option(min=8)] = 1536,
     queries: Annotated[int, typer.Option(min=10)] = 1000,
@@ -104,7 +104,10 @@ def main(
 
 
 def measure(kind: str, data: Data, scratch: Path, threads: int) -> dict[str, Any]:
-    """Build one index and find its cheapest search for each recall. Flat writes the answers that recall is counted from."""
+    """Build one index and find its cheapest search for each recall.
+
+    Flat writes the answers that recall is counted from.
+    """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     before = peak_memory_mib()
@@ -188,7 +191,7 @@ def _bisect(at: Callable[[int], dict[str, Any]], found: dict[int, dict[str, Any]
 
 
 def _timed(engine: Engine, setting: dict[str, int], queries: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Queries/s of one setting: all in one call (the median of PASSES), one by one, and through the project's `Index.search`."""
+    """Queries/s of one setting: all in one call (the median of PASSES), one by one, and through `Index.search`."""
     engine.limit(**setting)
     passes = [_clocked(lambda: engine.search(queries, K))[:2] for _ in range(PASSES)]
     rates = sorted(len(queries) / seconds for seconds, _ in passes)
@@ -224,7 +227,10 @@ def recall(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def compare(indexes: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Index and recall -> how many times flat's, and the peer's, queries a second, all in one call; by the clock and by processor time."""
+    """Index and recall -> how many times flat's, and the peer's, queries a second, all in one call.
+
+    By the clock and by processor time.
+    """
 
     def rate(kind: str, target: str, unit: str) -> float | None:
         return indexes.get(kind, {}).get("at", {}).get(target, {}).get("together", {}).get(unit)
@@ -243,7 +249,8 @@ def compare(indexes: dict[str, Any]) -> dict[str, dict[str, float]]:
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown, for the README."""
     lines = [
-        "| index | build: clock, processor | peak memory | queries a second of the clock, of a processor, at recall 0.95 | at 0.99 |",
+        "| index | build: clock, processor | peak memory "
+        "| queries a second of the clock, of a processor, at recall 0.95 | at 0.99 |",
         "| --- | --- | --- | --- | --- |",
     ]
     for kind, measured in result["indexes"].items():
@@ -255,9 +262,8 @@ def table(result: dict[str, Any]) -> str:
                 f"{together['queries_per_s']:,.0f}, {together['queries_per_cpu_s']:,.0f}" if at else "not reached"
             )
         build, memory = measured["build"], measured["memory_mib"]["searched"] / 1024
-        lines.append(
-            f"| {kind} | {build['build_s']:,.0f} s, {build['cpu_s']:,.0f} s | {memory:.1f} GiB | {cells[0]} | {cells[1]} |"
-        )
+        clocks = f"{build['build_s']:,.0f} s, {build['cpu_s']:,.0f} s"
+        lines.append(f"| {kind} | {clocks} | {memory:.1f} GiB | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 

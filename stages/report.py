@@ -9,9 +9,9 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import as_dict, load_params, load_profile
 from pipeline.errors import run_stage
-from pipeline.report import Benchmark, PublicAnswers, ReportInputs, build_report, changed_parameters
+from pipeline.report import BenchmarkPaths, PublicSplitPaths, ReportInputs, build_report, changed_parameters
+from pipeline.report.diffcomp_view import open_view
 from pipeline.report.indexes import index_metrics
-from pipeline.report.look import look_at
 from pipeline.report.sweeps import LABELS
 from pipeline.retrieval.benchmarks import BenchmarkFolder, find_benchmarks
 from pipeline.retrieval.spaces import CLIP, FUSED
@@ -33,7 +33,7 @@ def main() -> None:
     shown = [folder for folder in found if not folder.benchmark.public] or [
         folder for folder in found if not folder.private
     ][:1]
-    benchmarks = [answers_of(folder) for folder in shown]
+    benchmarks = [benchmark_paths(folder) for folder in shown]
     losses = {"prior": MODELS / "prior" / LOG, "control_adapter": MODELS / "control" / LOG}
     losses |= {name: MODELS / "diffcomp" / name / LOG for name in params.diffcomp_variants}
     build_report(
@@ -47,23 +47,23 @@ def main() -> None:
             index=index_metrics(INDEX),
             sweeps=FOLDER / "sweeps",
             weights={name: sha256_file(MODELS / name / WEIGHTS) for name in ("prior", "control")},
-            look=look_at(params, shown[0].path / "queries", shown[0].images),
+            diffcomp_view=open_view(params, shown[0].path / "queries", shown[0].images),
             used={name: getattr(params.retrieve, name) for name in LABELS},
             ablations=FOLDER / "ablations",
             seed=params.seed,
             bootstrap=params.report.bootstrap,
             page_megabytes=params.report.page_megabytes,
-            public=[public_answers_of(folder) for folder in found if folder.benchmark.public],
+            public=[public_split_paths(folder) for folder in found if folder.benchmark.public],
             backbones={FUSED: params.encoder.path, CLIP: params.diffcomp.backbone}
             | {name: variant.backbone for name, variant in params.variants().items()},
         )
     )
 
 
-def answers_of(folder: BenchmarkFolder) -> Benchmark:
+def benchmark_paths(folder: BenchmarkFolder) -> BenchmarkPaths:
     out = RETRIEVED / folder.name
     genecis = folder.path / "genecis" if "genecis" in folder.query_sets else None
-    return Benchmark(
+    return BenchmarkPaths(
         folder.name,
         folder.path / "queries",
         out / "rankings",
@@ -74,9 +74,9 @@ def answers_of(folder: BenchmarkFolder) -> Benchmark:
     )
 
 
-def public_answers_of(folder: BenchmarkFolder) -> PublicAnswers:
+def public_split_paths(folder: BenchmarkFolder) -> PublicSplitPaths:
     aspects = folder.path / "aspects"
-    return PublicAnswers(
+    return PublicSplitPaths(
         folder.name,
         folder.benchmark,
         folder.identity["split"],

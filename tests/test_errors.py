@@ -11,7 +11,7 @@ from pipeline.artifacts import ArtifactError
 from pipeline.config import ParameterError
 from pipeline.errors import is_user_error, report_user_errors, run_stage
 from pipeline.fusion_diff import PriorSizes
-from pipeline.sources.emoji import SourceError
+from pipeline.sources.errors import SourceError
 from pipeline.training import TrainingError
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.artifacts import schemas
 from pipeline.artifacts.atomic import ArtifactError, StorageError, read_json, sha256_file, write_atomically, write_json
-from pipeline.artifacts.shards import Manifest, ShardSet, ShardWriter, finished_set, write_table
+from pipeline.artifacts.shards import Manifest, ShardSet, ShardWriter, TableShardWriter, finished_set, write_table
 
 __all__ = [
     "ArtifactError",
@@ -12,6 +12,7 @@ __all__ = [
     "ShardSet",
     "ShardWriter",
     "StorageError",
+    "TableShardWriter",
     "finished_set",
     "load_weights",
     "read_json",

@@ -1,4 +1,4 @@
-"""The canonical tables (architecture.md: Tables and shards)."""
+"""The canonical tables."""
 
 import pyarrow as pa
 

@@ -65,11 +65,17 @@ def _shard_name(number: int) -> str:
 class ShardWriter:
     """Writes rows as shards of `rows_per_shard`, each atomically, and the manifest last.
 
-    Resumable: with `resume=True`, shards that an earlier run with the *same identity* finished are
-    kept; `rows_done` says how many rows to skip. Anything else in the folder is removed, but for
-    `companions`: files of the caller's that belong to the shards, kept as long as any shard is.
+    Args:
+        folder: The shard set's folder.
+        schema: The rows' schema.
+        identity: What makes the rows.
+        rows_per_shard: Rows of every shard but the last.
+        resume: Keep the shards that an earlier run with the *same identity* finished; `rows_done` says how
+            many rows to skip. Anything else in the folder is removed.
+        companions: Files of the caller's that belong to the shards, kept as long as any shard is.
 
-    ragged: every table written is a shard of its own, of at most `rows_per_shard` rows.
+    Raises:
+        ArtifactError: There is a folder among the files.
     """
 
     JOURNAL = ".journal.json"
@@ -82,17 +88,11 @@ class ShardWriter:
         rows_per_shard: int = 10_000,
         resume: bool = False,
         companions: Collection[str] = (),
-        ragged: bool = False,
     ):
         if rows_per_shard < 1:
             raise ValueError(f"rows_per_shard {rows_per_shard} is not positive")
         self.folder = Path(folder)
-        self.schema, self.identity, self.rows_per_shard, self.ragged = (
-            schema,
-            as_stored(identity),
-            rows_per_shard,
-            ragged,
-        )
+        self.schema, self.identity, self.rows_per_shard = schema, as_stored(identity), rows_per_shard
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = self._finished_shards() if resume else []
         keep = {shard.name for shard in self._shards} | (set(companions) if self._shards else set())
@@ -149,21 +149,30 @@ class ShardWriter:
 
     def _is_finished(self, number: int, shard: Shard) -> bool:
         path = self.folder / shard.name
-        whole = 0 < shard.rows <= self.rows_per_shard if self.ragged else shard.rows == self.rows_per_shard
-        named = shard.name == _shard_name(number) and whole
-        return named and path.is_file() and sha256_file(path) == shard.sha256
+        named = shard.name == _shard_name(number)
+        return named and self._is_whole(shard.rows) and path.is_file() and sha256_file(path) == shard.sha256
 
     def write(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Append rows; whole shards are flushed to disk as they fill."""
+        """Append rows; whole shards are flushed to disk as they fill.
+
+        Raises:
+            ArtifactError: The rows have another schema.
+        """
+        self._append(self._checked(rows))
+
+    def _checked(self, rows: pa.Table | pa.RecordBatch) -> pa.Table:
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if not table.schema.equals(self.schema):
             raise ArtifactError(
                 f"{self.folder}: rows have schema\n{table.schema}\nbut the shard set has\n{self.schema}"
             )
-        table = table.replace_schema_metadata(self.schema.metadata)
-        if self.ragged:
-            self._flush(table)
-            return
+        return table.replace_schema_metadata(self.schema.metadata)
+
+    def _is_whole(self, rows: int) -> bool:
+        """Whether a shard of so many rows is finished and not the rest that `close` flushes."""
+        return rows == self.rows_per_shard
+
+    def _append(self, table: pa.Table) -> None:
         self._buffer.append(table)
         while sum(part.num_rows for part in self._buffer) >= self.rows_per_shard:
             pending = pa.concat_tables(self._buffer)
@@ -187,14 +196,26 @@ class ShardWriter:
             self._buffer = []
         manifest = Manifest(self.identity, tuple(self._shards), str(self.schema))
         write_json(self.folder / self.JOURNAL, manifest.as_json())
-        os.replace(
-            self.folder / self.JOURNAL, self.folder / MANIFEST
-        )  # one step: a kill leaves no journal beside a manifest
+        # One step: a kill leaves no journal beside a manifest.
+        os.replace(self.folder / self.JOURNAL, self.folder / MANIFEST)
         return manifest
 
 
+class TableShardWriter(ShardWriter):
+    """Writes every table that it is given as a shard of its own, of at most `rows_per_shard` rows."""
+
+    def _is_whole(self, rows: int) -> bool:
+        return 0 < rows <= self.rows_per_shard
+
+    def _append(self, table: pa.Table) -> None:
+        self._flush(table)
+
+
 def _with_dictionary(schema: pa.Schema) -> bool | list[str]:
-    """Columns worth a dictionary: hardly a number of a vector comes twice, and looking each up makes reading five times slower."""
+    """Columns worth a dictionary.
+
+    Hardly a number of a vector comes twice, and looking each up makes reading five times slower.
+    """
     others = [field.name for field in schema if not _is_vector(field.type)]
     return others if len(others) < len(schema) else True
 

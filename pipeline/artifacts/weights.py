@@ -36,10 +36,16 @@ def save_weights(
     log: str = "",
     origin: Origin | None = None,
 ) -> None:
-    """Write `model.safetensors`, `config.json` and the training's log (CSV), if any, into `folder`, atomically as a whole.
+    """Write `model.safetensors`, `config.json` and the training's log, atomically as a whole.
 
-    origin: noted as well. Whatever `folder` held before, a checkpoint for instance, goes when the weights
-    are there, and not before.
+    Whatever `folder` held before, a checkpoint for instance, goes when the weights are there, and not before.
+
+    Args:
+        folder: The model's folder.
+        state: Name -> tensor.
+        config: What the model is built from.
+        log: The training's log as CSV; empty: there is none.
+        origin: What the model was trained from, noted as well.
     """
     with write_atomically(folder) as aside:
         aside.mkdir()

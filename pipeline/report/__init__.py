@@ -1,6 +1,6 @@
 """Ranked lists in; metrics, plots, tables, figures and one page out."""
 
-from pipeline.report.assemble import Benchmark, ReportInputs, build_report, changed_parameters
-from pipeline.report.public import PublicAnswers
+from pipeline.report.assemble import BenchmarkPaths, ReportInputs, build_report, changed_parameters
+from pipeline.report.public import PublicSplitPaths
 
-__all__ = ["Benchmark", "PublicAnswers", "ReportInputs", "build_report", "changed_parameters"]
+__all__ = ["BenchmarkPaths", "PublicSplitPaths", "ReportInputs", "build_report", "changed_parameters"]

@@ -1,4 +1,7 @@
-"""The ablations that `stages/ablate.py` wrote, beside what the paper prints: tables, curves, and where the orders agree."""
+"""The ablations that `stages/ablate.py` wrote, beside what the paper prints.
+
+Tables, curves, and where the orders agree.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from pipeline.experiments.ablation.tables import TABLES, read_tables
 from pipeline.experiments.ablation.tables import Table as Definition
 from pipeline.report import plots
 from pipeline.report.names import benchmark_label
-from pipeline.report.tables import Cell, Row, Table, marks
+from pipeline.report.tables import Cell, Row, Table, best_and_second
 from pipeline.retrieval.protocols import MEAN
 
 HELD_OUT = "emoji_cir"
-"""Whose order the sentences speak of, where it was scored."""
+"""Whose order the findings speak of, where it was scored."""
 RECIPE = (
     "steps",
     "batch_size",
@@ -101,8 +104,13 @@ class Ablation:
 
 
 def read_ablations(folder: str | Path, definitions: str | Path = TABLES) -> list[Ablation]:
-    """What `folder` holds, in the order of the definitions; none where there is nothing. Raises ArtifactError naming a wrong file."""
-    folder, found = Path(folder), []
+    """What `folder` holds, in the order of the definitions; none where there is nothing.
+
+    Raises:
+        ArtifactError: A file is no ablation; names it.
+    """
+    folder = Path(folder)
+    found: list[Ablation] = []
     if not any(folder.glob("*.json")):
         return found
     for name, definition in read_tables(definitions).items():
@@ -117,7 +125,14 @@ def read_ablations(folder: str | Path, definitions: str | Path = TABLES) -> list
 
 
 def read_trials(folder: str | Path) -> list[dict[str, str]]:
-    """`trials.yaml` of `folder`: a list of mappings, what was tried and what came of it. None where it is not there."""
+    """`trials.yaml` of `folder`: a list of mappings, what was tried and what came of it.
+
+    Returns:
+        An empty list where the file is not there.
+
+    Raises:
+        ArtifactError: It is not a list of mappings.
+    """
     path = Path(folder) / TRIALS
     if not path.is_file():
         return []
@@ -129,17 +144,21 @@ def read_trials(folder: str | Path) -> list[dict[str, str]]:
 
 
 def ablation_table(ablation: Ablation) -> Table:
-    """Rows of the definition: mean R@10 and its spread by setting and benchmark, then the paper's figures. The best are marked."""
+    """Rows of the definition: mean R@10 and its spread by setting and benchmark, then the paper's figures.
+
+    The best are marked.
+    """
     rows = {
         name: row for name, row in ablation.definition.rows.items() if any(key[0] == name for key in ablation.points)
     }
-    columns, cells = [], {name: [] for name in rows}
+    columns: list[str] = []
+    cells: dict[str, list[Cell]] = {name: [] for name in rows}
     for setting, benchmark in ablation.columns():
         points = {name: ablation.points.get((name, setting, benchmark)) for name in rows}
         marked = dict(
             zip(
                 [name for name in rows if points[name]],
-                marks([round(point.mean, 1) for point in points.values() if point]),
+                best_and_second([round(point.mean, 1) for point in points.values() if point]),
                 strict=True,
             )
         )
@@ -160,7 +179,10 @@ def ablation_table(ablation: Ablation) -> Table:
 
 
 def ablation_chart(ablation: Ablation) -> Figure:
-    """A curve over one parameter: a line a setting and benchmark with its spread; dashed where the paper's curve peaks."""
+    """A curve over one parameter: a line a setting and benchmark with its spread.
+
+    A dashed line stands where the paper's curve peaks.
+    """
     definition = ablation.definition
     series = {}
     for setting, benchmark in ablation.columns():
@@ -169,10 +191,10 @@ def ablation_chart(ablation: Ablation) -> Figure:
     return plots.spread_chart(series, definition.title, definition.peak)
 
 
-def sentences(ablation: Ablation) -> list[str]:
+def findings(ablation: Ablation) -> list[str]:
     """Where the order of the rows agrees with the paper's and where it does not, worked out from the figures."""
     benchmark = HELD_OUT if HELD_OUT in ablation.benchmarks else ablation.benchmarks[0]
-    said = []
+    found = []
     for setting in ablation.definition.settings:
         points = {
             row: point for (row, of, where), point in ablation.points.items() if (of, where) == (setting, benchmark)
@@ -180,14 +202,14 @@ def sentences(ablation: Ablation) -> list[str]:
         if len(points) < 2:
             continue
         parts = _on_a_curve(ablation, points) if ablation.definition.parameter else _on_a_table(ablation, points)
-        said.append(f"{_column(setting, benchmark)}: {' '.join(parts)}")
+        found.append(f"{_column(setting, benchmark)}: {' '.join(parts)}")
     if ablation.similarities:
         below = sum(masked < aligned for aligned, masked in ablation.similarities.values())
-        said.append(
+        found.append(
             f"Masked pairs are less alike than aligned ones (mean cosine with the caption, last step) in {below} of "
             f"{len(ablation.similarities)} configurations."
         )
-    return said
+    return found
 
 
 def _on_a_table(ablation: Ablation, points: Mapping[str, Point]) -> Iterator[str]:
@@ -199,14 +221,16 @@ def _on_a_table(ablation: Ablation, points: Mapping[str, Point]) -> Iterator[str
         clear = [pair for pair in pairs if points[pair[0]].clearly_differs(points[pair[1]])]
         agreeing_clearly = [pair for pair in clear if pair in agreeing]
         yield f"of {len(pairs)} pairs of rows, {len(agreeing)} lie in the paper's order ({metric})."
+        beyond = f"by more than {CLEAR:g} standard errors"
         yield (
-            f"{len(clear)} differ by more than {CLEAR:g} standard errors, {len(agreeing_clearly)} of them in that order."
+            f"{len(clear)} differ {beyond}, {len(agreeing_clearly)} of them in that order."
             if clear
-            else f"None differs by more than {CLEAR:g} standard errors."
+            else f"None differs {beyond}."
         )
         if paper:
             best, theirs = max(points, key=lambda row: points[row].mean), max(paper, key=lambda row: paper[row])
-            yield f"Highest is {_label(definition, best)} ({points[best].text}), in the paper {_label(definition, theirs)}."
+            ours, paper_label = f"{_label(definition, best)} ({points[best].text})", _label(definition, theirs)
+            yield f"Highest is {ours}, in the paper {paper_label}."
     if definition.full in points:
         full, others = points[definition.full], [row for row in points if row != definition.full]
         not_below = [
@@ -225,7 +249,8 @@ def _on_a_curve(ablation: Ablation, points: Mapping[str, Point]) -> Iterator[str
     lowest = min(points, key=lambda row: points[row].mean)
     peak = ablation.definition.peak
     yield f"highest at {best} ({points[best].text})" + (f", in the paper at {peak:g}" if peak is not None else "") + "."
-    yield f"Lowest at {lowest} ({points[lowest].text}){'' if points[best].clearly_differs(points[lowest]) else ': not clearly another'}."
+    unclear = "" if points[best].clearly_differs(points[lowest]) else ": not clearly another"
+    yield f"Lowest at {lowest} ({points[lowest].text}){unclear}."
 
 
 def _same_order(pair: tuple[str, str], points: Mapping[str, Point], paper: Mapping[str, float]) -> bool:
@@ -260,7 +285,8 @@ def _caption(ablation: Ablation) -> str:
     seeds = sorted({len(point.values) for point in ablation.points.values()})
     counted = " or ".join(map(str, seeds)) + (" seed" if seeds == [1] else " seeds")
     missing = f" {ablation.missing} configurations are not finished." if ablation.missing else ""
-    return f"Mean R@10 over query kinds, mean ± standard deviation over {counted}, in percent; {', '.join(ablation.devices)}.{missing}"
+    devices = ", ".join(ablation.devices)
+    return f"Mean R@10 over query kinds, mean ± standard deviation over {counted}, in percent; {devices}.{missing}"
 
 
 def _column(setting: str, benchmark: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 from pipeline.artifacts import ArtifactError, ShardSet, write_atomically, write_json
 from pipeline.experiments.ablation.tables import TABLES
 from pipeline.report import plots
-from pipeline.report.ablations import ablation_table, read_ablations, read_trials
+from pipeline.report.ablations import Ablation, ablation_table, read_ablations, read_trials
+from pipeline.report.diffcomp_view import DiffCompView
 from pipeline.report.explorer import explorer
 from pipeline.report.figures import SHOWN, map_strip, query_strip
-from pipeline.report.look import Look
 from pipeline.report.metrics import (
-    Answers,
+    RankedQueries,
     benchmark_metrics,
     claimed_orders,
     kind_intervals,
@@ -25,18 +25,19 @@ from pipeline.report.metrics import (
 )
 from pipeline.report.names import CLAIMED_ORDERS
 from pipeline.report.page import Page, render_page
-from pipeline.report.public import PublicAnswers, public_report
+from pipeline.report.public import PublicReport, PublicSplitPaths, public_report
 from pipeline.report.public import markdown as public_markdown
 from pipeline.report.samples import featured, figure_queries
 from pipeline.report.sweeps import read_sweeps
-from pipeline.report.tables import markdown, protocol_tables, recall_table
+from pipeline.report.tables import Table, markdown, protocol_tables, recall_table
 from pipeline.report.thumbnails import load_images
+from pipeline.retrieval.bootstrap import Interval
 
 FIGURE_ROWS = 6
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class BenchmarkPaths:
     """Where one benchmark's queries and answers are."""
 
     name: str
@@ -57,7 +58,7 @@ class Benchmark:
 class ReportInputs:
     """What a report is made from. The first benchmark is the one that the page shows in full."""
 
-    benchmarks: Sequence[Benchmark]
+    benchmarks: Sequence[BenchmarkPaths]
     out: Path
     profile: str
     changed: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class ReportInputs:
     ablations: Path | None = None
     """A folder of DiffComp's ablations (see `read_ablations`), defined in `definitions`."""
     definitions: Path = TABLES
-    look: Look | None = None
+    diffcomp_view: DiffCompView | None = None
     """What the trained DiffComp sees."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the `prior` and the `control` of this run: a sweep of others is marked as such."""
@@ -83,7 +84,7 @@ class ReportInputs:
     bootstrap: int = 1000
     page_megabytes: float = 7.0
     orders: Sequence[tuple[str, str]] = CLAIMED_ORDERS
-    public: Sequence[PublicAnswers] = ()
+    public: Sequence[PublicSplitPaths] = ()
     """What of the public benchmarks was answered; scored by their own protocols, whatever `benchmarks` holds."""
     backbones: Mapping[str, str] = field(default_factory=dict)
     """Space -> the model whose vectors are searched there."""
@@ -93,7 +94,7 @@ def changed_parameters(
     values: Mapping[str, Any], profile: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, Any]]:
     """Dotted name -> (the profile's value, the value) of every parameter that differs."""
-    changed = {}
+    changed: dict[str, tuple[Any, Any]] = {}
     for key in sorted(values.keys() | profile.keys()):
         before, now = profile.get(key), values.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
@@ -106,90 +107,129 @@ def changed_parameters(
 def build_report(inputs: ReportInputs) -> None:
     """Write `metrics.json`, `plots/`, `tables/`, `figures/` and `index.html` into `inputs.out`.
 
-    Raises ArtifactError naming the benchmark, query, image or log that is missing or wrong.
-    """
-    if not inputs.benchmarks or inputs.benchmarks[0].images is None:
-        raise ArtifactError("a report needs a benchmark with pictures")
-    out, first = Path(inputs.out), inputs.benchmarks[0]
-    read = {benchmark.name: _read(benchmark) for benchmark in inputs.benchmarks}
-    metrics = {name: benchmark_metrics(*answers) for name, answers in read.items()}
-    answers = read[first.name][0]
-    orders = claimed_orders(answers, inputs.orders, inputs.bootstrap, inputs.seed)
-    curves = recall_curves(answers)
-    logs = {name: plots.read_log(path) for name, path in inputs.losses.items()}
-    intervals = method_intervals(answers, inputs.bootstrap, inputs.seed)
-    protocols = protocol_tables(metrics[first.name])
-    strip = figure_queries(answers, FIGURE_ROWS, inputs.seed)
-    pictures = load_images(first.images, _shown(answers, strip))
-    public = public_report(inputs.public, inputs.backbones)
-    ablations = read_ablations(inputs.ablations, inputs.definitions) if inputs.ablations else []
-    maps = (
-        {}
-        if inputs.look is None
-        else {
-            "masks": map_strip(inputs.look.masks, limits=(0.0, 1.0)),
-            "kept": map_strip(inputs.look.kept),
-        }
-    )
-    page = render_page(
-        Page(
-            profile=inputs.profile,
-            seed=inputs.seed,
-            changed=inputs.changed,
-            benchmark=first.name,
-            answers=answers,
-            gallery_size=ShardSet.open(first.images, verify=False).rows,
-            metrics=metrics[first.name],
-            tables=[
-                recall_table(metrics[first.name], intervals, kind_intervals(answers, inputs.bootstrap, inputs.seed)),
-                *protocols,
-            ],
-            orders=orders,
-            curves=curves,
-            logs=logs,
-            sweeps=read_sweeps(inputs.sweeps) if inputs.sweeps else [],
-            weights=inputs.weights,
-            used=inputs.used,
-            similarities=read_similarities(first.similarities) if first.similarities else {},
-            explorer=explorer(
-                answers, first.images, inputs.descriptions, inputs.seed, int(inputs.page_megabytes * 1e6)
-            ),
-            further={benchmark.name: recall_table(metrics[benchmark.name]) for benchmark in inputs.benchmarks[1:]},
-            public=public.comparisons,
-            ablations=ablations,
-            trials=read_trials(inputs.ablations) if inputs.ablations else [],
-            look=inputs.look,
-            maps=maps,
-        )
-    )
+    Args:
+        inputs: What the report is made from.
 
-    own = {name: scores for name, scores in metrics.items() if name not in public.names}
-    further = {"index": inputs.index} if inputs.index else {}
-    if inputs.look is not None:
-        further["diffcomp"] = {"similarity": inputs.look.means}
-    write_json(out / "metrics.json", {**own, **public.metrics, "orders": orders, **further})
-    plots.write_recall_csv(out / "plots" / "recall.csv", curves)
-    for name, log in logs.items():
-        plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
-    tables = markdown([recall_table(metrics[first.name], intervals), *protocols]) + public_markdown(public.comparisons)
-    _write(out / "tables" / "results.md", tables.encode())
-    if ablations:
-        _write(out / "tables" / "ablations.md", markdown([ablation_table(ablation) for ablation in ablations]).encode())
-    for name, strip_of in maps.items():
-        _write(out / "figures" / f"{name}.png", strip_of)
-    _write(out / "figures" / "queries.png", query_strip(answers, strip, featured(answers), pictures))
-    _write(out / "figures" / "recall.png", plots.as_png(plots.recall_chart(curves, legend=True), "print"))
+    Raises:
+        ArtifactError: A benchmark, query, image or log is missing or wrong; names it.
+    """
+    results = _work_out(inputs)
+    page, strip = render_page(_page(inputs, results)), _query_strip(inputs, results)
+    _write_data(inputs, results)
+    out = Path(inputs.out)
+    for name, png in results.maps.items():
+        _write(out / "figures" / f"{name}.png", png)
+    _write(out / "figures" / "queries.png", strip)
+    _write(out / "figures" / "recall.png", plots.as_png(plots.recall_chart(results.curves, legend=True), "print"))
     _write(out / "index.html", page.encode())
 
 
-def _read(benchmark: Benchmark) -> tuple[Answers, Answers | None]:
-    answers = Answers.read(benchmark.queries, benchmark.rankings)
+@dataclass(frozen=True)
+class _Results:
+    """What several outputs show."""
+
+    images: Path
+    """Of the first benchmark, as all that is not by benchmark."""
+    answers: RankedQueries
+    metrics: dict[str, dict[str, dict[str, Any]]]
+    """Benchmark -> method -> metrics."""
+    intervals: dict[str, Interval]
+    orders: dict[str, dict[str, float]]
+    curves: dict[str, dict[int, float]]
+    logs: dict[str, dict[str, list[float]]]
+    protocols: list[Table]
+    public: PublicReport
+    ablations: list[Ablation]
+    maps: dict[str, bytes]
+    """What DiffComp sees, as PNG."""
+
+
+def _work_out(inputs: ReportInputs) -> _Results:
+    images = inputs.benchmarks[0].images if inputs.benchmarks else None
+    if images is None:
+        raise ArtifactError("a report needs a benchmark with images")
+    read = {benchmark.name: _read(benchmark) for benchmark in inputs.benchmarks}
+    metrics = {name: benchmark_metrics(*answers) for name, answers in read.items()}
+    first = inputs.benchmarks[0].name
+    answers, view = read[first][0], inputs.diffcomp_view
+    return _Results(
+        images,
+        answers,
+        metrics,
+        method_intervals(answers, inputs.bootstrap, inputs.seed),
+        claimed_orders(answers, inputs.orders, inputs.bootstrap, inputs.seed),
+        recall_curves(answers),
+        {name: plots.read_log(path) for name, path in inputs.losses.items()},
+        protocol_tables(metrics[first]),
+        public_report(inputs.public, inputs.backbones),
+        read_ablations(inputs.ablations, inputs.definitions) if inputs.ablations else [],
+        {"masks": map_strip(view.masks, limits=(0.0, 1.0)), "kept": map_strip(view.kept)} if view else {},
+    )
+
+
+def _page(inputs: ReportInputs, results: _Results) -> Page:
+    first, answers = inputs.benchmarks[0], results.answers
+    by_kind = kind_intervals(answers, inputs.bootstrap, inputs.seed)
+    budget = int(inputs.page_megabytes * 1e6)
+    return Page(
+        profile=inputs.profile,
+        seed=inputs.seed,
+        changed=inputs.changed,
+        benchmark=first.name,
+        answers=answers,
+        gallery_size=ShardSet.open(results.images, verify=False).rows,
+        metrics=results.metrics[first.name],
+        tables=[recall_table(results.metrics[first.name], results.intervals, by_kind), *results.protocols],
+        orders=results.orders,
+        curves=results.curves,
+        logs=results.logs,
+        sweeps=read_sweeps(inputs.sweeps) if inputs.sweeps else [],
+        weights=inputs.weights,
+        used=inputs.used,
+        similarities=read_similarities(first.similarities) if first.similarities else {},
+        explorer=explorer(answers, results.images, inputs.descriptions, inputs.seed, budget),
+        further={benchmark.name: recall_table(results.metrics[benchmark.name]) for benchmark in inputs.benchmarks[1:]},
+        public=results.public.comparisons,
+        ablations=results.ablations,
+        trials=read_trials(inputs.ablations) if inputs.ablations else [],
+        diffcomp_view=inputs.diffcomp_view,
+        maps=results.maps,
+    )
+
+
+def _query_strip(inputs: ReportInputs, results: _Results) -> bytes:
+    """The figure of sample queries."""
+    rows = figure_queries(results.answers, FIGURE_ROWS, inputs.seed)
+    images = load_images(results.images, _shown(results.answers, rows))
+    return query_strip(results.answers, rows, featured(results.answers), images)
+
+
+def _write_data(inputs: ReportInputs, results: _Results) -> None:
+    """Metrics, the plots' data and the tables."""
+    out, first, public = Path(inputs.out), inputs.benchmarks[0].name, results.public
+    own = {name: scores for name, scores in results.metrics.items() if name not in public.names}
+    further: dict[str, Any] = {"index": inputs.index} if inputs.index else {}
+    if inputs.diffcomp_view is not None:
+        further["diffcomp"] = {"similarity": inputs.diffcomp_view.means}
+    write_json(out / "metrics.json", {**own, **public.metrics, "orders": results.orders, **further})
+    plots.write_recall_csv(out / "plots" / "recall.csv", results.curves)
+    for name, log in results.logs.items():
+        plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
+    tables = [recall_table(results.metrics[first], results.intervals), *results.protocols]
+    _write(out / "tables" / "results.md", (markdown(tables) + public_markdown(public.comparisons)).encode())
+    if results.ablations:
+        ablations = markdown([ablation_table(ablation) for ablation in results.ablations])
+        _write(out / "tables" / "ablations.md", ablations.encode())
+
+
+def _read(benchmark: BenchmarkPaths) -> tuple[RankedQueries, RankedQueries | None]:
+    answers = RankedQueries.read(benchmark.queries, benchmark.rankings)
     if benchmark.genecis_queries is None or benchmark.genecis_rankings is None:
         return answers, None
-    return answers, Answers.read(benchmark.genecis_queries, benchmark.genecis_rankings)
+    return answers, RankedQueries.read(benchmark.genecis_queries, benchmark.genecis_rankings)
 
 
-def _shown(answers: Answers, rows: list[int]) -> set[str]:
+def _shown(answers: RankedQueries, rows: list[int]) -> set[str]:
     """The images of these queries in the figure: references and the first answers."""
     wanted = {answers.queries[row].reference_id for row in rows}
     return wanted.union(*(answers.ranked(method)[row][:SHOWN] for row in rows for method in featured(answers)))

@@ -9,23 +9,32 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report.metrics import Answers
+from pipeline.report.metrics import RankedQueries
 from pipeline.report.names import describe, kind_label
 from pipeline.report.samples import featured, mixed_order
 from pipeline.report.thumbnails import SMALL, load_images, webp
 
 TOP = 10
-"""Answers a method shown for a query."""
+"""RankedQueries a method shown for a query."""
 TARGETS = 10
 """Targets shown for a query."""
 SMALLEST = 600
 """Bytes that no inlined image stays below; bounds how many are decoded."""
 IS_TARGET, NOTHING = 0x8000, 0x7FFF
-"""In `answers`: the bit that marks a target, and the image number where a list has ended."""
+"""In `answers`: the bit that best_and_second a target, and the image number where a list has ended."""
 
 
-def explorer(answers: Answers, images: Path, descriptions: Mapping[str, str], seed: int, budget: int) -> dict[str, Any]:
+def explorer(
+    answers: RankedQueries, images: Path, descriptions: Mapping[str, str], seed: int, budget: int
+) -> dict[str, Any]:
     """What the page's script reads, in at most about `budget` bytes of JSON.
+
+    Args:
+        answers: The queries and every method's answers.
+        images: The shard set of their images.
+        descriptions: Query id -> the target description that was inferred for it.
+        seed: Decides the queries' order.
+        budget: Bytes.
 
     Queries come in a mixed order (see `mixed_order`); `ranks` holds every one of them, `queries`,
     `images` and `answers` the first ones, whose images fit.
@@ -40,28 +49,30 @@ def explorer(answers: Answers, images: Path, descriptions: Mapping[str, str], se
         "kind": _packed(kinds.index(answers.kinds[row]) for row in order),
         "ranks": [_packed(_rank(answers, method, row) for row in order) for method in methods],
     }
-    data["queries"], data["pictures"], data["answers"] = _with_pictures(
+    data["queries"], data["pictures"], data["answers"] = _with_images(
         answers, images, descriptions, order, budget - _size(data)
     )
     return data
 
 
-def _with_pictures(
-    answers: Answers,
+def _with_images(
+    answers: RankedQueries,
     images: Path,
     descriptions: Mapping[str, str],
     order: list[int],
     budget: int,
 ) -> tuple[list[list[Any]], list[list[str]], str]:
     """Queries, (id, WebP in base64) of their images, and [queries, methods, TOP] image numbers, packed."""
-    pictures = load_images(images, _needed(answers, order, budget // SMALLEST), SMALL)
+    thumbnails = load_images(images, _needed(answers, order, budget // SMALLEST), SMALL)
     numbers: dict[str, int] = {}
     shown, queries, listed = [], [], []
     for row in order:
         names = _names(answers, row)
-        if any(name not in pictures for name in names):
+        if any(name not in thumbnails for name in names):
             break
-        new = [[name, base64.b64encode(webp(pictures[name])).decode("ascii")] for name in names if name not in numbers]
+        new = [
+            [name, base64.b64encode(webp(thumbnails[name])).decode("ascii")] for name in names if name not in numbers
+        ]
         query = _query(answers, row, descriptions)
         budget -= _size(new) + _size(query) + 3 * len(answers.by_method) * TOP  # two bytes an answer, in base64
         if budget < 0 or len(numbers) + len(new) > NOTHING:
@@ -74,7 +85,7 @@ def _with_pictures(
     return queries, shown, _packed(listed)
 
 
-def _query(answers: Answers, row: int, descriptions: Mapping[str, str]) -> list[Any]:
+def _query(answers: RankedQueries, row: int, descriptions: Mapping[str, str]) -> list[Any]:
     """Reference, text, inferred description, targets shown, and how many more there are."""
     query = answers.queries[row]
     more = max(0, len(query.target_ids) - TARGETS)
@@ -87,7 +98,7 @@ def _query(answers: Answers, row: int, descriptions: Mapping[str, str]) -> list[
     ]
 
 
-def _answer(answers: Answers, method: str, row: int, numbers: Mapping[str, int]) -> list[int]:
+def _answer(answers: RankedQueries, method: str, row: int, numbers: Mapping[str, int]) -> list[int]:
     targets = answers.queries[row].target_ids
     shown = [
         numbers[name] | (IS_TARGET if name in targets else 0)
@@ -96,7 +107,7 @@ def _answer(answers: Answers, method: str, row: int, numbers: Mapping[str, int])
     return shown + [NOTHING] * (TOP - len(shown))
 
 
-def _names(answers: Answers, row: int) -> list[str]:
+def _names(answers: RankedQueries, row: int) -> list[str]:
     """The images that a query shows, each once, in the order of their first place."""
     query = answers.queries[row]
     names = [query.reference_id, *query.target_ids[:TARGETS]]
@@ -105,7 +116,7 @@ def _names(answers: Answers, row: int) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _needed(answers: Answers, order: list[int], most: int) -> set[str]:
+def _needed(answers: RankedQueries, order: list[int], most: int) -> set[str]:
     """The images of the first queries, up to about `most`."""
     needed: set[str] = set()
     for row in order:
@@ -115,7 +126,7 @@ def _needed(answers: Answers, order: list[int], most: int) -> set[str]:
     return needed
 
 
-def _pair(answers: Answers) -> list[int]:
+def _pair(answers: RankedQueries) -> list[int]:
     """The two methods compared at first; the second is -1 where there is one alone."""
     methods, chosen = list(answers.by_method), featured(answers)
     others = [method for method in reversed(methods) if method != chosen[0]]
@@ -123,11 +134,11 @@ def _pair(answers: Answers) -> list[int]:
     return [methods.index(chosen[0]), methods.index(second) if second else -1]
 
 
-def _listed(answers: Answers) -> int:
+def _listed(answers: RankedQueries) -> int:
     return max(len(ranking.ranked_ids) for rankings in answers.by_method.values() for ranking in rankings)
 
 
-def _rank(answers: Answers, method: str, row: int) -> int:
+def _rank(answers: RankedQueries, method: str, row: int) -> int:
     """The place of the first target, 0 where none is listed."""
     targets = answers.queries[row].target_ids
     return next(

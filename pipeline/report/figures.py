@@ -10,46 +10,46 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.diffcomp.explain import heat_map
-from pipeline.report.look import Seen
-from pipeline.report.metrics import Answers
+from pipeline.report.diffcomp_view import ImageMap
+from pipeline.report.metrics import RankedQueries
 from pipeline.report.names import describe
 
-PICTURE, GAP, MARGIN, TEXT_WIDTH = 72, 8, 20, 250
+IMAGE_SIDE, GAP, MARGIN, TEXT_WIDTH = 72, 8, 20, 250
 SHOWN = 5
 INK, FAINT, TARGET, BACKGROUND = "#1d1f23", "#6b7078", "#1a9c4b", "#ffffff"
 SCALE = 2
 """Drawn at twice its nominal size, for sharp text."""
 
 
-def query_strip(answers: Answers, rows: list[int], methods: list[str], pictures: dict[str, Image.Image]) -> bytes:
+def query_strip(answers: RankedQueries, rows: list[int], methods: list[str], images: dict[str, Image.Image]) -> bytes:
     """Reference, text, and each method's first five answers, targets framed in green, as PNG."""
-    block = SHOWN * (PICTURE + GAP)
-    width = MARGIN * 2 + PICTURE + GAP * 2 + TEXT_WIDTH + len(methods) * (block + GAP * 2)
-    height = MARGIN * 2 + 26 + len(rows) * (PICTURE + GAP * 2)
+    block = SHOWN * (IMAGE_SIDE + GAP)
+    width = MARGIN * 2 + IMAGE_SIDE + GAP * 2 + TEXT_WIDTH + len(methods) * (block + GAP * 2)
+    height = MARGIN * 2 + 26 + len(rows) * (IMAGE_SIDE + GAP * 2)
     canvas = Image.new("RGB", (width * SCALE, height * SCALE), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    left = MARGIN + PICTURE + GAP * 2 + TEXT_WIDTH
+    left = MARGIN + IMAGE_SIDE + GAP * 2 + TEXT_WIDTH
     _text(draw, (MARGIN, MARGIN), "Reference", FAINT, 12)
-    _text(draw, (MARGIN + PICTURE + GAP * 2, MARGIN), "Modification", FAINT, 12)
+    _text(draw, (MARGIN + IMAGE_SIDE + GAP * 2, MARGIN), "Modification", FAINT, 12)
     for number, method in enumerate(methods):
         _text(draw, (left + number * (block + GAP * 2), MARGIN), f"{describe(method).label}: first {SHOWN}", FAINT, 12)
     for line, row in enumerate(rows):
-        query, top = answers.queries[row], MARGIN + 26 + line * (PICTURE + GAP * 2)
-        _image(canvas, draw, pictures[query.reference_id], (MARGIN, top), False)
+        query, top = answers.queries[row], MARGIN + 26 + line * (IMAGE_SIDE + GAP * 2)
+        _image(canvas, draw, images[query.reference_id], (MARGIN, top), False)
         text = _wrapped(draw, query.text, TEXT_WIDTH - GAP * 2, 14, 3)
-        _text(draw, (MARGIN + PICTURE + GAP * 2, top + PICTURE // 2 - 9 * len(text)), "\n".join(text), INK, 14)
+        _text(draw, (MARGIN + IMAGE_SIDE + GAP * 2, top + IMAGE_SIDE // 2 - 9 * len(text)), "\n".join(text), INK, 14)
         for number, method in enumerate(methods):
             for rank, name in enumerate(answers.ranked(method)[row][:SHOWN]):
-                corner = (left + number * (block + GAP * 2) + rank * (PICTURE + GAP), top)
-                _image(canvas, draw, pictures[name], corner, name in query.target_ids)
+                corner = (left + number * (block + GAP * 2) + rank * (IMAGE_SIDE + GAP), top)
+                _image(canvas, draw, images[name], corner, name in query.target_ids)
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def map_strip(seen: Sequence[Seen], limits: tuple[float, float] | None = None, columns: int = 3) -> bytes:
+def map_strip(seen: Sequence[ImageMap], limits: tuple[float, float] | None = None, columns: int = 3) -> bytes:
     """Each image beside its map, the text below and the range of the values, as PNG. limits: see `heat_map`."""
-    width, height = 2 * PICTURE + GAP + 30, PICTURE + 58
+    width, height = 2 * IMAGE_SIDE + GAP + 30, IMAGE_SIDE + 58
     lines = -(-len(seen) // columns)
     canvas = Image.new(
         "RGB", ((MARGIN * 2 + columns * width) * SCALE, (MARGIN * 2 + lines * height) * SCALE), BACKGROUND
@@ -57,29 +57,29 @@ def map_strip(seen: Sequence[Seen], limits: tuple[float, float] | None = None, c
     draw = ImageDraw.Draw(canvas)
     for number, one in enumerate(seen):
         left, top = MARGIN + number % columns * width, MARGIN + number // columns * height
-        heat = heat_map(one.image, one.values, (PICTURE - 12) * SCALE, limits)
-        for place, picture in ((left, one.image.convert("RGBA")), (left + PICTURE + GAP, heat.convert("RGBA"))):
-            _image(canvas, draw, picture, (place, top), False)
+        heat = heat_map(one.image, one.values, (IMAGE_SIDE - 12) * SCALE, limits)
+        for place, image in ((left, one.image.convert("RGBA")), (left + IMAGE_SIDE + GAP, heat.convert("RGBA"))):
+            _image(canvas, draw, image, (place, top), False)
         text = "\n".join(_wrapped(draw, one.text, width - 30, 11, 2))
-        _text(draw, (left, top + PICTURE + 3), text, INK, 11)
-        _text(draw, (left, top + PICTURE + 37), f"{one.values.min():.2f} to {one.values.max():.2f}", FAINT, 9)
+        _text(draw, (left, top + IMAGE_SIDE + 3), text, INK, 11)
+        _text(draw, (left, top + IMAGE_SIDE + 37), f"{one.values.min():.2f} to {one.values.max():.2f}", FAINT, 9)
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def _image(
-    canvas: Image.Image, draw: ImageDraw.ImageDraw, picture: Image.Image, corner: tuple[int, int], target: bool
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, image: Image.Image, corner: tuple[int, int], target: bool
 ) -> None:
     left, top = (value * SCALE for value in corner)
-    side, inner = PICTURE * SCALE, (PICTURE - 12) * SCALE
+    side, inner = IMAGE_SIDE * SCALE, (IMAGE_SIDE - 12) * SCALE
     outline, stroke = (TARGET, 3 * SCALE) if target else ("#e2e4e8", SCALE)
     draw.rounded_rectangle(
         (left, top, left + side - 1, top + side - 1), radius=8 * SCALE, outline=outline, width=stroke
     )
-    factor = inner / max(picture.size)
-    small = picture.resize(
-        (max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.LANCZOS
+    factor = inner / max(image.size)
+    small = image.resize(
+        (max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.LANCZOS
     )
     canvas.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2), small)
 

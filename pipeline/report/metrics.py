@@ -24,14 +24,14 @@ INTERVAL_K = 10
 
 
 @dataclass(frozen=True)
-class Answers:
+class RankedQueries:
     """A set of queries and every method's ranked lists, in the queries' order."""
 
     queries: list[Query]
     by_method: dict[str, list[Ranking]]
 
     @classmethod
-    def read(cls, queries: Path, rankings: Path) -> Answers:
+    def read(cls, queries: Path, rankings: Path) -> RankedQueries:
         """`rankings` holds one shard set a method. Raises ArtifactError when one leaves out a query."""
         rows = read_queries(queries)
         if not rows:
@@ -65,7 +65,7 @@ class Answers:
         return protocols.hits(self.ranked(method), self.targets, k)
 
 
-def benchmark_metrics(main: Answers, genecis: Answers | None = None) -> dict[str, dict[str, Any]]:
+def benchmark_metrics(main: RankedQueries, genecis: RankedQueries | None = None) -> dict[str, dict[str, Any]]:
     """Method -> query kind, `mean`, `cirr`, `circo` and `genecis` -> metric -> percent, two decimals."""
     for kind in main.kinds:
         if kind in PROTOCOLS:
@@ -80,7 +80,7 @@ def benchmark_metrics(main: Answers, genecis: Answers | None = None) -> dict[str
     return rounded(result)
 
 
-def recall_curves(main: Answers) -> dict[str, dict[int, float]]:
+def recall_curves(main: RankedQueries) -> dict[str, dict[int, float]]:
     """Method -> K -> mean over kinds of R@K."""
     curves = {}
     for method in main.by_method:
@@ -89,12 +89,12 @@ def recall_curves(main: Answers) -> dict[str, dict[int, float]]:
     return curves
 
 
-def method_intervals(main: Answers, samples: int, seed: int) -> dict[str, Interval]:
+def method_intervals(main: RankedQueries, samples: int, seed: int) -> dict[str, Interval]:
     """Method -> mean over kinds of R@10 with its 95% interval over queries."""
     return {method: mean_interval(main.hits(method), main.kinds, samples, seed) for method in main.by_method}
 
 
-def kind_intervals(main: Answers, samples: int, seed: int) -> dict[str, dict[str, Interval]]:
+def kind_intervals(main: RankedQueries, samples: int, seed: int) -> dict[str, dict[str, Interval]]:
     """Query kind -> method -> R@10 with its 95% interval over queries."""
     kinds = np.array(main.kinds)
     found = {method: main.hits(method) for method in main.by_method}
@@ -116,9 +116,13 @@ def read_similarities(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def claimed_orders(
-    main: Answers, orders: Iterable[tuple[str, str]], samples: int, seed: int
+    main: RankedQueries, orders: Iterable[tuple[str, str]], samples: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """`<upper>_above_<lower>` -> difference in mean R@10 and its 95% interval, for the orders whose methods are there."""
+    """The difference in mean R@10 and its 95% interval, for the orders whose methods are there.
+
+    Returns:
+        `<upper>_above_<lower>` -> `difference`, `low`, `high`.
+    """
     result = {}
     for upper, lower in orders:
         if upper in main.by_method and lower in main.by_method:

@@ -14,10 +14,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pipeline.report import plots
-from pipeline.report.ablations import Ablation, ablation_chart, ablation_table, sentences
+from pipeline.report.ablations import Ablation, ablation_chart, ablation_table, findings
+from pipeline.report.diffcomp_view import ALIGNED, MASKED, QUERIES, DiffCompView
 from pipeline.report.explorer import TOP
-from pipeline.report.look import ALIGNED, MASKED, QUERIES, Look
-from pipeline.report.metrics import Answers
+from pipeline.report.metrics import RankedQueries
 from pipeline.report.names import ATTRIBUTIONS, benchmark_label, describe
 from pipeline.report.public import Comparison
 from pipeline.report.samples import featured
@@ -37,7 +37,7 @@ class Page:
     seed: int
     changed: Mapping[str, Any]
     benchmark: str
-    answers: Answers
+    answers: RankedQueries
     gallery_size: int
     metrics: dict[str, dict[str, Any]]
     tables: list[Table]
@@ -49,20 +49,24 @@ class Page:
     used: Mapping[str, float]
     similarities: dict[str, tuple[np.ndarray, np.ndarray]]
     explorer: dict[str, Any]
-    """What the script shows (see `gallery.explorer`)."""
+    """What the script shows (see `explorer.explorer`)."""
     further: dict[str, Table]
     """Other benchmarks' recall tables."""
     public: Sequence[Comparison] = ()
     """The public benchmarks beside the published figures."""
     ablations: Sequence[Ablation] = ()
     trials: Sequence[Mapping[str, str]] = ()
-    look: Look | None = None
+    diffcomp_view: DiffCompView | None = None
     maps: Mapping[str, bytes] = field(default_factory=dict)
     """`masks` and `kept` as PNG."""
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML: no outside resource, no date, no path; texts are escaped."""
+    """The page as HTML: no outside resource, no date, no path; texts are escaped.
+
+    Args:
+        page: What it shows.
+    """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -88,7 +92,7 @@ def render_page(page: Page) -> str:
         sweeps=[_sweep(page, sweep) for sweep in page.sweeps],
         similarities=[_similarity(method, *values) for method, values in page.similarities.items()],
         ablations=[_ablation(ablation) for ablation in page.ablations],
-        look=None if page.look is None else _look(page.look, page.maps),
+        diffcomp_view=None if page.diffcomp_view is None else _diffcomp_view(page.diffcomp_view, page.maps),
         explorer=_json(page.explorer),
         attributions=ATTRIBUTIONS,
     )
@@ -123,7 +127,7 @@ def _ablation(ablation: Ablation) -> dict[str, Any]:
     return {
         "name": ablation.name,
         "table": ablation_table(ablation),
-        "sentences": sentences(ablation),
+        "findings": findings(ablation),
         "recipe": ablation.recipe,
         "charts": _themed(ablation_chart(ablation)) if curve else None,
     }
@@ -132,16 +136,17 @@ def _ablation(ablation: Ablation) -> dict[str, Any]:
 PAIR_COLOURS = {ALIGNED: "#2f7de1", MASKED: "#d9481f", QUERIES: "#1a9c4b"}
 
 
-def _look(look: Look, maps: Mapping[str, bytes]) -> dict[str, Any]:
+def _diffcomp_view(view: DiffCompView, maps: Mapping[str, bytes]) -> dict[str, Any]:
     """The histograms with what they say in words, and the maps."""
-    means = look.means
+    means = view.means
     order = "below" if means[MASKED] < means[ALIGNED] else "not below"
     nearer = min((ALIGNED, MASKED), key=lambda name: abs(means[name] - means[QUERIES]))
     listed = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
     return {
-        "charts": _themed(plots.histogram_chart(look.similarities, PAIR_COLOURS)),
+        "charts": _themed(plots.histogram_chart(view.similarities, PAIR_COLOURS)),
         "maps": {name: png_uri(png) for name, png in maps.items()},
-        "words": f"Means: {listed}. The masked pairs lie {order} the aligned ones; the queries lie nearer to the {nearer}.",
+        "words": f"Means: {listed}. The masked pairs lie {order} the aligned ones; "
+        f"the queries lie nearer to the {nearer}.",
     }
 
 
@@ -214,7 +219,10 @@ def _in_words(entry: dict[str, float], verdict: str) -> str:
     """What a difference in R@10 says about a hundred queries."""
     more, low, high = entry["difference"], entry["low"], entry["high"]
     if verdict == "open":
-        return f"Between {low:+.1f} and {high:+.1f} queries in a hundred: these queries cannot tell which of the two is ahead."
+        return (
+            f"Between {low:+.1f} and {high:+.1f} queries in a hundred: "
+            "these queries cannot tell which of the two is ahead."
+        )
     many, (least, most) = abs(more), sorted((abs(low), abs(high)))
     which = "more" if verdict == "holds" else "fewer"
     return f"Finds a target for {many:.1f} {which} of a hundred queries (95% interval: {least:.1f} to {most:.1f})."

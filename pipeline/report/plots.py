@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,11 @@ def write_recall_csv(path: Path, curves: dict[str, dict[int, float]]) -> None:
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
-    """A training log as columns. Raises ArtifactError naming a column that is missing or a row that is not numbers."""
+    """A training log as columns.
+
+    Raises:
+        ArtifactError: A column is missing, or a row is not numbers.
+    """
     path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"{path}: no such training log")
@@ -106,7 +110,10 @@ def loss_chart(log: dict[str, list[float]]) -> Figure:
 def sweep_chart(
     points: Mapping[str, list[tuple[float, float, float, float]]], label: str, used: float | None
 ) -> Figure:
-    """R@10 over one parameter's values: the mean with its interval, the kinds faint; a dashed line at the value used."""
+    """R@10 over one parameter's values: the mean with its interval, the kinds faint.
+
+    A dashed line stands at the value used.
+    """
     figure, axes = _figure(width=4.4, height=3.0)
     for kind, rows in points.items():
         values, recalls, low, high = zip(*rows, strict=True)
@@ -132,7 +139,10 @@ def sweep_chart(
 
 
 def spread_chart(series: Mapping[str, list[tuple[float, float, float]]], label: str, peak: float | None) -> Figure:
-    """R@10 over one parameter's values: name -> value, mean and spread; a dashed line where another's curve peaks."""
+    """R@10 over one parameter's values: name -> value, mean and spread.
+
+    A dashed line stands where another's curve peaks.
+    """
     figure, axes = _figure(width=4.4, height=3.0)
     for (name, points), colour in zip(series.items(), (SWEPT, "#2f7de1", TARGET, FAINT) * len(series), strict=False):
         values, means, spreads = (np.array(column) for column in zip(*points, strict=True))
@@ -153,7 +163,9 @@ def histogram_chart(groups: Mapping[str, np.ndarray], colours: Mapping[str, str]
     bins = np.linspace(every.min(), max(every.max(), every.min() + 1e-3), 41)
     for name, values in groups.items():
         weights = np.full(len(values), 100 / len(values))
-        axes.hist(values, bins, color=colours[name], alpha=0.4, histtype="stepfilled", weights=weights, label=name)
+        axes.hist(
+            values, list(bins), color=colours[name], alpha=0.4, histtype="stepfilled", weights=weights, label=name
+        )
         axes.axvline(float(np.mean(values)), color=colours[name], linewidth=1.4)
     axes.set_xlabel("cosine similarity of image and text")
     axes.set_ylabel("pairs (%)")
@@ -169,7 +181,7 @@ def similarity_chart(target: np.ndarray, other: np.ndarray) -> Figure:
     for values, colour in ((other, FAINT), (target, TARGET)):
         axes.hist(
             values,
-            bins,
+            list(bins),
             color=colour,
             alpha=0.45,
             histtype="stepfilled",
@@ -189,11 +201,8 @@ def as_png(figure: Figure, theme: str) -> bytes:
         axes.set_facecolor(background)
         axes.tick_params(colors=ink)
         axes.grid(color=grid)
-        for label in (
-            axes.xaxis.label,
-            axes.yaxis.label,
-            *(axes.get_legend().get_texts() if axes.get_legend() else ()),
-        ):
+        legend = axes.get_legend()
+        for label in (axes.xaxis.label, axes.yaxis.label, *(legend.get_texts() if legend else ())):
             label.set_color(ink)
         for spine in axes.spines.values():
             spine.set_color(grid)
@@ -220,13 +229,13 @@ def _figure(width: float, height: float = 3.7) -> tuple[Figure, Axes]:
     axes.grid(linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _write_csv(path: Path, header: list[str], rows: list[list[object]]) -> None:
+def _write_csv(path: Path, header: list[str], rows: Iterable[Sequence[object]]) -> None:
     with write_atomically(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.artifacts import ShardSet, read_json
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.report.metrics import Answers, rounded
+from pipeline.report.metrics import RankedQueries, rounded
 from pipeline.report.names import describe
 from pipeline.retrieval.benchmarks import PUBLIC_BENCHMARKS, Benchmark, GroundTruth
 
@@ -23,7 +23,7 @@ ABSENT = "–"
 
 
 @dataclass(frozen=True)
-class PublicAnswers:
+class PublicSplitPaths:
     """Where the queries and answers of a public benchmark's split, or of its part, are."""
 
     name: str
@@ -68,7 +68,7 @@ class PublicReport:
     """The benchmarks' folders that this speaks of."""
 
 
-def public_report(parts: Sequence[PublicAnswers], backbones: Mapping[str, str]) -> PublicReport:
+def public_report(parts: Sequence[PublicSplitPaths], backbones: Mapping[str, str]) -> PublicReport:
     """Score all splits with public targets. `backbones` says which model makes each space that is searched.
 
     Raises ArtifactError for ranked lists that are missing or damaged.
@@ -102,18 +102,18 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     return "\n\n".join(parts) + "\n" if parts else ""
 
 
-def _by_split(parts: Sequence[PublicAnswers]) -> dict[tuple[str, str], list[PublicAnswers]]:
+def _by_split(parts: Sequence[PublicSplitPaths]) -> dict[tuple[str, str], list[PublicSplitPaths]]:
     """FashionIQ's categories and GeneCIS' tasks come together."""
     order = list(PUBLIC_BENCHMARKS)
-    groups: dict[tuple[str, str], list[PublicAnswers]] = {}
+    groups: dict[tuple[str, str], list[PublicSplitPaths]] = {}
     for part in sorted(parts, key=lambda part: (order.index(part.benchmark.name), part.name)):
         groups.setdefault((part.benchmark.name, part.split), []).append(part)
     return groups
 
 
-def _scores(benchmark: Benchmark, group: Sequence[PublicAnswers]) -> dict[str, dict[str, Any]]:
+def _scores(benchmark: Benchmark, group: Sequence[PublicSplitPaths]) -> dict[str, dict[str, Any]]:
     """Method -> official scores, for the methods that answered every part."""
-    read = [Answers.read(part.queries, part.rankings) for part in group]
+    read = [RankedQueries.read(part.queries, part.rankings) for part in group]
     methods = [method for method in read[0].by_method if all(method in answers.by_method for answers in read)]
     queries = [query for answers in read for query in answers.queries]
     truth = GroundTruth.of(queries, _aspects(group[0].aspects, [query.query_id for query in queries]))
@@ -134,7 +134,7 @@ def _aspects(folder: Path | None, query_ids: Sequence[str]) -> list[list[str]] |
     return [by_query.get(query_id, []) for query_id in query_ids]
 
 
-def _backbone(part: PublicAnswers, method: str, backbones: Mapping[str, str]) -> str:
+def _backbone(part: PublicSplitPaths, method: str, backbones: Mapping[str, str]) -> str:
     space = read_json(part.rankings / method / MANIFEST)["identity"].get("space", "")
     return backbones.get(space, space or ABSENT)
 
@@ -164,7 +164,7 @@ def _comparison(
     return Comparison(f"{benchmark.title}, {split}", " ".join(notes), labels, tuple(rows))
 
 
-def _private(benchmark: Benchmark, split: str, group: Sequence[PublicAnswers]) -> Comparison:
+def _private(benchmark: Benchmark, split: str, group: Sequence[PublicSplitPaths]) -> Comparison:
     where = ", ".join(f"data/retrieved/{part.name}/submissions" for part in group)
     return Comparison(
         f"{benchmark.title}, {split}", f"Its targets are private. The files for its server are in {where}.", (), ()

@@ -36,7 +36,11 @@ class Sweep:
 
 
 def read_sweeps(folder: Path) -> list[Sweep]:
-    """All sweeps in `folder`, by name; none where there is no folder. Raises ArtifactError naming a file that is wrong."""
+    """All sweeps in `folder`, by name; none where there is no folder.
+
+    Raises:
+        ArtifactError: A file is no sweep; names it.
+    """
     order = list(LABELS)
     sweeps = [_read(path) for path in sorted(Path(folder).glob("*.csv"))]
     return sorted(
@@ -50,7 +54,7 @@ def _read(path: Path) -> Sweep:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                point = tuple(float(row[name]) for name in (path.stem, "recall", "low", "high"))
+                point = (float(row[path.stem]), float(row["recall"]), float(row["low"]), float(row["high"]))
                 points.setdefault(row["kind"], []).append(point)
         if not points[MEAN]:
             raise KeyError(MEAN)

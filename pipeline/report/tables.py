@@ -67,7 +67,8 @@ def recall_table(
     """The mean over kinds at every K, its R@10 with the 95% interval, then R@10 by kind (with its own where given)."""
     columns: list[tuple[str, Path]] = [(f"Mean {key}", (MEAN, key)) for key in metrics[next(iter(metrics))][MEAN]]
     columns += [(kind_label(kind), (kind, "R@10")) for kind in kinds_of(metrics)]
-    known = {(MEAN, "R@10"): intervals or {}} | {(kind, "R@10"): entry for kind, entry in (by_kind or {}).items()}
+    known: dict[Path, dict[str, Interval]] = {(MEAN, "R@10"): intervals or {}}
+    known |= {(kind, "R@10"): entry for kind, entry in (by_kind or {}).items()}
     return _table(
         "Recall by query kind", "The mean over query kinds, then R@10 by kind; in percent.", columns, metrics, known
     )
@@ -92,7 +93,7 @@ def protocol_tables(metrics: dict[str, dict[str, Any]]) -> list[Table]:
     return tables
 
 
-def marks(values: Sequence[float]) -> list[str]:
+def best_and_second(values: Sequence[float]) -> list[str]:
     """`best` for the highest values, `second` for the next lower ones; equal values share a mark."""
     levels = sorted(set(values), reverse=True)
     return [
@@ -133,7 +134,7 @@ def _table(
     intervals: dict[Path, dict[str, Interval]],
 ) -> Table:
     values = {path: [_at(metrics[method], path) for method in metrics] for _, path in columns}
-    marked = {path: marks(column) for path, column in values.items()}
+    marked = {path: best_and_second(column) for path, column in values.items()}
     rows, group = [], ""
     for number, method in enumerate(metrics):
         name = describe(method)

@@ -24,23 +24,24 @@ def load_images(images: Path, wanted: Iterable[str], side: int = THUMBNAIL) -> d
 
     Raises ArtifactError naming an image that is missing or cannot be decoded.
     """
-    missing, pictures = set(wanted), {}
+    missing = set(wanted)
+    found: dict[str, Image.Image] = {}
     shards = ShardSet.open(images)
     for table in shards.shards(image_columns(shards)):
         encoded = EncodedImages(table)
         for position, name in enumerate(table["image_id"].to_pylist()):
             if name in missing:
-                pictures[name] = _decoded(encoded[position], f"{images}: image {name!r}", side, treatment_of(shards))
+                found[name] = _decoded(encoded[position], f"{images}: image {name!r}", side, treatment_of(shards))
                 missing.discard(name)
     if missing:
-        raise ArtifactError(f"{images}: {len(missing)} pictures are missing, the first is {min(missing)!r}")
-    return pictures
+        raise ArtifactError(f"{images}: {len(missing)} images are missing, the first is {min(missing)!r}")
+    return found
 
 
-def webp(picture: Image.Image) -> bytes:
+def webp(image: Image.Image) -> bytes:
     """The image as WebP: an emoji takes under a kilobyte, and hardly a difference is seen at this size."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=QUALITY)
+    image.save(buffer, format="WEBP", quality=QUALITY)
     return buffer.getvalue()
 
 
@@ -50,8 +51,8 @@ def png_uri(content: bytes) -> str:
 
 def _decoded(content: bytes, what: str, side: int, treatment: Treatment) -> Image.Image:
     try:
-        picture = decode(content, treatment=treatment).convert("RGBA")
+        image = decode(content, treatment=treatment).convert("RGBA")
     except ImageError as error:
         raise ArtifactError(f"{what}: {error}") from None
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return picture
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image

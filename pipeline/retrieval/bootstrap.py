@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _CHUNK = 4_000_000
 """Numbers resampled at once."""
@@ -21,21 +21,29 @@ class Interval:
 
 
 def mean_interval(
-    values: Sequence[float], strata: Sequence[str], samples: int = 1000, seed: int = 0, level: float = 95.0
+    values: ArrayLike, strata: ArrayLike, samples: int = 1000, seed: int = 0, level: float = 95.0
 ) -> Interval:
     """100 x the mean over strata of the strata's means, resampling queries within each stratum.
 
-    `values` and `strata` [Q] give each query's outcome (0 or 1 for a hit) and its kind.
+    Args:
+        values: Each query's outcome [Q], 0 or 1 for a hit.
+        strata: Each query's kind [Q].
+        samples: How many times the queries are resampled.
+        seed: Decides what is drawn.
+        level: How many percent of the resampled means lie in the interval.
+
+    Raises:
+        ValueError: There are no samples or no queries, or the lengths differ.
     """
     if samples < 1:
         raise ValueError(f"{samples} bootstrap samples; at least 1 is needed")
-    values, strata = np.asarray(values, dtype=np.float64), np.asarray(strata)
-    if values.shape != strata.shape or not len(values):
-        raise ValueError(f"{len(values)} values for {len(strata)} queries")
-    names = np.unique(strata)
+    outcomes, kinds = np.asarray(values, dtype=np.float64), np.asarray(strata)
+    if outcomes.shape != kinds.shape or not len(outcomes):
+        raise ValueError(f"{len(outcomes)} values for {len(kinds)} queries")
+    names = np.unique(kinds)
     estimate, drawn = 0.0, np.zeros(samples)
     for number, name in enumerate(names):
-        stratum = values[strata == name]
+        stratum = outcomes[kinds == name]
         estimate += stratum.mean()
         drawn += _resampled_means(stratum, samples, np.random.default_rng([seed, number]))
     edge = (100 - level) / 2
@@ -44,14 +52,23 @@ def mean_interval(
 
 
 def paired_difference(
-    first: Sequence[float],
-    second: Sequence[float],
-    strata: Sequence[str],
+    first: ArrayLike,
+    second: ArrayLike,
+    strata: ArrayLike,
     samples: int = 1000,
     seed: int = 0,
     level: float = 95.0,
 ) -> Interval:
-    """How far `first` lies above `second`: both are read on the same resampled queries."""
+    """How far `first` lies above `second`, both read on the same resampled queries.
+
+    Args:
+        first: Each query's outcome [Q] of one method.
+        second: The same of the other.
+        strata: Each query's kind [Q].
+        samples: How many times the queries are resampled.
+        seed: Decides what is drawn.
+        level: How many percent of the resampled differences lie in the interval.
+    """
     return mean_interval(
         np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64), strata, samples, seed, level
     )

@@ -14,10 +14,13 @@ UNIT_TOLERANCE = 1e-3
 
 
 def vectors(gallery: ShardSet) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Ids and float32 unit vectors [rows, d] of one shard after the other.
+    """The vectors of one shard after the other.
 
-    Raises ArtifactError naming the row whose vector is missing, not finite, not of unit length or of
-    another dimension.
+    Yields:
+        Ids and float32 unit vectors [rows, d].
+
+    Raises:
+        ArtifactError: A vector is missing, not finite, not of unit length or of another dimension; names the row.
     """
     dim = None
     for table in gallery.shards(["id", "vector"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import faiss
 import numpy as np
@@ -21,23 +22,30 @@ GPU_MOST = 2048
 
 
 def new_index(params: IndexParams, dim: int, rows: int, sample: Callable[[int], np.ndarray]) -> faiss.Index:
-    """An empty index for `rows` unit vectors of `dim` numbers, trained where its kind needs it.
+    """An empty index, trained where its kind needs it.
 
-    `sample(n)` gives at most n of the vectors, [n, d]; only `ivfpq` asks for them. Raises ArtifactError
-    where the gallery is too small for the kind, ParameterError where a size does not fit it.
+    Args:
+        params: The kind and its sizes.
+        dim: Numbers a vector.
+        rows: How many unit vectors the index will hold.
+        sample: Gives at most n of them, [n, dim]; only `ivfpq` asks for them.
+
+    Raises:
+        ArtifactError: The gallery is too small for the kind.
+        ParameterError: A size does not fit the vectors.
     """
+    index: Any
     if params.kind == "ivfpq":
         index = _new_ivfpq(params, dim, rows)
-        if params.pq_bits == 8:
-            inverted_lists(
-                index
-            ).do_polysemous_training = False  # most of the training's time, for a kind of search that is not used
+        if params.pq_bits == 8 and (lists := inverted_lists(index)) is not None:
+            # Most of the training's time, for a kind of search that is not used.
+            lists.do_polysemous_training = False
         index.train(sample(params.train_rows))
     elif params.kind == "hnsw":
-        index = _made(dim, f"HNSW{params.hnsw_m}", "Flat" if params.storage == "float32" else "SQfp16")
+        index = _from_factory(dim, f"HNSW{params.hnsw_m}", "Flat" if params.storage == "float32" else "SQfp16")
         index.hnsw.efConstruction = params.ef_construction
     else:
-        index = faiss.IndexFlatIP(dim) if params.storage == "float32" else _made(dim, "SQfp16")
+        index = faiss.IndexFlatIP(dim) if params.storage == "float32" else _from_factory(dim, "SQfp16")
     limit_search(index, params.ef_search, params.nprobe or _probed(index), params.refine_factor)
     return index
 
@@ -54,8 +62,8 @@ def limit_search(
         ivf.nprobe = min(nprobe, ivf.nlist)
 
 
-def inverted_lists(index: faiss.Index) -> faiss.IndexIVF | None:
-    """The IVF part of an index that has one."""
+def inverted_lists(index: faiss.Index) -> Any:
+    """The IVF part of an index, of its own class; None where it has none."""
     ivf = faiss.try_extract_index_ivf(index)
     return None if ivf is None else faiss.downcast_index(ivf)
 
@@ -92,10 +100,10 @@ def _new_ivfpq(params: IndexParams, dim: int, rows: int) -> faiss.Index:
         parts for parts in range(1, max(1, dim // DIMENSIONS_A_PART[params.pq_bits]) + 1) if dim % parts == 0
     )
     quantised = f"PQ{parts}x4fs" if params.pq_bits == 4 else f"PQ{parts}x8"
-    return _made(dim, f"IVF{lists}", quantised, "RFlat" if params.storage == "float32" else "Refine(SQfp16)")
+    return _from_factory(dim, f"IVF{lists}", quantised, "RFlat" if params.storage == "float32" else "Refine(SQfp16)")
 
 
-def _made(dim: int, *factory: str) -> faiss.Index:
+def _from_factory(dim: int, *factory: str) -> faiss.Index:
     return faiss.index_factory(dim, ",".join(factory), faiss.METRIC_INNER_PRODUCT)
 
 

@@ -16,7 +16,9 @@ class Query:
     reference_id: str
     modifications: tuple[str, ...]
     target_ids: tuple[str, ...]
-    """Every fitting image; the first is *the* target where a protocol knows only one. Empty: only a server knows them."""
+    """Every fitting image. The first is *the* target where a protocol knows only one.
+
+    Empty: only a server knows them."""
     subset_ids: tuple[str, ...] = ()
     category: str = ""
     shared_concept: str = ""
@@ -36,8 +38,12 @@ class Query:
 def read_queries(folder: str | Path) -> list[Query]:
     """All queries of a benchmark, in their order.
 
-    Raises ArtifactError naming a query that is wrong: one that occurs twice, or lacks a target though
-    the table's identity does not say that the targets are private.
+    Args:
+        folder: A shard set of `schemas.QUERIES`.
+
+    Raises:
+        ArtifactError: A query occurs twice, or lacks a target though the table's identity does not say that
+            the targets are private; names the query.
     """
     queries = []
     seen: set[str] = set()

@@ -32,7 +32,11 @@ class Rankings:
     identity: dict[str, Any]
 
     def aligned(self, queries: Sequence[Query]) -> list[Ranking]:
-        """The answers in the order of `queries`. Raises ArtifactError when one has none."""
+        """The answers in the order of `queries`.
+
+        Raises:
+            ArtifactError: Queries have none; says how many and names the first.
+        """
         missing = [query.query_id for query in queries if query.query_id not in self.by_query]
         if missing:
             raise ArtifactError(
@@ -59,8 +63,12 @@ def write_rankings(folder: str | Path, method: str, rankings: Iterable[Ranking],
 def read_rankings(folder: str | Path) -> Rankings:
     """Read one method's ranked lists.
 
-    Raises ArtifactError for an empty table, two methods in one table, a query that occurs twice, an
-    id that a list names twice, or a list whose scores do not match it.
+    Args:
+        folder: A shard set of `schemas.RANKINGS`.
+
+    Raises:
+        ArtifactError: The table is empty or of two methods, a query occurs twice, a list names an id twice, or
+            has not one score an id.
     """
     shards = ShardSet.open(folder)
     method, by_query = None, {}

@@ -15,11 +15,20 @@ TIE = 1e-6
 
 
 def recall_against_exact(index: Index, gallery: ShardSet, queries: int, seed: int) -> float | None:
-    """Recall@10 of the index's own search against exact search over the gallery's shards, in [0, 1].
+    """Recall@10 of the index's own search against exact search over the gallery's shards.
 
     A gallery vector as its own query is too easy: it is a node of the graph, the centre of its list.
     So a query lies halfway between two gallery vectors that are drawn together, as a reference and what
-    changes it, and the reference is excluded, as `retrieve` does. None where there is nothing to find.
+    changes it, and the reference is excluded, as `retrieve` does.
+
+    Args:
+        index: The index of the gallery.
+        gallery: The shards that it was built from.
+        queries: How many queries are drawn.
+        seed: Decides which.
+
+    Returns:
+        A number in [0, 1]; None where there is nothing to find.
     """
     rows, k = len(index), min(TOP_K, len(index) - 1)
     if k < 1:

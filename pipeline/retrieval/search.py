@@ -20,9 +20,18 @@ def rank_queries(
     fuse: str = "mean",
     exclude_reference: bool = True,
 ) -> list[Ranking]:
-    """Search the gallery and rank each query's subset; the reference is never in the subset, and in the gallery as asked.
+    """Search the gallery and rank each query's subset.
 
-    `vectors` is [Q, d], or [Q, H, d] for H hypotheses a query (see `Index.search`).
+    Args:
+        index: The gallery's index.
+        queries: Q queries.
+        vectors: [Q, d], or [Q, H, d] for H hypotheses a query (see `Index.search`).
+        top_k: Images a ranked list has.
+        fuse: How the hypotheses' scores become one.
+        exclude_reference: Whether the gallery is searched without the reference. It is never in the subset.
+
+    Raises:
+        ValueError: There is not one vector a query.
     """
     if len(vectors) != len(queries):
         raise ValueError(f"{len(vectors)} vectors for {len(queries)} queries")
@@ -44,9 +53,18 @@ def target_similarities(
     rankings: Sequence[Ranking],
     fuse: str = "mean",
 ) -> list[dict[str, Any]]:
-    """Rows of `schemas.SIMILARITIES`: each query's best score among its targets, and among the other images.
+    """Each query's best score among its targets, and among the other images of its ranked list.
 
-    The other images are those of its ranked list; where that holds targets alone, `other` is None.
+    Args:
+        index: The gallery's index.
+        method: The method's name.
+        queries: Q queries.
+        vectors: [Q, d] or [Q, H, d].
+        rankings: The queries' ranked lists.
+        fuse: How the hypotheses' scores become one.
+
+    Returns:
+        Rows of `schemas.SIMILARITIES`; `other` is None where the list holds targets alone.
     """
     rows = []
     for query, vector, ranking in zip(queries, vectors, rankings, strict=True):

@@ -1,1 +1,1 @@
-"""Raw data to canonical tables (architecture.md: Tables and shards)."""
+"""Raw data to canonical tables."""

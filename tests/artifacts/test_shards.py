@@ -324,6 +324,7 @@ def test_killed_before_any_rename_it_resumes_to_the_same_bytes(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "sets")], check=True)
     write_table(tmp_path / "whole", pa.table({"number": np.arange(35)}), {}, 10)
     sets = list((tmp_path / "sets").iterdir())
-    # The journal; four shards, each followed by the journal; the journal again, which becomes the manifest; undisturbed.
+    # The journal; four shards, each followed by the journal; the journal again, which becomes the manifest;
+    # undisturbed.
     assert len(sets) == 1 + 2 * 4 + 2 + 1
     assert all(hashes(folder) == hashes(tmp_path / "whole") for folder in sets)

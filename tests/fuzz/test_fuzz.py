@@ -10,7 +10,8 @@ from pipeline.artifacts.image_formats import count_scans
 from pipeline.config import ParameterError, load_params
 from pipeline.errors import is_user_error
 from pipeline.sources.benchmarks import BenchmarkError, read_annotations
-from pipeline.sources.emoji import SourceError, fetch
+from pipeline.sources.emoji import fetch
+from pipeline.sources.errors import SourceError
 from tests import miniature
 from tests.fuzz.__main__ import fuzz
 from tests.fuzz.readers import Reader, pictures, readers

@@ -14,7 +14,7 @@ from pipeline.app.search.searcher import Searcher
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import ParameterError, load_profile
 from pipeline.query import dual, registry
-from pipeline.report import Benchmark, ReportInputs, build_report
+from pipeline.report import BenchmarkPaths, ReportInputs, build_report
 from stages import build_index, embed_gallery, retrieve, train_diffcomp
 from tests.query import toy
 
@@ -52,7 +52,7 @@ def test_a_new_method_is_ranked_reported_and_searched(with_toy):
     # The colours of the fixture's images run from one to the next: a neighbour's is nearest.
     assert ranked.table().to_pylist()[0]["ranked_ids"][0] == "red cat"
 
-    benchmark = Benchmark(
+    benchmark = BenchmarkPaths(
         "emoji_cir",
         Path("data/benchmarks/emoji_cir/queries"),
         out / "rankings",

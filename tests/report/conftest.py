@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import schemas, write_json, write_table
-from pipeline.report import Benchmark, ReportInputs, build_report
+from pipeline.report import BenchmarkPaths, ReportInputs, build_report
 from pipeline.retrieval import Ranking, write_rankings
 
 NAMES = [f"square-{number:02d}" for number in range(30)]
@@ -111,7 +111,7 @@ def make_inputs(folder: Path) -> ReportInputs:
     (data / "log.csv").write_text(
         "step,loss,lr\n" + "".join(f"{step},{2 / (step + 1)},0.0001\n" for step in range(0, 50, 10))
     )
-    main = Benchmark(
+    main = BenchmarkPaths(
         "emoji_cir",
         data / "queries",
         data / "rankings",
@@ -121,7 +121,7 @@ def make_inputs(folder: Path) -> ReportInputs:
         data / "similarities",
     )
     return ReportInputs(
-        [main, Benchmark("emoji_cir_val", data / "queries", data / "rankings")],
+        [main, BenchmarkPaths("emoji_cir_val", data / "queries", data / "rankings")],
         folder / "reports",
         "smoke",
         changed={"prior.lr": (1e-4, 2e-5)},

@@ -1,4 +1,4 @@
-"""What does not depend on the number of threads, nor on how queries are put into batches: the index's bytes, ids and scores."""
+"""The index's bytes, ids and scores depend neither on the number of threads nor on how queries are batched."""
 
 import faiss
 import numpy as np

@@ -5,7 +5,7 @@ import pytest
 from pipeline.sources.emoji.captions import MAX_WORDS, long_caption, short_caption
 from pipeline.sources.emoji.cldr import Emoji, parse_rows, with_article
 from pipeline.sources.emoji.edits import ATTRIBUTES
-from pipeline.sources.emoji.fetch import SourceError
+from pipeline.sources.errors import SourceError
 
 NAMES = {
     "groups": {"1": "people-body", "5": "travel-places", "8": "symbols"},

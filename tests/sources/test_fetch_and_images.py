@@ -10,11 +10,15 @@ import pytest
 from PIL import Image
 
 from pipeline.sources.emoji.artwork import NOTO_TEAM, OPENMOJI_TEAM, normal_code, read_team, to_png
-from pipeline.sources.emoji.fetch import LABELS, NOTO, PACKAGES, SourceError, fetch, integrity_of, read_members
+from pipeline.sources.emoji.fetch import LABELS, NOTO, PACKAGES, fetch, integrity_of, read_members
+from pipeline.sources.errors import SourceError
 
 
 def npm_that(writes: bytes | None, complaint: str = ""):
-    """A stand-in for the npm client: writes a tarball or fails with a message. Like npm, it resolves folders from its cwd."""
+    """A stand-in for the npm client: writes a tarball or fails with a message.
+
+    Like npm, it resolves folders from its cwd.
+    """
 
     def npm(arguments, cwd, **_):
         if writes is not None:

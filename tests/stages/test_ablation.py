@@ -20,7 +20,7 @@ from pipeline.experiments.ablation.run import run_tables
 from pipeline.experiments.ablation.tables import cells_of, read_tables
 from pipeline.query import dual
 from pipeline.query.models import Models
-from pipeline.report.look import ALIGNED, MASKED, QUERIES, SHOWN, look_at
+from pipeline.report.diffcomp_view import ALIGNED, MASKED, QUERIES, SHOWN, open_view
 from pipeline.retrieval import Index, build_index, rank_queries, read_queries
 from pipeline.retrieval.protocols import recall_by_category
 from stages import train_diffcomp
@@ -197,16 +197,16 @@ def test_the_tables_are_those_of_the_supplement(monkeypatch):
         DiffComp(encoder, cell.variant)  # every configuration fits the shipped backbone
 
 
-def test_the_report_looks_through_the_trained_model(ready):
+def test_the_report_shows_the_trained_model(ready):
     train_diffcomp.main()
     folder = Path("data/benchmarks/val")
-    look = look_at(ready, folder / "queries", folder / "images")
-    assert {name: len(values) for name, values in look.similarities.items()} == {ALIGNED: 12, MASKED: 12, QUERIES: 12}
-    assert len(look.masks) == len(look.kept) == SHOWN and {seen.values.shape for seen in (*look.masks, *look.kept)} == {
+    view = open_view(ready, folder / "queries", folder / "images")
+    assert {name: len(values) for name, values in view.similarities.items()} == {ALIGNED: 12, MASKED: 12, QUERIES: 12}
+    assert len(view.masks) == len(view.kept) == SHOWN and {seen.values.shape for seen in (*view.masks, *view.kept)} == {
         (4, 4)
     }
-    texts = {seen.text for seen in look.masks}
+    texts = {seen.text for seen in view.masks}
     assert texts <= {row["caption"] for row in data.short_rows()} and len(texts) == SHOWN
-    assert look.means == look_at(ready, folder / "queries", folder / "images").means
+    assert view.means == open_view(ready, folder / "queries", folder / "images").means
     del ready.diffcomp_variants["diffcomp"]
-    assert look_at(ready, folder / "queries", folder / "images") is None
+    assert open_view(ready, folder / "queries", folder / "images") is None

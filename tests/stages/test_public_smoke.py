@@ -88,7 +88,7 @@ def run(workspace, monkeypatch):
     monkeypatch.setattr("pipeline.query.models.open_mllm", lambda *_: TinyMllm())
     monkeypatch.setattr("pipeline.query.models.TextEncoder", lambda *_: TinyTextEncoder())
     monkeypatch.setattr(
-        report, "look_at", lambda *_: None
+        report, "open_view", lambda *_: None
     )  # `prepare` replaces the pairs that the texts here belong to
     TinyMllm.prompts = []
     for stage in (prepare, embed_gallery, build_index, retrieve, report):

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.artifacts import ArtifactError, Manifest, ShardWriter, finished_set
+from pipeline.artifacts import ArtifactError, Manifest, TableShardWriter, finished_set
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED, Rejections
 from pipeline.encoders.embedding.rows import EncodingError, Reader
@@ -59,9 +59,7 @@ def run_job(
     if finished:
         check_rejections()
         return finished
-    writer = ShardWriter(
-        folder, job.schema, identity, options.rows_per_shard, resume=True, ragged=True, companions=(REJECTED,)
-    )
+    writer = TableShardWriter(folder, job.schema, identity, options.rows_per_shard, resume=True, companions=(REJECTED,))
     start, shards = rejections.resume_after(writer.shards_done, options.rows_per_shard, total)
     writer.keep_shards(shards)
     check_rejections()

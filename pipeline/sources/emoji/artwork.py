@@ -10,7 +10,8 @@ import resvg_py
 from PIL import Image
 
 from pipeline.artifacts.decoding import decode_with_alpha
-from pipeline.sources.emoji.fetch import NOTO, OPENMOJI, TWEMOJI, Package, SourceError, read_members
+from pipeline.sources.emoji.fetch import NOTO, OPENMOJI, TWEMOJI, Package, read_members
+from pipeline.sources.errors import SourceError
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ def to_png(content: bytes, size: int, name: str) -> bytes:
     try:
         if content.lstrip()[:1] == b"<":
             content = bytes(resvg_py.svg_to_bytes(svg_string=content.decode("utf-8"), width=size, height=size))
-        picture = decode_with_alpha(content)
+        image = decode_with_alpha(content)
     except ValueError as error:  # resvg's of a bad drawing as well
         raise SourceError(f"{name}: not a readable image ({str(error).splitlines()[0]})") from None
-    if picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", (size, size), "white")
-    canvas.alpha_composite(picture)
+    canvas.alpha_composite(image)
     encoded = io.BytesIO()
     canvas.convert("RGB").save(encoded, "PNG", compress_level=6)
     return encoded.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.sources.emoji.cldr import HAIR, TONES, Emoji, split_label, with_article
-from pipeline.sources.emoji.fetch import SourceError
+from pipeline.sources.errors import SourceError
 
 MAX_WORDS = 30
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.sources.emoji.artwork import normal_code
-from pipeline.sources.emoji.fetch import LABELS, SourceError, read_members
+from pipeline.sources.emoji.fetch import LABELS, read_members
+from pipeline.sources.errors import SourceError
 
 TONES = ("default yellow", "light", "medium-light", "medium", "medium-dark", "dark")
 HAIR = ("red hair", "curly hair", "white hair", "bald", "blond hair", "beard")
@@ -220,7 +221,7 @@ def _tones(row: dict[str, Any], has_tones: bool) -> tuple[int, ...] | None:
     return (tone,) if isinstance(tone, int) else tuple(tone)
 
 
-def _attributes(label: str, subgroup: str, known_names: set[str], facing: set[str]) -> dict[str, str | None]:
+def _attributes(label: str, subgroup: str, known_names: set[str], facing: set[str]) -> dict[str, Any]:
     name, qualifiers = split_label(label)
     hair = next((qualifier for qualifier in qualifiers if qualifier in HAIR), None)
     rest = [q for q in qualifiers if q not in HAIR and q != "facing right" and not q.endswith(" skin tone")]
@@ -233,7 +234,7 @@ def _attributes(label: str, subgroup: str, known_names: set[str], facing: set[st
 
 def _person(
     name: str, subgroup: str, hair: str | None, qualifiers: list[str], known_names: set[str], facing: set[str]
-) -> dict[str, str | None]:
+) -> dict[str, Any]:
     first, _, after = name.partition(" ")
     if name in _IRREGULAR:
         gender, base = _IRREGULAR[name]
@@ -254,7 +255,7 @@ def _person(
     }
 
 
-def _thing(name: str, subgroup: str) -> dict[str, str | None]:
+def _thing(name: str, subgroup: str) -> dict[str, Any]:
     if subgroup == "family":
         first, _, after = name.partition(" ")
         return {"form": after, "gender": _GENDERS[first]} if first in _PLURALS else {"form": name}

@@ -62,7 +62,7 @@ def key_without(emoji: Emoji, *kinds: str) -> tuple:
     return tuple(values.values())
 
 
-def possible_edits(emoji: Iterable[Emoji], kind: str, pictures: Mapping[str, bytes]) -> list[Edit]:
+def possible_edits(emoji: Iterable[Emoji], kind: str, images: Mapping[str, bytes]) -> list[Edit]:
     """Every edit of `kind` among `emoji`, in a fixed order.
 
     `images` maps codes to encoded images: artists draw some pairs alike (a man and a person of no
@@ -77,7 +77,7 @@ def possible_edits(emoji: Iterable[Emoji], kind: str, pictures: Mapping[str, byt
         for group in groups.values()
         for reference in group
         for target in group
-        if value_of(reference, kind) != value_of(target, kind) and pictures[reference.code] != pictures[target.code]
+        if value_of(reference, kind) != value_of(target, kind) and images[reference.code] != images[target.code]
     ]
 
 

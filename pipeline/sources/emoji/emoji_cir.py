@@ -34,7 +34,7 @@ def build_tables(params: DataParams, seed: int) -> dict[str, pa.Table]:
             fetch(package, folder)
     emoji = _limited(read_emoji(folder), params.max_images, seed)
     noto, openmoji, twemoji = (
-        _pictures(team, folder, emoji, params.image_size) for team in (NOTO_TEAM, OPENMOJI_TEAM, TWEMOJI_TEAM)
+        _images(team, folder, emoji, params.image_size) for team in (NOTO_TEAM, OPENMOJI_TEAM, TWEMOJI_TEAM)
     )
     drawn = [one for one in emoji if one.code in openmoji]
     validation = held_out(drawn, params.val_share, seed)
@@ -58,19 +58,19 @@ def build_tables(params: DataParams, seed: int) -> dict[str, pa.Table]:
             test_gallery, test_gallery.emoji, params.queries_per_kind, wordings.TEST, wordings.TEST_OPEN, seed
         ),
         "benchmarks/emoji_cir/genecis": build_genecis(test_gallery, params.queries_per_kind, seed),
-        "benchmarks/emoji_cir_val/images": images_table(OPENMOJI_TEAM.name, val_gallery.pictures, params.image_size),
+        "benchmarks/emoji_cir_val/images": images_table(OPENMOJI_TEAM.name, val_gallery.images, params.image_size),
         "benchmarks/emoji_cir_val/queries": build_queries(
             val_gallery, val_eligible, params.val_queries_per_kind, wordings.VALIDATION, wordings.VALIDATION_OPEN, seed
         ),
     }
 
 
-def images_table(team: str, pictures: Mapping[str, bytes], size: int) -> pa.Table:
+def images_table(team: str, images: Mapping[str, bytes], size: int) -> pa.Table:
     """The canonical images of one team, by id."""
-    codes = sorted(pictures)
+    codes = sorted(images)
     columns = [
         [f"{team}/{code}" for code in codes],
-        [pictures[code] for code in codes],
+        [images[code] for code in codes],
         [size] * len(codes),
         [size] * len(codes),
     ]
@@ -91,20 +91,20 @@ def pairs_table(emoji: Iterable[Emoji], training: Mapping[str, ImageTable]) -> p
             "caption_kind": kind,
             "phrases": [],
         }
-        for team, pictures in sorted(training.items())
-        for code in sorted(pictures)
+        for team, images in sorted(training.items())
+        for code in sorted(images)
         for kind, caption in (("long", long_caption), ("short", short_caption))
     ]
     return pa.Table.from_pylist(rows, schema=schemas.PAIRS)
 
 
-def _pictures(team: Team, folder: Path, emoji: list[Emoji], size: int) -> ImageTable:
+def _images(team: Team, folder: Path, emoji: list[Emoji], size: int) -> ImageTable:
     files = read_team(team, folder)
     return {one.code: to_png(files[one.code], size, f"{team.name}/{one.code}") for one in emoji if one.code in files}
 
 
-def _gallery(team: Team, emoji: list[Emoji], pictures: ImageTable) -> Gallery:
-    return Gallery(team.name, tuple(one for one in emoji if one.code in pictures), pictures)
+def _gallery(team: Team, emoji: list[Emoji], images: ImageTable) -> Gallery:
+    return Gallery(team.name, tuple(one for one in emoji if one.code in images), images)
 
 
 def _limited(emoji: list[Emoji], count: int, seed: int) -> list[Emoji]:

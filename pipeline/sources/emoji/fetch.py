@@ -12,9 +12,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-
-class SourceError(ValueError):
-    """A raw source that cannot be fetched, is damaged, or does not say what it should."""
+from pipeline.sources.errors import SourceError
+from pipeline.sources.tar import read_member
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def _npm_pack(package: Package, folder: str) -> None:
         "--no-update-notifier",
         "--loglevel=error",
     ]
-    completed: subprocess.CompletedProcess[str] = npm(
+    completed: subprocess.CompletedProcess = npm(
         arguments, return_completed_process=True, capture_output=True, text=True, cwd=folder
     )
     if completed.returncode:
@@ -131,7 +130,7 @@ def read_members(tarball: str | Path, prefix: str, suffix: str) -> dict[str, byt
                     room -= member.size
                     if room < 0:
                         raise SourceError(f"{tarball}: {prefix}*{suffix} are more than {MOST_BYTES:,} bytes")
-                    members[member.name[len(start) : -len(suffix)]] = archive.extractfile(member).read()
+                    members[member.name[len(start) : -len(suffix)]] = read_member(archive, member)
     except SourceError:
         raise
     except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error) as error:

@@ -3,12 +3,14 @@
 A gallery (`subset_ids`) holds one target and hard distractors of two sorts, so that neither half of
 the query is enough. The reference is not in it.
 
-| condition | target | distractors |
-| --- | --- | --- |
-| focus attribute | another object with the reference's value | either object with another value |
-| change attribute | the reference with the named value | the reference with other values; other objects with the named value |
-| focus object | the same object, otherwise different | other objects that share the reference's looks |
-| change object | the named object with the reference's looks | the named object with other looks; others with the reference's looks |
+- focus attribute: the target is another object with the reference's value; distractors are either object
+  with another value.
+- change attribute: the target is the reference with the named value; distractors are the reference with
+  other values, and other objects with the named value.
+- focus object: the target is the same object, otherwise different; distractors are other objects that
+  share the reference's looks.
+- change object: the target is the named object with the reference's looks; distractors are the named
+  object with other looks, and others with the reference's looks.
 
 An object is a role or a shape; looks are gender, tone, hair and colour.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pyarrow as pa
 
@@ -148,19 +151,19 @@ class _Builder:
 
 
 def build_genecis(gallery: Gallery, per_condition: int, seed: int) -> pa.Table:
-    """Up to `per_condition` queries for each of the four conditions."""
+    """Up to `per_condition` queries for each of the four conditions, as `schemas.QUERIES`."""
     builder = _Builder(gallery, seed)
     distinct = builder.distinct
-    changes = {kind: possible_edits(distinct, kind, gallery.pictures) for kind in _CHANGED_ATTRIBUTES}
-    roles = possible_edits(distinct, "role", gallery.pictures)
+    changes = {kind: possible_edits(distinct, kind, gallery.images) for kind in _CHANGED_ATTRIBUTES}
+    roles = possible_edits(distinct, "role", gallery.images)
     plans: tuple[dict[str, list[Callable[[], dict | None]]], ...] = (
-        {kind: [lambda k=kind, r=one: builder.focus_attribute(k, r) for one in distinct] for kind in FOCUS_ATTRIBUTE},
+        {kind: [partial(builder.focus_attribute, kind, one) for one in distinct] for kind in FOCUS_ATTRIBUTE},
         {
-            kind: [lambda e=edit: builder.change_attribute(e.kind, e.reference, e.target) for edit in changes[kind]]
-            for kind in changes
+            kind: [partial(builder.change_attribute, edit.kind, edit.reference, edit.target) for edit in edits]
+            for kind, edits in changes.items()
         },
-        {kind: [lambda k=kind, r=one: builder.focus_object(k, r) for one in distinct] for kind in FOCUS_OBJECT},
-        {"role": [lambda e=edit: builder.change_object(e.reference, e.target) for edit in roles]},
+        {kind: [partial(builder.focus_object, kind, one) for one in distinct] for kind in FOCUS_OBJECT},
+        {"role": [partial(builder.change_object, edit.reference, edit.target) for edit in roles]},
     )
     rows = [row for plan in plans for row in _draw(plan, per_condition, builder.random)]
     rows.sort(key=lambda row: row["query_id"])

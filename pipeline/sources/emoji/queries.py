@@ -36,7 +36,7 @@ class Gallery:
 
     team: str
     emoji: tuple[Emoji, ...]
-    pictures: Mapping[str, bytes]
+    images: Mapping[str, bytes]
 
     def image_id(self, emoji: Emoji) -> str:
         return f"{self.team}/{emoji.code}"
@@ -45,7 +45,7 @@ class Gallery:
         """Emoji by image: more than one where the team drew them exactly alike."""
         groups: dict[bytes, list[Emoji]] = defaultdict(list)
         for one in self.emoji:
-            groups[self.pictures[one.code]].append(one)
+            groups[self.images[one.code]].append(one)
         return groups
 
 
@@ -58,7 +58,7 @@ def build_queries(
     rows = []
     for kind in KINDS:
         random_state = random.Random(f"queries/{gallery.team}/{kind}/{seed}")
-        edits = possible_edits(eligible, kind, gallery.pictures)
+        edits = possible_edits(eligible, kind, gallery.images)
         fitting = _open_targets(eligible, kind)
         used: Counter[str] = Counter()
         for edit in random_state.sample(edits, min(per_kind, len(edits))):
@@ -83,7 +83,7 @@ def build_queries(
                     "shared_concept": shared_concept(edit.reference),
                 }
             )
-    rows.sort(key=lambda row: row["query_id"])
+    rows.sort(key=lambda row: str(row["query_id"]))
     return pa.Table.from_pylist(rows, schema=schemas.QUERIES)
 
 
@@ -105,18 +105,18 @@ def order_targets(
     edit: Edit, candidates: list[Emoji], gallery: Gallery, alike: Mapping[bytes, list[Emoji]]
 ) -> list[Emoji]:
     """The edit's own target, then the other candidates and all look-alikes by distance."""
-    pictures = gallery.pictures
-    found = {twin.code: twin for one in candidates for twin in alike[pictures[one.code]]}
+    images = gallery.images
+    found = {twin.code: twin for one in candidates for twin in alike[images[one.code]]}
     others = [
         one
         for one in found.values()
-        if one.code != edit.target.code and pictures[one.code] != pictures[edit.reference.code]
+        if one.code != edit.target.code and images[one.code] != images[edit.reference.code]
     ]
     return [edit.target, *sorted(others, key=lambda one: (distance(edit.reference, one), one.code))]
 
 
 def _subset(edit: Edit, targets: list[Emoji], gallery: Gallery) -> list[str]:
-    left_out = {gallery.pictures[one.code] for one in (edit.reference, *targets)}
-    others = (one for one in gallery.emoji if gallery.pictures[one.code] not in left_out)
+    left_out = {gallery.images[one.code] for one in (edit.reference, *targets)}
+    others = (one for one in gallery.emoji if gallery.images[one.code] not in left_out)
     family = [edit.target, *nearest(edit.reference, others, SUBSET_SIZE - 1)]
     return sorted(gallery.image_id(one) for one in family)

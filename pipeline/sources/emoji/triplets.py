@@ -16,7 +16,7 @@ from pipeline.sources.emoji.wordings import TRAINING
 
 
 def build_triplets(
-    emoji: Iterable[Emoji], pictures: Mapping[str, Mapping[str, bytes]], count: int, seed: int
+    emoji: Iterable[Emoji], images: Mapping[str, Mapping[str, bytes]], count: int, seed: int
 ) -> pa.Table:
     """Up to `count` triplets, as even over the kinds as can be; both sides by one team.
 
@@ -27,7 +27,7 @@ def build_triplets(
     edits = {
         kind: [
             (team, edit)
-            for team, drawn in sorted(pictures.items())
+            for team, drawn in sorted(images.items())
             for edit in possible_edits((one for one in emoji if one.code in drawn), kind, drawn)
         ]
         for kind in KINDS

@@ -8,10 +8,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pipeline.sources.emoji.fetch import SourceError
+from pipeline.sources.errors import SourceError
+from pipeline.sources.tar import read_member
 from pipeline.sources.web.samples import Sample
 
-PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 _DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, TypeError, ValueError)
 """How tarfile stumbles over damaged bytes."""
 
@@ -24,7 +25,8 @@ def webdataset(folder: Path, name: str) -> Iterator[Sample]:
     for path in archives(folder):
         prefix = f"{name}/{path.relative_to(folder).as_posix().split('.')[0]}"
         seen: set[str] = set()
-        key, parts = "", {}
+        key = ""
+        parts: dict[str, bytes] = {}
         for member, content in members(path):
             if not member:
                 yield Sample(f"{prefix}/", reason=f"{path.name} is damaged: {content.decode()}")
@@ -42,15 +44,15 @@ def webdataset(folder: Path, name: str) -> Iterator[Sample]:
 
 
 def _sample(prefix: str, key: str, parts: dict[str, bytes], seen: set[str]) -> Iterator[Sample]:
-    picture = next((content for extension, content in parts.items() if extension in PICTURES), None)
-    if picture is None:
+    image = next((content for extension, content in parts.items() if extension in IMAGES), None)
+    if image is None:
         return
     image_id = f"{prefix}/{key}"
     if key in seen:
         yield Sample(image_id, reason="a second picture of this id")
         return
     seen.add(key)
-    yield Sample(image_id, picture, _caption(parts))
+    yield Sample(image_id, image, _caption(parts))
 
 
 def _caption(parts: dict[str, bytes]) -> str:
@@ -63,7 +65,13 @@ def _caption(parts: dict[str, bytes]) -> str:
 
 
 def journeydb(folder: Path, name: str) -> Iterator[Sample]:
-    """`*.jsonl` annotations, one object an image (`img_path`, and `Task2.Caption` or `prompt`), and archives of `000/NAME.jpg`."""
+    """JourneyDB: `*.jsonl` annotations and archives of `000/NAME.jpg`.
+
+    An annotation is one object an image, with `img_path` and `Task2.Caption` or `prompt`.
+
+    Raises:
+        SourceError: An annotation is none; names the file and the line.
+    """
     captions = _journeydb_captions(folder)
     for path in archives(folder):
         seen: set[str] = set()
@@ -71,7 +79,7 @@ def journeydb(folder: Path, name: str) -> Iterator[Sample]:
             image_id = f"{name}/{member.rsplit('.', 1)[0]}" if member else f"{name}/{path.name}"
             if not member:
                 yield Sample(image_id, reason=f"{path.name} is damaged: {content.decode()}")
-            elif member.rsplit(".", 1)[-1].lower() in PICTURES:
+            elif member.rsplit(".", 1)[-1].lower() in IMAGES:
                 again = "a second picture of this id" if member in seen else ""
                 seen.add(member)
                 yield Sample(image_id, b"" if again else content, captions.get(member, ""), again)
@@ -99,12 +107,16 @@ def archives(folder: Path) -> list[Path]:
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of an archive with their contents, read once from front to end; at damage, ("", what is wrong) ends it."""
+    """The files of an archive with their contents, read once from front to end.
+
+    Yields:
+        Path within the archive and content. At damage the last item is "" and what is wrong.
+    """
     try:
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
                 if member.isfile():
-                    content = archive.extractfile(member).read()
+                    content = read_member(archive, member)
                     if len(content) < member.size:
                         raise tarfile.ReadError(f"{member.name} breaks off")
                     yield _inside(member.name), content

@@ -6,22 +6,28 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.sources.emoji.fetch import SourceError
+from pipeline.sources.errors import SourceError
 from pipeline.sources.web.samples import Sample
 
 COLUMNS = ("image", "caption")
 
 
 def csv_folder(folder: Path, name: str) -> Iterator[Sample]:
-    """Every `*.csv` right in the folder names its images: column `image` is a path within the folder, `caption` may be empty.
+    """The images that every `*.csv` right in the folder names.
 
-    Raises SourceError for a file without these columns, or that is no CSV in UTF-8.
+    Column `image` is a path within the folder, `caption` may be empty.
+
+    Raises:
+        SourceError: A file lacks one of these columns, or is no CSV in UTF-8.
     """
     seen: set[str] = set()
     for path in sorted(folder.glob("*.csv")):
-        for picture, caption in _rows(path):
-            yield _sample(folder.resolve(), path, name, picture, caption, picture in seen)
-            seen.add(picture)
+        for image, caption in _rows(path):
+            if image in seen:
+                yield Sample(_image_id(name, image), reason="a second picture of this id")
+            else:
+                yield _sample(folder.resolve(), path, name, image, caption)
+            seen.add(image)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
@@ -31,25 +37,26 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
             rows = csv.DictReader(file)
             missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
             if missing:
-                raise SourceError(
-                    f"{path}: there is no column {missing[0]!r} (found: {', '.join(rows.fieldnames or ()) or 'nothing'})"
-                )
+                found = ", ".join(rows.fieldnames or ()) or "nothing"
+                raise SourceError(f"{path}: there is no column {missing[0]!r} (found: {found})")
             for row in rows:
                 yield row["image"] or "", " ".join((row["caption"] or "").split())
     except (csv.Error, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not readable as CSV in UTF-8 ({error})") from None
 
 
-def _sample(root: Path, path: Path, name: str, picture: str, caption: str, again: bool) -> Sample:
-    image_id = f"{name}/{picture.rsplit('.', 1)[0]}"
-    if again:
-        return Sample(image_id, reason="a second picture of this id")
+def _sample(root: Path, path: Path, name: str, image: str, caption: str) -> Sample:
+    image_id = _image_id(name, image)
     try:
-        place = (root / picture).resolve()
+        place = (root / image).resolve()
         if not place.is_relative_to(root):
-            return Sample(image_id, reason=f"{picture} leads out of the folder")
+            return Sample(image_id, reason=f"{image} leads out of the folder")
         if place.is_file():
             return Sample(image_id, place.read_bytes(), caption)
     except (OSError, ValueError):  # no name that a file can have
         pass
-    return Sample(image_id, reason=f"{path.name} names {picture}, which is not there")
+    return Sample(image_id, reason=f"{path.name} names {image}, which is not there")
+
+
+def _image_id(name: str, image: str) -> str:
+    return f"{name}/{image.rsplit('.', 1)[0]}"

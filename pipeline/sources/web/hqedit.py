@@ -1,4 +1,7 @@
-"""HQ-Edit as its hub release is laid out: Parquet files with both images, both descriptions and the edit in both directions."""
+"""HQ-Edit as its hub release is laid out.
+
+Parquet files hold both images, both descriptions and the edit in both directions.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,30 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.sources.emoji.fetch import SourceError
+from pipeline.sources.errors import SourceError
 from pipeline.sources.web.samples import Sample
 
 TEXTS = ("input", "edit", "inverse_edit", "output")
-PICTURES = ("input_image", "output_image")
+IMAGES = ("input_image", "output_image")
 BATCH = 64
 
 
 def hqedit(folder: Path, name: str) -> Iterator[tuple[list[Sample], list[dict[str, Any]]]]:
     """One pair of images after the other, with its two triplets: the edit and its inverse, where that is told.
 
-    Raises SourceError naming the file that is damaged or lacks a column.
+    Raises:
+        SourceError: A file is damaged or lacks a column; names the file.
     """
     for path in sorted(folder.rglob("*.parquet")):
         try:
             file = pq.ParquetFile(path)
-            missing = [column for column in (*TEXTS, *PICTURES) if column not in file.schema_arrow.names]
+            missing = [column for column in (*TEXTS, *IMAGES) if column not in file.schema_arrow.names]
             if missing:
                 raise SourceError(f"{path}: there is no column {missing[0]!r}")
             wrong = [column for column in TEXTS if not _is_text(file.schema_arrow.field(column).type)]
             if wrong:
                 raise SourceError(f"{path}: column {wrong[0]!r} is {file.schema_arrow.field(wrong[0]).type}, not text")
-            rows = (row for batch in file.iter_batches(BATCH, columns=[*TEXTS, *PICTURES]) for row in batch.to_pylist())
+            rows = (row for batch in file.iter_batches(BATCH, columns=[*TEXTS, *IMAGES]) for row in batch.to_pylist())
             for number, row in enumerate(rows):
                 yield _edit(f"{name}/{path.stem}/{number:06d}", row)
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:

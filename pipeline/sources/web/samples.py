@@ -21,7 +21,7 @@ class Sample:
 
 
 def checked(sample: Sample) -> tuple[Sample, tuple[int, int]]:
-    """The sample and its image's width and height, both from the header alone; 0 for one that is refused.
+    """The sample and its image's width and height, both from the header alone; 0 for one that is rejected.
 
     An image that breaks off later is found when it is encoded (`rejected.parquet` of that stage).
     """

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.artifacts import ShardWriter, schemas, write_atomically, write_table
 from pipeline.config import DataParams
-from pipeline.sources.emoji.fetch import SourceError
+from pipeline.sources.errors import SourceError
 from pipeline.sources.web.archives import journeydb, webdataset
 from pipeline.sources.web.folder import csv_folder
 from pipeline.sources.web.hqedit import hqedit
@@ -33,17 +33,26 @@ EXPECTED = {
     "sa1b": ("SA-1B's archives sa_000000.tar ... sa_000999.tar", 11.3e12),
     "journeydb": ("JourneyDB's train archives 000.tgz ... and train_anno_realease_repath.jsonl", 2.3e12),
     "webdataset": ("webdataset shards *.tar", 0),
-    "folder": ("pictures and a CSV with the columns image and caption", 0),
+    "folder": ("images and a CSV with the columns image and caption", 0),
     "hqedit": ("the Parquet files of the hub release UCSC-VLAA/HQ-Edit (data/train-*.parquet)", 170e9),
 }
 """What a source's folder holds, and about how many bytes; 0: whatever the user has."""
 
 
 def build(params: DataParams, seed: int, out: Path) -> dict[str, int]:
-    """Write pairs/images, pairs/pairs, triplets/all, triplets/sampled and pairs/rejected.parquet below `out`; rows by table.
+    """Write pairs/images, pairs/pairs, triplets/all, triplets/sampled and pairs/rejected.parquet below `out`.
 
-    Raises SourceError naming, all at once, the sources that are missing, or when more than
-    `data.web.max_rejected_share` of the images are refused.
+    Args:
+        params: The section `data`.
+        seed: Kept in the tables' identity.
+        out: The folder `data`.
+
+    Returns:
+        Table -> rows.
+
+    Raises:
+        SourceError: Sources are missing (all are named at once), or more than
+            `data.web.max_rejected_share` of the images are rejected.
     """
     raw, web = Path(params.raw), params.web
     _check_there(raw, [*web.pairs, *web.edits])
@@ -126,6 +135,7 @@ class _Tables:
         self.pairs.close()
         if len(self._rejected) > max_rejected_share * total:
             last = self._rejected[-1]
-            how_many = f"{len(self._rejected)} of {total} pictures are refused, data.web.max_rejected_share is {max_rejected_share}"
-            raise SourceError(f"{last['image_id']}: {last['reason']} ({how_many})")
+            count = f"{len(self._rejected)} of {total} images are rejected"
+            limit = f"data.web.max_rejected_share is {max_rejected_share}"
+            raise SourceError(f"{last['image_id']}: {last['reason']} ({count}, {limit})")
         pq.write_table(pa.Table.from_pylist(self._rejected, REJECTED), self._folder / "rejected.parquet")

@@ -245,7 +245,7 @@ from pipeline.app.cli.main import app
 try:
     app({words})
 except SystemExit as ended:
-    assert not ended.code and not {{"torch", "transformers", "spacy"}} & set(sys.modules)
+    assert not ended.code and not {{"torch", "transformers", "spacy", "faiss"}} & set(sys.modules)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.artifacts import read_json, schemas, write_table
-from pipeline.report import PublicAnswers, build_report
+from pipeline.report import PublicSplitPaths, build_report
 from pipeline.report.public import PUBLISHED, markdown, public_report
 from pipeline.retrieval import Ranking, write_rankings
 from pipeline.retrieval.benchmarks import BENCHMARKS
@@ -45,7 +45,7 @@ def part(folder, benchmark, split, category="", private=False, methods=("slerp",
             for n, row in enumerate(rows)
         ]
         write_rankings(folder / name / "rankings" / method, method, rankings, {"space": "clip"})
-    return PublicAnswers(
+    return PublicSplitPaths(
         name,
         BENCHMARKS[benchmark],
         split,

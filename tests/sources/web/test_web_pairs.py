@@ -20,7 +20,7 @@ from pipeline.artifacts import ShardSet
 from pipeline.config import DataParams, ParameterError, WebParams
 from pipeline.encoders.embedding.readers import ImageStore, PairReader, triplet_images
 from pipeline.encoders.embedding.rows import EncoderRow
-from pipeline.sources.emoji.fetch import SourceError
+from pipeline.sources.errors import SourceError
 from pipeline.sources.web import build
 from pipeline.sources.web.archives import webdataset
 from pipeline.sources.web.folder import csv_folder

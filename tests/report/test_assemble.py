@@ -189,7 +189,7 @@ def test_missing_answers_logs_and_images_are_named(inputs, tmp_path):
     cases = [
         (dataclasses.replace(inputs, losses={"prior": tmp_path / "none.csv"}), "none.csv: no such training log"),
         (dataclasses.replace(inputs, losses={"prior": tmp_path / "bad.csv"}), "no column 'loss'"),
-        (dataclasses.replace(inputs, benchmarks=[]), "needs a benchmark with pictures"),
+        (dataclasses.replace(inputs, benchmarks=[]), "needs a benchmark with images"),
         (
             dataclasses.replace(inputs, benchmarks=[dataclasses.replace(main, queries=main.genecis_queries)]),
             "queries have no ranked list",

@@ -10,9 +10,9 @@ from PIL import Image
 from pipeline.artifacts import ArtifactError, read_json, write_json
 from pipeline.experiments.ablation.tables import read_tables
 from pipeline.report import build_report
-from pipeline.report.ablations import Point, ablation_chart, ablation_table, read_ablations, read_trials, sentences
+from pipeline.report.ablations import Point, ablation_chart, ablation_table, findings, read_ablations, read_trials
+from pipeline.report.diffcomp_view import ALIGNED, MASKED, QUERIES, DiffCompView, ImageMap
 from pipeline.report.figures import map_strip
-from pipeline.report.look import ALIGNED, MASKED, QUERIES, Look, Seen
 from tests.report.conftest import make_inputs
 
 TABLES = Path(__file__).parents[2] / "ablations/tables.yaml"
@@ -93,7 +93,7 @@ def test_a_table_has_means_spreads_and_the_papers_figures(folder):
 
 def test_the_sentences_count_what_the_figures_say(folder):
     modules, rho = read_ablations(folder, TABLES)
-    said = sentences(modules)
+    said = findings(modules)
     paper = {name: row.paper["FashionIQ R@10"] for name, row in read_tables(TABLES)["modules"].rows.items()}
     names = list(CSS)
     pairs = [(a, b) for number, a in enumerate(names) for b in names[number + 1 :] if paper[a] != paper[b]]
@@ -103,7 +103,7 @@ def test_the_sentences_count_what_the_figures_say(folder):
     assert "Highest is CSS + DAC (55.0 ± 0.1), in the paper CSS + PSM + DAC." in said[0]
     assert "CSS + PSM + DAC lies above 6 of the 7 others; not above CSS + DAC (+1.0)." in said[0]
     assert "in 7 of 8 configurations" in said[1]
-    assert sentences(rho)[0].startswith("Emoji-CIR: highest at 0.5 (54.0 ± 0.0), in the paper at 0.7. Lowest at 0.9")
+    assert findings(rho)[0].startswith("Emoji-CIR: highest at 0.5 (54.0 ± 0.0), in the paper at 0.7. Lowest at 0.9")
 
 
 def test_a_clear_difference_needs_several_seeds():
@@ -136,11 +136,14 @@ def test_the_page_shows_them(folder, tmp_path):
     (folder / "trials.yaml").write_text(
         "- {tried: swapped <patches>, validation: 61.2}\n- {tried: other phrases, reading: worse}\n"
     )
-    picture = Image.new("RGB", (64, 64), "red")
+    image = Image.new("RGB", (64, 64), "red")
     values = np.linspace(0, 1, 16).reshape(4, 4)
     cosines = {ALIGNED: np.full(9, 0.3), MASKED: np.full(9, 0.1), QUERIES: np.full(5, 0.15)}
-    look = Look([Seen(picture, values, "a <b>red</b> square")] * 4, [Seen(picture, values, "but blue")], cosines)
-    inputs = dataclasses.replace(make_inputs(tmp_path / "made"), ablations=folder, look=look, definitions=TABLES)
+    masks = [ImageMap(image, values, "a <b>red</b> square")] * 4
+    view = DiffCompView(masks, [ImageMap(image, values, "but blue")], cosines)
+    inputs = dataclasses.replace(
+        make_inputs(tmp_path / "made"), ablations=folder, diffcomp_view=view, definitions=TABLES
+    )
     build_report(inputs)
     page = (inputs.out / "index.html").read_text()
     assert "Modules on and off (Table 8)" in page and "swapped &lt;patches&gt;" in page and "What DiffComp sees" in page
@@ -156,8 +159,11 @@ def test_the_page_shows_them(folder, tmp_path):
 
 
 def test_maps_and_charts_are_drawn_alike(folder):
-    picture = Image.new("RGB", (40, 64), "white")
-    seen = [Seen(picture, np.full((2, 2), 0.5), "even"), Seen(picture, np.array([[0.0, 1.0], [0.0, 0.0]]), "uneven")]
+    image = Image.new("RGB", (40, 64), "white")
+    seen = [
+        ImageMap(image, np.full((2, 2), 0.5), "even"),
+        ImageMap(image, np.array([[0.0, 1.0], [0.0, 0.0]]), "uneven"),
+    ]
     assert map_strip(seen) == map_strip(seen) != map_strip(seen, (0.0, 2.0))
     figure = ablation_chart(read_ablations(folder, TABLES)[1])
     lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}

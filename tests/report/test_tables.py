@@ -1,5 +1,5 @@
 from pipeline.report.names import describe, ordered
-from pipeline.report.tables import markdown, marks, recall_table
+from pipeline.report.tables import best_and_second, markdown, recall_table
 from pipeline.retrieval.bootstrap import Interval
 
 
@@ -15,9 +15,9 @@ METRICS = {
 
 
 def test_marks():
-    assert marks([1, 3, 2]) == ["", "best", "second"]
-    assert marks([3, 3, 2, 2, 1]) == ["best", "best", "second", "second", ""]
-    assert marks([5]) == ["best"] and marks([2, 2]) == ["best", "best"]
+    assert best_and_second([1, 3, 2]) == ["", "best", "second"]
+    assert best_and_second([3, 3, 2, 2, 1]) == ["best", "best", "second", "second", ""]
+    assert best_and_second([5]) == ["best"] and best_and_second([2, 2]) == ["best", "best"]
 
 
 def test_recall_table_marks_each_column():

@@ -1,4 +1,7 @@
-"""What the trained DiffComp sees: where it masks training images, where it keeps references, and how alike its pairs are."""
+"""What the trained DiffComp sees: where it masks training images, and where it keeps references.
+
+Also how alike its pairs of image and text are.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ ALIGNED, MASKED, QUERIES = "aligned pairs", "masked pairs", "test queries"
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageMap:
     """An image and values [h, w] in [0, 1] over its middle square."""
 
     image: Image.Image
@@ -41,12 +44,12 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Look:
+class DiffCompView:
     """Figures 3, 4 and 5 of the supplement."""
 
-    masks: Sequence[Seen]
+    masks: Sequence[ImageMap]
     """PSM's masking probabilities over training images."""
-    kept: Sequence[Seen]
+    kept: Sequence[ImageMap]
     """1 - alpha_j over the references of queries, one of each kind first."""
     similarities: Mapping[str, np.ndarray]
     """Kind of pair -> cos(f_I, f_T) [N]."""
@@ -56,10 +59,19 @@ class Look:
         return {name: round(float(values.mean()), 4) for name, values in self.similarities.items()}
 
 
-def look_at(params: Params, queries: Path, images: Path) -> Look | None:
-    """Look through the variant `diffcomp` at training pairs and at the queries of a benchmark; None where it is not trained.
+def open_view(params: Params, queries: Path, images: Path) -> DiffCompView | None:
+    """Show training pairs and the queries of a benchmark to the variant `diffcomp`.
 
-    Raises ArtifactError where the training pairs or the images are not there.
+    Args:
+        params: Says how the variant was trained.
+        queries: The benchmark's queries.
+        images: The benchmark's images.
+
+    Returns:
+        None where the variant is not trained.
+
+    Raises:
+        ArtifactError: The training pairs or the images are not there.
     """
     if VARIANT not in params.variants():
         return None
@@ -67,41 +79,53 @@ def look_at(params: Params, queries: Path, images: Path) -> Look | None:
     model = load_diffcomp(MODELS / VARIANT, load_dual_encoder(variant.backbone, variant.pretrained)).to(
         device(params.runtime)
     )
-    rows = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
-    return look_through(model, rows, ImageTable(IMAGES), read_queries(queries), ImageTable(images), params.seed)
+    pairs = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
+    return make_view(model, pairs, ImageTable(IMAGES), read_queries(queries), ImageTable(images), params.seed)
 
 
-def look_through(
+def make_view(
     model: DiffComp,
-    rows: Sequence[Mapping[str, Any]],
-    pictures: ImageSource,
+    pairs: Sequence[Mapping[str, Any]],
+    images: ImageSource,
     queries: Sequence[Query],
     gallery: ImageSource,
     seed: int,
-) -> Look:
-    """rows: of `schemas.PAIRS`, over `images`; queries: over `gallery`. What is shown and counted is drawn from the seed."""
-    if not rows or not queries:
-        raise ArtifactError(f"{len(rows)} training pairs and {len(queries)} queries: nothing to look at")
-    pairs, asked = _drawn(rows, PAIRS, seed), _drawn(queries, PAIRS, seed)
-    images, captions = [pictures.image(row["image_id"]) for row in pairs], [row["caption"] for row in pairs]
-    aligned, masked = pair_similarities(model, images, captions, [row["phrases"] for row in pairs], seed)
+) -> DiffCompView:
+    """Show a sample of pairs and queries to a model.
+
+    Args:
+        model: The trained model.
+        pairs: Rows of `schemas.PAIRS`.
+        images: The images of the pairs.
+        queries: Queries of a benchmark.
+        gallery: The images of the queries.
+        seed: Decides what is shown and counted.
+
+    Raises:
+        ArtifactError: There are no pairs or no queries.
+    """
+    if not pairs or not queries:
+        raise ArtifactError(f"{len(pairs)} training pairs and {len(queries)} queries: nothing to show")
+    drawn, asked = _drawn(pairs, PAIRS, seed), _drawn(queries, PAIRS, seed)
+    shown, captions = [images.image(row["image_id"]) for row in drawn], [row["caption"] for row in drawn]
+    aligned, masked = pair_similarities(model, shown, captions, [row["phrases"] for row in drawn], seed)
     between = image_text_similarities(
         model, [gallery.image(query.reference_id) for query in asked], [query.text for query in asked]
     )
-    told = [number for number, row in enumerate(pairs) if row["phrases"]][:SHOWN]
+    with_phrases = [number for number, row in enumerate(drawn) if row["phrases"]][:SHOWN]
     masks = [
-        Seen(
-            images[number],
-            masking_probabilities(model, images[number], captions[number], pairs[number]["phrases"]),
+        ImageMap(
+            shown[number],
+            masking_probabilities(model, shown[number], captions[number], drawn[number]["phrases"]),
             captions[number],
         )
-        for number in told
+        for number in with_phrases
     ]
     kept = []
     for query in _each_kind_first(asked)[:SHOWN]:
         reference = gallery.image(query.reference_id)
-        kept.append(Seen(reference, kept_of_reference(model, reference, query.text), query.text))
-    return Look(masks, kept, {ALIGNED: aligned, MASKED: masked, QUERIES: between})
+        kept.append(ImageMap(reference, kept_of_reference(model, reference, query.text), query.text))
+    return DiffCompView(masks, kept, {ALIGNED: aligned, MASKED: masked, QUERIES: between})
 
 
 def _drawn(items: Sequence[Any], count: int, seed: int) -> list[Any]:
