@@ -152,9 +152,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(  # noqa: PLR0913  # one option an argument
-    micro_batch: Annotated[list[int], typer.Option(help="Samples that a GPU takes at once; several are tried.")] = [
-        128
-    ],
+    micro_batch: Annotated[list[int], typer.Option(help="Samples of a GPU at once; several are tried.")] = [128],  # noqa: B006
     samples: Annotated[int, typer.Option(help="A GPU's share of the global batch: 4096 over eight.")] = 512,
     steps: int = 8,
     tokens: int = 120,

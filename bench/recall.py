@@ -1,8 +1,9 @@
-"""What the quick ways cost in recall: python -m bench.recall, on a GPU, after `dvc repro`. Writes reports/bench/recall.json.
+"""What the quick ways cost in recall: python -m bench.recall, on a GPU, after `dvc repro`.
 
-Both stages of Fusion-Diff are trained on the default's data with fused kernels, in bfloat16 and with products of 8 bits, from several
-seeds, and sampled in the ways that `retrieve` has. The validation split judges. Its three steps may run on different machines, since
-only the second needs a GPU: `--step texts`, `--step draw`, `--step score`, with the folder `--between` carried along.
+Writes reports/bench/recall.json. Both stages of Fusion-Diff are trained on the default's data with fused kernels, in
+bfloat16 and with 8-bit products, from several seeds, and sampled in the ways that `retrieve` has. The validation split
+judges. The three steps may run on different machines, since only the second needs a GPU: `--step texts`, `--step draw`,
+`--step score`, with the folder `--between` carried along.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ SAMPLED: dict[str, tuple[Speed, dict[str, float]]] = {
 
 
 def write_texts(params: Params, between: Path) -> None:
-    """The validation queries as the sampler takes them; on the default's machine, for it needs the text encoder and an index."""
+    """The validation queries as the sampler takes them. Needs the text encoder and an index."""
     from pipeline.experiments.sweep import SweepInputs, SweepPaths
 
     read = SweepInputs.load(params, SweepPaths.of(params.sweep.benchmark))

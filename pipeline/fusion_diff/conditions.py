@@ -1,4 +1,4 @@
-"""Text conditions: ragged token states, stored or encoded when asked for, and the checks of what a model is fed."""
+"""Text conditions: ragged token states, stored or encoded on demand, and the checks of what a model is fed."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, parameters: dict[str, nn.Parameter]) -> None:
+        """Move the average towards the parameters."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))  # a young average follows closely
         torch._foreach_lerp_(
@@ -35,6 +36,7 @@ class Ema:
 
     @torch.no_grad()
     def copy_to(self, parameters: dict[str, nn.Parameter]) -> None:
+        """Put the average in the parameters' place."""
         for name, parameter in parameters.items():
             parameter.copy_(self.average[name])
 

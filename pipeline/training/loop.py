@@ -1,11 +1,11 @@
 """The training loop: every model of the project goes through `train`.
 
-What differs between models is a `Task`: it holds the data and turns example indices into a loss.
-The loop owns everything else: order of the data, accumulation, precision, clipping, schedule,
-moving average, checkpoints, resuming, the log.
+What differs between models is a `Task`: it holds the data and turns example indices into a loss. The loop owns
+everything else: order of the data, accumulation, precision, clipping, schedule, moving average, checkpoints, resuming,
+the log.
 
-Repeatability: the order of epoch e and the randomness of step s are functions of (seed, e) and
-(seed, s, micro-batch, process), so a resumed run draws what an undisturbed one would have drawn.
+Repeatability: the order of epoch e and the randomness of step s are functions of (seed, e) and (seed, s, micro-batch,
+process). A resumed run so draws what an undisturbed one would have drawn.
 """
 
 from __future__ import annotations
@@ -95,7 +95,17 @@ def _epoch_order(examples: int, seed: int, epoch: int) -> Tensor:
 
 
 def batch_indices(examples: int, batch_size: int, step: int, seed: int) -> Tensor:
-    """The global batch of `step`: consecutive slices of one shuffled epoch after another [batch_size]."""
+    """The global batch of a step: consecutive slices of one shuffled epoch after another.
+
+    Args:
+        examples: In an epoch.
+        batch_size: Over all processes.
+        step: From 0.
+        seed: Decides the order of every epoch.
+
+    Returns:
+        Indices [batch_size].
+    """
     parts, position = [], step * batch_size
     while batch_size:
         epoch, offset = divmod(position, examples)

@@ -28,11 +28,16 @@ def peak_flops(device: torch.device) -> float:
 
 
 class Meter:
-    """Throughput over all processes; the first `skip` steps, which compile and allocate, do not count.
+    """Throughput over all processes.
 
-    flops_per_sample: floating-point operations that the model's arithmetic needs for one sample,
-    forward and backward; 0 when it is not known. What is measured goes to the console and never
-    into an artifact, which must not differ between two runs.
+    What is measured goes to the console and never into an artifact, which must not differ between two runs.
+
+    Args:
+        flops_per_sample: Floating-point operations that the model's arithmetic needs for one sample, forward and
+            backward; 0 when it is not known.
+        device: What is waited for.
+        processes: That train together.
+        skip: The first steps, which compile and allocate, do not count.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Meter:
 
     @property
     def samples_per_second(self) -> float:
+        """Of all processes, behind the steps that do not count."""
         return self._samples / max(1e-9, time.perf_counter() - self._began)
 
     @property

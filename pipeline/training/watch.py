@@ -13,9 +13,12 @@ from torch import Tensor
 class Watch:
     """Calls `refuse` with the first step whose loss or gradient norm is not finite.
 
-    A number that is read as soon as it is asked for empties the GPU's queue of work. So step s is read
-    when step s + delay has been queued; delay 0 reads at once. By then later steps may have
-    used spoilt weights: call `flush` before anything is kept of them.
+    Reading a number at once empties the GPU's queue of work. So step s is read when step s + delay has been queued. By
+    then later steps may have used spoilt weights: call `flush` before anything is kept of them.
+
+    Args:
+        refuse: Called with the step, its loss and its gradient norm.
+        delay: Steps; 0 reads at once.
     """
 
     def __init__(self, refuse: Callable[[int, float, float], None], delay: int = 0):

@@ -1,4 +1,4 @@
-"""benchmarks/prior_training.py and benchmarks/sampling.py, at a size that a CPU computes in seconds and without compiling."""
+"""bench/prior_training.py and bench/sampling.py, at a size that a CPU computes in seconds and without compiling."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""benchmarks/recall.py on a CPU, where nothing is quick: its three steps after each other, and the recall of what was drawn."""
+"""bench/recall.py on a CPU, where nothing is quick: its three steps in turn, and the recall of what was drawn."""
 
 import json
 

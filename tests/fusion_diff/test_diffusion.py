@@ -59,7 +59,7 @@ def test_the_solver_is_the_papers():
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_the_targets_by_hand_and_their_solver(prediction):
-    """Of one point: its target as the paper and Salimans and Ho (2022) define it; from the exact target the solver finds it."""
+    """One point: its target as the paper and Salimans and Ho (2022) define it. From it the solver finds the point."""
     diffusion = Diffusion(section(DiffusionParams, prediction=prediction), 16)
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(4, 16, generator=generator)

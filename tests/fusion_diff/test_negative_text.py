@@ -34,7 +34,7 @@ def test_what_is_kept_between_steps_changes_nothing(make_sampler, queries, negat
 
 
 def test_it_stands_in_the_unconditional_branch_alone(prior, adapter, diffusion, queries, negative):
-    """One step from z_N, by hand: the negative text where the prior had none, the control nowhere but in the other branch."""
+    """One step from z_N, by hand: the negative text in the unconditional branch, the control in the other one."""
     (states, mask), control = queries
     noise, step = query_noise(IDS, 1, 24, seed=0)[:, 0], torch.full((5,), 999)
     with torch.no_grad():

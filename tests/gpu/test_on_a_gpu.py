@@ -1,4 +1,4 @@
-"""What only a GPU does: fused kernels in bfloat16, 8-bit products, CUDA graphs, copies beside the work. Skipped elsewhere."""
+"""What only a GPU does: fused kernels in bfloat16, 8-bit products, CUDA graphs, copies beside the work."""
 
 import copy
 import threading

@@ -1,4 +1,4 @@
-"""`Recorded`, with stand-ins for CUDA's graphs: recording computes nothing, a replay computes from what was copied in."""
+"""`Recorded`, with stand-ins for CUDA graphs: recording computes nothing, a replay computes from what was copied in."""
 
 import contextlib
 

@@ -9,12 +9,12 @@ from pipeline.training.meter import Meter
 from pipeline.training.watch import Watch
 
 
-class Refused(Exception):
+class NotFiniteError(Exception):
     pass
 
 
 def refuse(step, loss, norm):
-    raise Refused(step, loss, norm)
+    raise NotFiniteError(step, loss, norm)
 
 
 @pytest.mark.parametrize("delay", [0, 2])
@@ -22,7 +22,7 @@ def refuse(step, loss, norm):
 def test_the_first_bad_step_is_named_after_the_delay(delay, loss, norm):
     watch = Watch(refuse, delay)
     seen = []
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(NotFiniteError) as caught:
         for step in range(10):
             seen.append(step)
             bad = step >= 4
@@ -34,7 +34,7 @@ def test_flush_reads_what_is_left():
     watch = Watch(refuse, 5)
     watch.add(0, torch.tensor(1.0), torch.tensor(1.0))
     watch.add(1, torch.tensor(float("-inf")), torch.tensor(2.0))
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(NotFiniteError) as caught:
         watch.flush()
     assert caught.value.args == (1, float("-inf"), 2.0)
     watch.flush()
