@@ -31,9 +31,9 @@ def peak_memory_mib() -> float:
 
 
 class AnonymousPeak:
-    """The most memory of its own that this process holds within the block: without pages of mapped files, which the system may take back.
+    """The most anonymous memory that this process holds within the block.
 
-    Looked at every 10 ms, and only where there is /proc.
+    Pages of mapped files do not count, because the system may take them back. Sampled every 10 ms, where there is /proc.
     """
 
     def __enter__(self) -> AnonymousPeak:

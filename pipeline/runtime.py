@@ -36,7 +36,7 @@ def make_deterministic(where: str, deterministic: bool) -> None:
     It is also spared filling memory that is about to be written: no result depends on that.
     """
     torch.use_deterministic_algorithms(deterministic or where == "cpu", warn_only=where != "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = where == "cpu"
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", where == "cpu")  # noqa: B010 - torch types it nowhere
 
 
 def device(runtime: RuntimeParams) -> str:

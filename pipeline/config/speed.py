@@ -9,7 +9,7 @@ from pipeline.config.section import Section, require
 
 @dataclass(kw_only=True)
 class Speed(Section):
-    """How a plain model is made quick on a GPU (`pipeline.gpu.accelerate`). A CPU takes none of it, nor does a `Speed()`."""
+    """How a plain model is made quick on a GPU (`pipeline.gpu.accelerate`). Not used on a CPU; all off by default."""
 
     fused: bool = False
     """In bfloat16: compute the blocks with the fused kernels of `pipeline.gpu.blocks`."""

@@ -67,7 +67,7 @@ def draw_targets(
                 None if control is None else control[rows],
                 hypotheses=draws.hypotheses,
                 seed=draws.seed + number,
-                negative=negative and negative.batch(torch.zeros_like(rows)),
+                negative=None if negative is None else negative.batch(torch.zeros_like(rows)),
             ).cpu()
             for rows in tqdm(
                 torch.arange(len(ids)).split(draws.batch_size), desc="sampling", mininterval=5.0, delay=1.0

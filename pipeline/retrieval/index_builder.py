@@ -43,7 +43,7 @@ def build_index(
         raise ArtifactError(f"{shard_folder}: no vectors to index")
     filled, ids = _filled(gallery, params, threads, seed)
     gallery_hash = sha256_file(shard_folder / MANIFEST)
-    manifest = {
+    manifest: dict[str, Any] = {
         "kind": params.kind,
         "dim": filled.d,
         "rows": len(ids),

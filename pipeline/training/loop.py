@@ -59,8 +59,9 @@ class Run:
 class Task(Protocol):
     """What a model brings to the loop."""
 
-    model: nn.Module
-    """Its parameters with `requires_grad` are trained."""
+    @property
+    def model(self) -> nn.Module:
+        """What is trained: its parameters with `requires_grad`."""
 
     def __len__(self) -> int:
         """Number of training examples."""

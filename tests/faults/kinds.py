@@ -1,4 +1,4 @@
-"""What happens to machines: kills at a moment and at a file operation, a full disk, a folder that may not be written."""
+"""Faults of machines: kills at a moment and at a file operation, a full disk, a folder that is read-only."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python -m tests.fuzz --cases 10000 --seed 7
 
-prints the seed and a summary as JSON; every crash found is printed with the smallest case that shows it, and the status is 1.
+prints the seed and a summary as JSON. Every crash is printed with the smallest case that shows it, and the status is 1.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
-from PIL import Image
 from torch import nn
 
 from pipeline.app.scoring.predictions import read_predictions
@@ -47,6 +46,7 @@ from pipeline.sources.web.hqedit import hqedit
 from pipeline.sources.web.samples import checked
 from tests import miniature
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_text
+from tests.fuzz.images import SVG, encoded_images
 from tests.sections import section
 
 NO_GALLERY = SimpleNamespace(ids=[], id_of=lambda path: None)
@@ -61,39 +61,9 @@ class Reader:
     read: Callable[[Any], None]
 
 
-def pictures() -> list[bytes]:
-    """An image in every format that is taken, and in some that are not."""
-    colours = np.random.default_rng(0).integers(0, 256, (16, 20, 4), dtype=np.uint8)
-    whole = []
-    for kind, mode, options in (
-        ("PNG", "RGBA", {}),
-        ("PNG", "P", {}),
-        ("PNG", "I;16", {}),
-        ("JPEG", "RGB", {}),
-        ("JPEG", "RGB", {"progressive": True}),
-        ("GIF", "P", {}),
-        ("BMP", "RGB", {}),
-        ("PPM", "RGB", {}),
-        ("TIFF", "RGB", {}),
-        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
-        ("WEBP", "RGBA", {}),
-        ("AVIF", "RGB", {}),
-        ("ICO", "RGBA", {}),
-        ("TGA", "RGB", {}),
-    ):
-        buffer = io.BytesIO()
-        image = Image.fromarray(colours).convert("L" if mode == "I;16" else mode)
-        (image.convert("I;16") if mode == "I;16" else image).save(buffer, kind, **options)
-        whole.append(buffer.getvalue())
-    return whole
-
-
-SVG = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><path d="M0 0h8v8z" fill="#f00"/><circle cx="4" cy="4" r="2"/></svg>'
-
-
 def readers(folder: Path) -> dict[str, Reader]:
     """By name; each writes its cases below `folder`."""
-    whole = pictures()
+    whole = encoded_images()
     lists = {"1": [2, 3], "2": [3, 4], "version": "rc2", "metric": "recall"}
     made = {
         "image from people": Reader(damaged_bytes(whole), lambda content: decode_image(content, SIDE)),
@@ -251,7 +221,7 @@ def _package_readers(folder: Path) -> dict[str, Reader]:
         damaged_json(names).map(lambda content: _tarball({**whole, "meta/groups.json": content})),
     )
     packed = damaged_bytes(
-        [_tarball({f"img/google/64/{number}.png": png for number, png in enumerate(pictures()[:3])})]
+        [_tarball({f"img/google/64/{number}.png": png for number, png in enumerate(encoded_images()[:3])})]
     )
     both |= damaged_bytes([_tarball(whole)])
     return {
@@ -263,7 +233,7 @@ def _package_readers(folder: Path) -> dict[str, Reader]:
 
 
 def _web_readers(folder: Path) -> dict[str, Reader]:
-    whole = pictures()
+    whole = encoded_images()
     facts = [b'{"caption": "a hat"}', b"[]", b"{", json.dumps({"caption": ["a", 1]}).encode()]
     archives = [
         _tarball({"0.jpg": picture, "0.txt": b"a cat\xff", "1.png": picture, "1.json": fact, "1.jpg": b""})
@@ -313,7 +283,7 @@ def _parquet(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _resealed(folder: Path, name: str, content: bytes) -> None:
-    """Put `content` in a file's place and make the manifest vouch for it: what only the content can tell must be found."""
+    """Put `content` in a file's place and its hash into the manifest, so that only the content tells of the damage."""
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / MANIFEST).read_text())
     for shard in manifest["shards"]:
@@ -373,7 +343,7 @@ def _shard_readers(folder: Path) -> dict[str, Reader]:
 
 def _image_tables(folder: Path) -> dict[str, Reader]:
     place = folder / "images"
-    rows = [{"image_id": "one", "bytes": pictures()[0], "width": 20, "height": 16}]
+    rows = [{"image_id": "one", "bytes": encoded_images()[0], "width": 20, "height": 16}]
     queries = [{"query_id": "q", "reference_id": "one", "modifications": ["red"], "target_ids": ["one"]}]
     write_table(place, pa.Table.from_pylist(rows, schema=schemas.IMAGES), {})
     asked = folder / "queries"

@@ -14,7 +14,8 @@ from pipeline.sources.emoji import fetch
 from pipeline.sources.errors import SourceError
 from tests import miniature
 from tests.fuzz.__main__ import fuzz
-from tests.fuzz.readers import Reader, pictures, readers
+from tests.fuzz.images import encoded_images
+from tests.fuzz.readers import Reader, readers
 
 NAMES = [
     "image from people",
@@ -149,14 +150,14 @@ def test_an_image_is_judged_by_its_header_before_its_pixels(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("decoded")
 
-    content = pictures()[0]
+    content = encoded_images()[0]
     monkeypatch.setattr(Image.Image, "convert", refuse)
     with pytest.raises(ImageError, match="20 x 16 pixels, at most 100 are decoded"):
         decode(content, limits=Limits(pixels=100))
 
 
 def test_a_jpeg_of_endless_scans_is_rejected():
-    progressive = next(one for one in pictures() if one[:3] == b"\xff\xd8\xff" and count_scans(one) > 1)
+    progressive = next(one for one in encoded_images() if one[:3] == b"\xff\xd8\xff" and count_scans(one) > 1)
     assert decode(progressive).size == (20, 16)
     with pytest.raises(ImageError, match="scans, at most"):
         decode(progressive, limits=Limits(scans=count_scans(progressive) - 1))

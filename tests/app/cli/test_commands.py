@@ -83,7 +83,10 @@ TOO_LARGE = "the image has 10000 x 8000 pixels, at most 64000000 are decoded"
     [
         ({"--image": "nowhere.png"}, "image nowhere.png: there is no such file"),
         ({"--image": ""}, "image (none): there is no such file"),
-        ({"--image": "photos/words.png"}, "image photos/words.png: the image cannot be decoded: it is in no known format"),
+        (
+            {"--image": "photos/words.png"},
+            "image photos/words.png: the image cannot be decoded: it is in no known format",
+        ),
         ({"--image": "bomb.png"}, f"image bomb.png: {TOO_LARGE}"),
         ({"--text": ""}, "the modification is empty"),
         ({"--text": "x" * 5_000}, "the modification has 5,000 characters"),

@@ -1,0 +1,39 @@
+"""Small images in every format that is read, and in some that are not."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def encoded_images() -> list[bytes]:
+    """An image in every format that is taken, and in some that are not."""
+    colours = np.random.default_rng(0).integers(0, 256, (16, 20, 4), dtype=np.uint8)
+    whole = []
+    for kind, mode, options in (
+        ("PNG", "RGBA", {}),
+        ("PNG", "P", {}),
+        ("PNG", "I;16", {}),
+        ("JPEG", "RGB", {}),
+        ("JPEG", "RGB", {"progressive": True}),
+        ("GIF", "P", {}),
+        ("BMP", "RGB", {}),
+        ("PPM", "RGB", {}),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("WEBP", "RGBA", {}),
+        ("AVIF", "RGB", {}),
+        ("ICO", "RGBA", {}),
+        ("TGA", "RGB", {}),
+    ):
+        buffer = io.BytesIO()
+        image = Image.fromarray(colours).convert("L" if mode == "I;16" else mode)
+        (image.convert("I;16") if mode == "I;16" else image).save(buffer, kind, **options)
+        whole.append(buffer.getvalue())
+    return whole
+
+
+SVG = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">'
+    b'<path d="M0 0h8v8z" fill="#f00"/><circle cx="4" cy="4" r="2"/></svg>'
+)
