@@ -1,7 +1,8 @@
 """14 steps with guidance at the paper's size, and the peer: python -m bench.sampling.
 
-Writes reports/bench/sampling.json. Ours draws under control, from token states and control vectors to unit vectors on the GPU. The peer has neither control
-nor anything around its denoiser but `diffusers`' solver: conditional and unconditional rows in one compiled call.
+Writes reports/bench/sampling.json. Ours draws under control, from token states and control vectors to unit vectors on
+the GPU. The peer has neither control nor anything around its denoiser but `diffusers`' solver: conditional and
+unconditional rows in one compiled call.
 """
 
 from __future__ import annotations
