@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from pipeline.fusion_diff.layers import BlockBody
 from pipeline.fusion_diff.prior import Modulation, Prior
-from pipeline.fusion_diff.texts import TextContext, Texts
+from pipeline.fusion_diff.texts import BlockTexts, TextContext
 
 
 class ControlInputs(NamedTuple):
     """What the adapter takes of the last C rows of a batch. Neither depends on the timestep."""
 
-    text: Texts
+    text: BlockTexts
     """The adapter's own keys and values of their texts."""
     shift: Tensor
     """Z1(z_r,delta) [C, 1, D], for every token."""
@@ -48,7 +48,7 @@ class ControlAdapter(nn.Module):
             raise ValueError(f"control: {tuple(control.shape)}, expected [C, {self.sizes.dim}]")
         return self.zero_in(control.to(self.zero_in.weight.dtype))[:, None]
 
-    def text_keys_values(self, context: TextContext) -> Texts:
+    def text_keys_values(self, context: TextContext) -> BlockTexts:
         """Keys and values of every copy's cross-attention. A sampler computes them once a query."""
         return [body.cross_attention.keys_values(context) for body in self.bodies]
 
@@ -71,7 +71,7 @@ class ControlAdapter(nn.Module):
             residuals.append(added)
         return residuals
 
-    def residual(self, index: int, hidden: Tensor, added: Tensor, modulation: Modulation, text: Texts) -> Tensor:
+    def residual(self, index: int, hidden: Tensor, added: Tensor, modulation: Modulation, text: BlockTexts) -> Tensor:
         """One residual r_l, with l = index + 1.
 
         Args:
@@ -86,7 +86,9 @@ class ControlAdapter(nn.Module):
         """
         return self.zero_out[index](self.copied_block(index, hidden, added, modulation, text))
 
-    def copied_block(self, index: int, hidden: Tensor, added: Tensor, modulation: Modulation, text: Texts) -> Tensor:
+    def copied_block(
+        self, index: int, hidden: Tensor, added: Tensor, modulation: Modulation, text: BlockTexts
+    ) -> Tensor:
         """F_c,l of `hidden` + `added`, [C, M, D]."""
         return self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index], added)
 
@@ -152,7 +154,7 @@ class ControlledPrior(nn.Module):
         modulation = self.prior.modulation(step)
         return self.denoise(noisy, modulation, text, ControlInputs(adapter_text, self.adapter.shift(control)))
 
-    def denoise(self, noisy: Tensor, modulation: Modulation, text: Texts, control: ControlInputs) -> Tensor:
+    def denoise(self, noisy: Tensor, modulation: Modulation, text: BlockTexts, control: ControlInputs) -> Tensor:
         """Predict the noise from precomputed parts; the last C rows are controlled.
 
         Decoder block L - l + 1 gets delta times r_l on its input.
@@ -172,7 +174,7 @@ class ControlledPrior(nn.Module):
         return self.prior.output(self.prior.decode(hidden, modulation, text, residuals[::-1]), modulation)
 
     def encode(
-        self, noisy: Tensor, modulation: Modulation, text: Texts, control: ControlInputs
+        self, noisy: Tensor, modulation: Modulation, text: BlockTexts, control: ControlInputs
     ) -> tuple[Tensor, list[Tensor]]:
         """h_L [B, M, D], and the residuals r_1 .. r_L, each [C, M, D]."""
         states = self.prior.encode(self.prior.embed(noisy), modulation, text)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.config import PriorParams
 from pipeline.fusion_diff.layers import Block, modulate, sincos_positions, timestep_frequencies
-from pipeline.fusion_diff.texts import TextContext, Texts
+from pipeline.fusion_diff.texts import BlockTexts, TextContext
 
 
 @dataclass(frozen=True)
@@ -225,13 +225,13 @@ class Prior(nn.Module):
         mask = None if text_mask is None else text_mask[:, None, None, :]
         return TextContext(null, text, mask, None if dropped is None else dropped[:, None, None])
 
-    def text_keys_values(self, context: TextContext) -> Texts:
+    def text_keys_values(self, context: TextContext) -> BlockTexts:
         """Keys and values of every block's cross-attention. A sampler computes them once a query."""
         return [block.body.cross_attention.keys_values(context) for block in self.blocks]
 
     # From z_n to eps, in the order of the paper.
 
-    def denoise(self, noisy: Tensor, modulation: Modulation, text: Texts) -> Tensor:
+    def denoise(self, noisy: Tensor, modulation: Modulation, text: BlockTexts) -> Tensor:
         """Predict the noise [B, d] of `noisy` [B, d] from precomputed AdaLN outputs and text keys and values."""
         hidden = self.encode(self.embed(noisy), modulation, text)[-1]
         return self.output(self.decode(hidden, modulation, text), modulation)
@@ -252,7 +252,7 @@ class Prior(nn.Module):
         tokens = self.patch(patches)
         return tokens + self.positions.to(tokens.dtype)  # under autocast the tokens, and so every h_l, are bfloat16
 
-    def encode(self, hidden: Tensor, modulation: Modulation, text: Texts) -> list[Tensor]:
+    def encode(self, hidden: Tensor, modulation: Modulation, text: BlockTexts) -> list[Tensor]:
         """Run the encoder half on h_0; returns h_0 .. h_L, each [B, M, D]."""
         states = [hidden]
         for index in range(self.sizes.depth // 2):
@@ -260,7 +260,7 @@ class Prior(nn.Module):
         return states
 
     def decode(
-        self, hidden: Tensor, modulation: Modulation, text: Texts, residuals: Sequence[Tensor] | None = None
+        self, hidden: Tensor, modulation: Modulation, text: BlockTexts, residuals: Sequence[Tensor] | None = None
     ) -> Tensor:
         """Run the decoder half on h_L.
 

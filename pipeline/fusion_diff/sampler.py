@@ -17,7 +17,7 @@ from pipeline.fusion_diff.conditions import TextBatch, check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, ControlInputs, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.prior import Prior, PriorSizes
-from pipeline.fusion_diff.texts import Texts
+from pipeline.fusion_diff.texts import BlockTexts
 
 Denoiser = Callable[[Tensor, int, int], Tensor]
 """(z_n [B, d], index of the solver step, timestep n) -> eps [B, d]."""
@@ -131,9 +131,9 @@ class Conditions(NamedTuple):
 class Branches(NamedTuple):
     """Every block's keys and values of the prior's cross-attention."""
 
-    both: Texts
+    both: BlockTexts
     """Those of the unconditional rows, then of the conditional ones."""
-    conditional: Texts
+    conditional: BlockTexts
     """Those of the latter alone, for steps without guidance."""
 
 

@@ -64,5 +64,5 @@ class KeysValues(NamedTuple):
         return self._replace(text=text, mask=None if mask is None else mask.repeat_interleave(times, dim=0))
 
 
-Texts = Sequence[KeysValues]
+BlockTexts = Sequence[KeysValues]
 """Keys and values of the texts, one for each block."""

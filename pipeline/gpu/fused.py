@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.fusion_diff.control import ControlAdapter
 from pipeline.fusion_diff.layers import BlockBody, CrossAttention
 from pipeline.fusion_diff.prior import Modulation, Prior
-from pipeline.fusion_diff.texts import KeysValues, TextContext, Texts
+from pipeline.fusion_diff.texts import BlockTexts, KeysValues, TextContext
 from pipeline.gpu.blocks import PreparedBlock, keys_values, prepare_block, prepare_pair, run_block
 from pipeline.gpu.packing import PackedText, pack
 from pipeline.gpu.pending import PendingSum
@@ -42,7 +42,7 @@ class FusedControlAdapter(ControlAdapter):
     """Adds up the pending sum behind each copied block."""
 
     def copied_block(
-        self, index: int, hidden: Tensor | PendingSum, added: Tensor, modulation: Modulation, text: Texts
+        self, index: int, hidden: Tensor | PendingSum, added: Tensor, modulation: Modulation, text: BlockTexts
     ) -> Tensor:
         tokens = self.bodies[index](hidden, modulation.blocks[index][-len(hidden) :], text[index], added)
         return tokens.summed() if isinstance(tokens, PendingSum) else tokens

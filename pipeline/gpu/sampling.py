@@ -11,7 +11,7 @@ from pipeline.config import Speed
 from pipeline.fusion_diff.control import ControlAdapter, ControlInputs, ControlledPrior
 from pipeline.fusion_diff.prior import Modulation, Prior
 from pipeline.fusion_diff.sampler import Conditions, Sampler
-from pipeline.fusion_diff.texts import Texts
+from pipeline.fusion_diff.texts import BlockTexts
 from pipeline.gpu.graphs import Denoise, FixedSizes, Inputs, solver_weights
 
 
@@ -27,7 +27,7 @@ class ConcurrentControlledPrior(ControlledPrior):
         self.stream = torch.cuda.Stream()
 
     def encode(
-        self, noisy: Tensor, modulation: Modulation, text: Texts, control: ControlInputs
+        self, noisy: Tensor, modulation: Modulation, text: BlockTexts, control: ControlInputs
     ) -> tuple[Tensor, list[Tensor]]:
         """See `ControlledPrior.encode`."""
         main, rows = torch.cuda.current_stream(), len(control.shift)

@@ -1,4 +1,4 @@
-"""Mapped training sets: the same as in memory, whatever happened to their scratch folder, in bounded memory."""
+"""Training sets that are mapped: the same as in memory, whatever happened to the scratch folder, in little memory."""
 
 import logging
 import shutil

@@ -28,7 +28,7 @@ class Net(nn.Module):
 
 
 class NetTask:
-    """Regression. It remembers the indices that it got. noise: how much of a batch's randomness is in the loss."""
+    """Regression, which remembers the indices that it got; noise: how much randomness is in the loss."""
 
     def __init__(self, examples=24, noise=0.1, nan_at=None):
         torch.manual_seed(0)
