@@ -4,9 +4,9 @@
     python -m bench.diffcomp --model ViT-S-16-alt --super-patch 2 --batch 4 --repeats 2    # a try on a CPU
     python -m bench.diffcomp --count --batch 4   # floating-point operations instead of seconds, on any machine
 
-Weights are random: no figure depends on them. Variants take turns, and of each the median counts. The peers, in the same
-run on the same device, batch, precision and trained layers: this project's plain contrastive step (texts cut to the longest
-of the batch, as DiffComp's are), and open_clip's own model and loss (texts at full length).
+Weights are random: no figure depends on them. Variants take turns, and of each the median counts. The peers share run,
+device, batch, precision and trained layers: this project's plain contrastive step (texts cut to the longest of the
+batch, as DiffComp's are), and open_clip's own model and loss (texts at full length).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 @report_user_errors()
-def main(
+def main(  # noqa: PLR0913 - one option an argument
     model: Annotated[str, typer.Option(help="One of open_clip's models.")] = "ViT-L-14",
     super_patch: Annotated[int, typer.Option(help="S.", min=1)] = 4,
     batch: Annotated[int, typer.Option(min=2)] = 128,
@@ -102,7 +102,7 @@ def main(
 
 
 def encoding_costs(encoder: DualEncoder, side: int, batch: int, repeats: int) -> dict[str, Any]:
-    """Inference: plain global encoding, and the same with all f_j, for several k. Seconds a batch and the share that CSS adds."""
+    """Inference: plain encoding, and the same with all f_j, for several k. Seconds a batch, and what CSS adds."""
     encoder.eval()
     images = torch.randn(batch, 3, encoder.image_size, encoder.image_size, device=encoder.mean.device)
 
@@ -133,7 +133,7 @@ def encoding_costs(encoder: DualEncoder, side: int, batch: int, repeats: int) ->
 
 
 def step_costs(make: Callable[[], DualEncoder], side: int, batch: int, trained: int, repeats: int) -> dict[str, Any]:
-    """A whole optimiser step (forward, backward, clipping, AdamW) of each; peak memory in GiB on a GPU, each model alone there."""
+    """A whole optimiser step of each (forward, backward, clipping, AdamW), and its peak memory in GiB on a GPU."""
     result: dict[str, Any] = {"batch": batch, "trained_blocks": trained}
     works = {"plain": plain_step, "open_clip": open_clip_step, "diffcomp": diffcomp_step}
     checkpointed = {f"{name}_checkpointed": works[name] for name in ("plain", "diffcomp")}

@@ -33,7 +33,8 @@ def peak_memory_mib() -> float:
 class AnonymousPeak:
     """The most anonymous memory that this process holds within the block.
 
-    Pages of mapped files do not count, because the system may take them back. Sampled every 10 ms, where there is /proc.
+    Pages of mapped files do not count, because the system may take them back.
+    It is sampled every 10 ms, where there is /proc.
     """
 
     def __enter__(self) -> AnonymousPeak:

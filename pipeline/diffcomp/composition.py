@@ -36,7 +36,7 @@ def slerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
 
 
 def subtract(query: Tensor, negative: Tensor, weight: Tensor | float) -> Tensor:
-    """Turn `query` away from `negative` along their great circle, by `weight` of the angle that is left to its antipode.
+    """Turn `query` away from `negative` along their great circle, by `weight` of the angle left to its antipode.
 
     Unit vectors [..., D], weight in [0, 1] -> unit vectors; finite for equal and for opposite vectors.
     """

@@ -47,7 +47,7 @@ def saliency(super_patches: Tensor, image: Tensor) -> Tensor:
 
 
 def mask_logits(scores: Tensor, rho: float, temperature: float) -> Tensor:
-    """l_j = (z_j - b) / tau_m, [B, N_s]; b, a constant for the gradient, makes mean_j sigmoid(l_j) = rho in every image."""
+    """l_j = (z_j - b) / tau_m, [B, N_s]. b, a constant for the gradient, makes mean_j sigmoid(l_j) = rho an image."""
     with torch.no_grad():
         low = scores.amin(1, keepdim=True) - REACH * temperature  # everything masked
         high = scores.amax(1, keepdim=True) + REACH * temperature  # nothing masked
@@ -84,7 +84,7 @@ def random_mask(batch: int, count: int, rho: float, generator: torch.Generator |
 
 
 def crop_mask(batch: int, shape: tuple[int, int], rho: float, generator: torch.Generator | None) -> Tensor:
-    """[B, N_s]: all but a random rectangle of about (1 - rho) N_s super-patches, as near to the grid's shape as fits."""
+    """[B, N_s]: all but a random rectangle of about (1 - rho) N_s super-patches, nearly of the grid's shape."""
     height, width = shape
     keep = round((1 - rho) * height * width)
     if keep == 0:
@@ -101,7 +101,7 @@ def crop_mask(batch: int, shape: tuple[int, int], rho: float, generator: torch.G
 
 
 def apply_mask(patches: Tensor, fill: Tensor, mask: Tensor) -> Tensor:
-    """Patch embeddings [B, N, W] without positions, fill [W] or [B, N, W], mask [B, N] -> [B, N, W]; soft masks blend."""
+    """Patches [B, N, W] without positions, fill [W] or [B, N, W], mask [B, N] -> [B, N, W]. Soft masks blend."""
     mask = mask[..., None].to(patches.dtype)
     return patches * (1 - mask) + fill.to(patches.dtype) * mask
 

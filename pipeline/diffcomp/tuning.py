@@ -25,7 +25,7 @@ def new_task(
     phrases: Sequence[Sequence[str]],
     nouns: Callable[[], Sequence[Sequence[str]]],
 ) -> DiffCompTask:
-    """The task of fine-tuning `variant` from its backbone; its `model` is on the device already, where relatives are looked for.
+    """The task of fine-tuning `variant` from its backbone. Its `model` is on the device, where relatives are searched.
 
     pixels: side -> uint8 [N, 3, side, side]. nouns: those of every caption, asked for where they guide the masks.
     Errors: as `load_dual_encoder` and `DiffCompTask`.
@@ -37,7 +37,7 @@ def new_task(
 
 
 def fine_tune(task: DiffCompTask, run: Run) -> list[dict[str, float]]:
-    """`train`, after which the encoder's weights are (1 - s) tuned + s untouched, s = `backbone_share`; returns the log.
+    """`train`, then average the encoder's weights: (1 - s) tuned + s untouched, s = `backbone_share`. Returns the log.
 
     What fine-tuning gains on images like the training's it may lose on images drawn otherwise; the
     average in weight space keeps most of both (WiSE-FT, Wortsman et al. 2022). Not in the paper.

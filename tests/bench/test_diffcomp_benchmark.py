@@ -80,7 +80,7 @@ def test_the_command_writes_its_figures(encoder, tmp_path):
 
 
 def test_operations_are_counted(encoder, tmp_path):
-    """A DiffComp step encodes every image twice, once with a graph through the frozen blocks too; k = L reads every patch again."""
+    """A DiffComp step encodes every image twice, once with a graph through frozen blocks; k = L reads patches again."""
     out = tmp_path / "operations.json"
     arguments = ["--super-patch", "2", "--batch", "4", "--trained", "1", "--count", "--out", str(out)]
     done = CliRunner().invoke(diffcomp.app, arguments, catch_exceptions=False)

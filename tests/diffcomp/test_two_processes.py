@@ -1,4 +1,4 @@
-"""DiffComp in the training loop of two processes: what one process makes of the whole batch, they make of its halves."""
+"""DiffComp trained by two processes: they make of a batch's halves what one process makes of the whole."""
 
 import json
 import os
@@ -29,10 +29,12 @@ table = Tokenizer(models.WordLevel({word: number for number, word in enumerate(w
 table.pre_tokenizer = pre_tokenizers.Whitespace()
 table.post_processor = processors.TemplateProcessing(single="$A [EOS]", special_tokens=[("[EOS]", 1)])
 sizes = {
-    "vocab_size": len(words), "eos_id": 1, "image_size": 32, "patch_size": 8, "vision_width": 32, "vision_layers": 2, "head_width": 16,
+    "vocab_size": len(words), "eos_id": 1, "image_size": 32, "patch_size": 8,
+    "vision_width": 32, "vision_layers": 2, "head_width": 16,
     "text_width": 32, "text_layers": 2, "text_heads": 2, "embed_dim": 16, "context": 6,
 }
-encoder = ClipEncoder(new_clip(sizes), PreTrainedTokenizerFast(tokenizer_object=table, pad_token="[PAD]", eos_token="[EOS]"))
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=table, pad_token="[PAD]", eos_token="[EOS]")
+encoder = ClipEncoder(new_clip(sizes), tokenizer)
 params = section(DiffCompParams,  # nothing is drawn: every process sees what one alone would see
     image_layers=1, text_layers=1, psm=False, rho=0.0, text="caption", steps=3, batch_size=6, lr=0.01, eps=0.01,
 )

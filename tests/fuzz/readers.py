@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,7 @@ from pipeline.sources.web.hqedit import hqedit
 from pipeline.sources.web.samples import checked
 from tests import miniature
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_text
-from tests.fuzz.images import SVG, encoded_images
+from tests.fuzz.samples import SVG, encoded_images, tarball
 from tests.sections import section
 
 NO_GALLERY = SimpleNamespace(ids=[], id_of=lambda path: None)
@@ -185,16 +184,6 @@ def _benchmark(benchmark: str, root: Path, split: str) -> Callable[[tuple[Path, 
     return read
 
 
-def _tarball(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(f"package/{name}")
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 def _package_readers(folder: Path) -> dict[str, Reader]:
     labels = [
         {
@@ -217,13 +206,13 @@ def _package_readers(folder: Path) -> dict[str, Reader]:
     place.mkdir()
     whole = {"en/data.json": json.dumps(labels).encode(), "meta/groups.json": json.dumps(names).encode()}
     both = st.one_of(
-        damaged_json(labels).map(lambda content: _tarball({**whole, "en/data.json": content})),
-        damaged_json(names).map(lambda content: _tarball({**whole, "meta/groups.json": content})),
+        damaged_json(labels).map(lambda content: tarball({**whole, "en/data.json": content})),
+        damaged_json(names).map(lambda content: tarball({**whole, "meta/groups.json": content})),
     )
     packed = damaged_bytes(
-        [_tarball({f"img/google/64/{number}.png": png for number, png in enumerate(encoded_images()[:3])})]
+        [tarball({f"img/google/64/{number}.png": png for number, png in enumerate(encoded_images()[:3])})]
     )
-    both |= damaged_bytes([_tarball(whole)])
+    both |= damaged_bytes([tarball(whole)])
     return {
         "labels of a package": Reader(both, _file(place / LABELS.tarball, lambda path: read_emoji(place))),
         "images' package": Reader(
@@ -236,7 +225,7 @@ def _web_readers(folder: Path) -> dict[str, Reader]:
     whole = encoded_images()
     facts = [b'{"caption": "a hat"}', b"[]", b"{", json.dumps({"caption": ["a", 1]}).encode()]
     archives = [
-        _tarball({"0.jpg": picture, "0.txt": b"a cat\xff", "1.png": picture, "1.json": fact, "1.jpg": b""})
+        tarball({"0.jpg": picture, "0.txt": b"a cat\xff", "1.png": picture, "1.json": fact, "1.jpg": b""})
         for picture, fact in zip(whole, facts, strict=False)
     ]
     annotation = {"img_path": "./0.jpg", "Task2": {"Caption": "a cat"}, "prompt": "cat"}

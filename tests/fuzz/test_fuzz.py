@@ -14,8 +14,8 @@ from pipeline.sources.emoji import fetch
 from pipeline.sources.errors import SourceError
 from tests import miniature
 from tests.fuzz.__main__ import fuzz
-from tests.fuzz.images import encoded_images
 from tests.fuzz.readers import Reader, readers
+from tests.fuzz.samples import encoded_images, tarball
 
 NAMES = [
     "image from people",
@@ -136,10 +136,8 @@ def test_no_yaml_tag_is_obeyed(tmp_path):
 
 
 def test_a_package_that_unpacks_to_too_much(tmp_path, every, monkeypatch):
-    from tests.fuzz.readers import _tarball
-
     path = tmp_path / "package.tgz"
-    path.write_bytes(_tarball({"img/a.png": bytes(600), "img/b.png": bytes(600), "other": bytes(10_000)}))
+    path.write_bytes(tarball({"img/a.png": bytes(600), "img/b.png": bytes(600), "other": bytes(10_000)}))
     assert set(fetch.read_members(path, "img/", ".png")) == {"a", "b"}
     monkeypatch.setattr(fetch, "MOST_BYTES", 1000)
     with pytest.raises(SourceError, match="more than 1,000 bytes"):

@@ -1,6 +1,7 @@
-"""Small images in every format that is read, and in some that are not."""
+"""Small images in every format that is read and in some that are not, and archives of them."""
 
 import io
+import tarfile
 
 import numpy as np
 from PIL import Image
@@ -37,3 +38,14 @@ SVG = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">'
     b'<path d="M0 0h8v8z" fill="#f00"/><circle cx="4" cy="4" r="2"/></svg>'
 )
+
+
+def tarball(members: dict[str, bytes]) -> bytes:
+    """A gzipped archive whose members lie below `package/`, as npm has them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
