@@ -61,19 +61,19 @@ def measure(folder: Path, method: str) -> dict[str, Any]:
 
 
 def main(
-    pictures: Annotated[int, typer.Option(help="How many.")] = 10_000,
+    images: Annotated[int, typer.Option(help="How many.")] = 10_000,
     method: Annotated[list[str] | None, typer.Option(help="For which method (repeatable); default: slerp.")] = None,
     out: Annotated[Path, typer.Option(help="The result.")] = Path("reports/bench/folder.json"),
 ) -> None:
     methods, load = method or ["slerp"], [round(value, 1) for value in os.getloadavg()[:2]]
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "pictures"
-        write_images(folder, pictures)
+        folder = Path(place) / "images"
+        write_images(folder, images)
         found = {name: measure(folder, name) for name in methods}
     options = "".join(f" --method {name}" for name in method or ())
     result = {
-        "command": f"python -m bench.folder --pictures {pictures}{options}",
-        "pictures": pictures,
+        "command": f"python -m bench.folder --images {images}{options}",
+        "pictures": images,
         "hardware": hardware(),
         "versions": versions("torch", "pyarrow", "faiss-cpu"),
         "load_at_start": load,

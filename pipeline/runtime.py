@@ -14,8 +14,12 @@ from pipeline.config import RuntimeParams
 def set_up(runtime: RuntimeParams, seed: int) -> None:
     """Make a run repeatable: the same inputs, parameters and seed give the same bytes on the same machine type.
 
-    Call it first in a stage's `main`. Weights are files by then, so hubs are off unless the
-    environment already says otherwise (`HF_HUB_OFFLINE=0`).
+    Call it first in a stage's `main`. Weights are files by then, so hubs are off unless the environment already says
+    otherwise (`HF_HUB_OFFLINE=0`).
+
+    Args:
+        runtime: Threads, the device, and whether a GPU is deterministic.
+        seed: Of Python, NumPy and torch.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -30,17 +34,29 @@ def set_up(runtime: RuntimeParams, seed: int) -> None:
 
 
 def make_deterministic(where: str, deterministic: bool) -> None:
-    """Torch's deterministic algorithms on the device `where`; always on a CPU, where they cost nothing.
+    """Use torch's deterministic algorithms.
 
-    A GPU lacks deterministic forms of some operators: there a warning names them, on a CPU it is an error.
-    It is also spared filling memory that is about to be written: no result depends on that.
+    A GPU lacks deterministic forms of some operators: there a warning names them, on a CPU it is an error. A GPU is
+    also spared filling memory that is about to be written: no result depends on that.
+
+    Args:
+        where: The torch device.
+        deterministic: Whether a GPU uses them. A CPU always does, where they cost nothing.
     """
     torch.use_deterministic_algorithms(deterministic or where == "cpu", warn_only=where != "cpu")
-    setattr(torch.utils.deterministic, "fill_uninitialized_memory", where == "cpu")  # noqa: B010 - torch types it nowhere
+    # torch gives this module a class of its own, of which its types know nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = where == "cpu"  # type: ignore[attr-defined]
 
 
 def device(runtime: RuntimeParams) -> str:
-    """The torch device that `runtime.device` means on this machine."""
+    """The torch device that `runtime.device` means on this machine.
+
+    Args:
+        runtime: `device` is a torch device or auto, a GPU where there is one.
+
+    Returns:
+        Such as cuda or cpu.
+    """
     if runtime.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return runtime.device

@@ -31,14 +31,12 @@ def main() -> None:
     variants = params.variants()
     settle_only(FOLDER, variants)
     rows = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
-    pictures = ImageTable(IMAGES)
+    table = ImageTable(IMAGES)
     for name, variant in variants.items():
-        train_variant(FOLDER / name, variant, params, rows, pictures)
+        train_variant(FOLDER / name, variant, params, rows, table)
 
 
-def train_variant(
-    folder: Path, variant: DiffCompParams, params: Params, rows: list[dict], pictures: ImageTable
-) -> None:
+def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: list[dict], table: ImageTable) -> None:
     identity = {
         "diffcomp": as_dict(variant),
         "seed": params.seed,
@@ -56,7 +54,7 @@ def train_variant(
     task = new_task(
         variant,
         params,
-        lambda side: pictures.pixels(images, side),
+        lambda side: table.pixels(images, side),
         captions,
         phrases,
         lambda: nouns(captions, params.captions),

@@ -1,17 +1,19 @@
 """DAC: difference-aware composition (algorithm 1, lines 11-12; figure 2; figure 5 shows 1 - alpha_j).
 
-A reconstruction: the equations (14)-(16) that the supplement cites are not available. Where the
-image disagrees with the text, the text weighs more.
+Where the image disagrees with the text, the text weighs more. The supplement cites its equations (14)-(16) without
+showing them; what is implemented is this project's form, which `Composition` states.
 """
 
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.config.diffcomp import AlphaForm
 from pipeline.encoders.dual.interface import unit
 
 PARALLEL = 1e-3
@@ -23,9 +25,17 @@ ANTIPODAL = 1e-4
 def slerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
     """Move from `start` to `end` along the great circle by `weight` of the angle.
 
-    Unit vectors [..., D] (D >= 2) that broadcast, weights [...] -> unit vectors [..., D]. Values and
-    gradients are finite everywhere: for parallel vectors by a power series, for antipodal ones by
-    first turning `end` slightly towards the axis that `start` uses least.
+    With w the angle between them: slerp(a, b, t) = [sin((1 - t) w) a + sin(t w) b] / sin w. Values and gradients are
+    finite everywhere: for parallel vectors by a power series, for antipodal ones by first turning `end` slightly
+    towards the axis that `start` uses least.
+
+    Args:
+        start: Unit vectors [..., D], D >= 2.
+        end: Unit vectors [..., D] that broadcast with `start`.
+        weight: t, [...].
+
+    Returns:
+        Unit vectors [..., D].
     """
     start, end = torch.broadcast_tensors(start, end)
     weight = torch.as_tensor(weight, dtype=start.dtype, device=start.device)[..., None]
@@ -36,9 +46,15 @@ def slerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
 
 
 def subtract(query: Tensor, negative: Tensor, weight: Tensor | float) -> Tensor:
-    """Turn `query` away from `negative` along their great circle, by `weight` of the angle left to its antipode.
+    """Turn `query` away from `negative` along their great circle.
 
-    Unit vectors [..., D], weight in [0, 1] -> unit vectors; finite for equal and for opposite vectors.
+    Args:
+        query: Unit vectors [..., D].
+        negative: Unit vectors [..., D].
+        weight: Share, in [0, 1], of the angle that is left to the antipode of `negative`.
+
+    Returns:
+        Unit vectors [..., D], finite for equal and for opposite vectors.
     """
     return slerp(query, -negative, weight)
 
@@ -74,15 +90,29 @@ def discrepancy(image: Tensor, text: Tensor) -> Tensor:
 class Composition(nn.Module):
     """f_comp from an image's global and local features and a text's feature.
 
-    alpha_form: sigmoid (default) takes alpha_j = sigmoid(logit(alpha_base) + kappa * standardised d_j),
-    standardised within the image, because raw differences hardly move alpha; clip is
-    clip(alpha_base + kappa * (d_j - mean_j d_j), 0, 1). kappa is learned as its logarithm.
-    The global weight alpha_g is the mean of the image's alpha_j. A global discrepancy d_g has no
-    siblings in its image to be compared with, and one compared with training images carries their
-    statistics into queries: a modification disagrees with its reference far more than a caption with
-    its image, so every query would become its text. dac = False: one global linear interpolation.
-    alpha_query: what stands in alpha_base's place in evaluation mode, since a modification and its
-    reference are no caption and masked image; 0 keeps alpha_base. Raises ValueError for an unknown form.
+    This project's form, with d_j = 1 - cos(f_j^d, f_T), its mean mu and variance v over the image's super-patches:
+
+        alpha_j = sigmoid(logit(alpha_base) + kappa (d_j - mu) / sqrt(v + 1e-6))      alpha_form = sigmoid
+        alpha_j = clip(alpha_base + kappa (d_j - mu), 0, 1)                           alpha_form = clip
+        whole   = slerp(f_Id, f_T, mean_j alpha_j),   g_j = slerp(f_j^d, f_T, alpha_j)
+        f_comp  = normalise((1 - lambda) whole + lambda normalise(mean_j g_j))
+
+    Differences are standardised because raw ones hardly move alpha. The global weight is the mean of the alpha_j: a
+    global discrepancy has no siblings in its image to be compared with, and one compared with training images carries
+    their statistics into queries. A modification disagrees with its reference far more than a caption with its image,
+    so every query would become its text.
+
+    Args:
+        dac: False: one global linear interpolation.
+        alpha_base: The text's weight where differences do not move it, in [0, 1].
+        lam: lambda, the weight of the local composition, in [0, 1].
+        alpha_form: How differences move alpha.
+        kappa: How strongly, before training; it is learned as its logarithm.
+        alpha_query: What stands in alpha_base's place in evaluation mode, since a modification and its reference are
+            no caption and masked image; 0 keeps alpha_base.
+
+    Raises:
+        ValueError: There is no such form.
     """
 
     def __init__(
@@ -90,20 +120,15 @@ class Composition(nn.Module):
         dac: bool = True,
         alpha_base: float = 0.8,
         lam: float = 0.4,
-        alpha_form: str = "sigmoid",
+        alpha_form: AlphaForm = "sigmoid",
         kappa: float = 1.0,
         alpha_query: float = 0.0,
     ):
         super().__init__()
-        if alpha_form not in ("sigmoid", "clip"):
-            raise ValueError(f"alpha_form {alpha_form!r} is neither sigmoid nor clip")
-        self.dac, self.alpha_base, self.alpha_query, self.lam, self.alpha_form = (
-            dac,
-            alpha_base,
-            alpha_query,
-            lam,
-            alpha_form,
-        )
+        if alpha_form not in get_args(AlphaForm):
+            raise ValueError(f"alpha_form {alpha_form!r} is not one of {', '.join(get_args(AlphaForm))}")
+        self.dac, self.alpha_form, self.lam = dac, alpha_form, lam
+        self.alpha_base, self.alpha_query = alpha_base, alpha_query
         self.log_kappa = nn.Parameter(torch.tensor(math.log(kappa)), requires_grad=dac)
 
     @property
@@ -112,7 +137,15 @@ class Composition(nn.Module):
         return self.alpha_base if self.training or not self.alpha_query else self.alpha_query
 
     def weights(self, super_patches: Tensor, text: Tensor) -> Tensor:
-        """alpha_j [B, N_s] from [B, N_s, D] and [B, D]."""
+        """The text's weight for every super-patch.
+
+        Args:
+            super_patches: f_j^d [B, N_s, D].
+            text: f_T [B, D].
+
+        Returns:
+            alpha_j [B, N_s].
+        """
         difference = discrepancy(super_patches, text[:, None])  # [B, Ns]
         centred = difference - difference.mean(1, keepdim=True)
         kappa = self.log_kappa.exp()
@@ -123,7 +156,19 @@ class Composition(nn.Module):
         return (base + kappa * centred * (variance + 1e-6).rsqrt()).sigmoid()
 
     def forward(self, image: Tensor, super_patches: Tensor | None, text: Tensor) -> Tensor:
-        """f_Id [B, D], f_j^d [B, N_s, D] (unread without DAC), f_T [B, D] -> f_comp [B, D]."""
+        """Compose images with texts.
+
+        Args:
+            image: f_Id [B, D].
+            super_patches: f_j^d [B, N_s, D]; unread without DAC.
+            text: f_T [B, D].
+
+        Returns:
+            f_comp [B, D].
+
+        Raises:
+            ValueError: DAC got no super-patches.
+        """
         if not self.dac:
             return linear(image, text, self.base)
         if super_patches is None:

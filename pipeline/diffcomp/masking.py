@@ -1,24 +1,37 @@
 """PSM: phrase-guided selective masking, in training only (algorithm 1, lines 7-9; table 10).
 
-A reconstruction: the equations (4)-(11) that the supplement cites are not available. Super-patches
-that agree with a phrase are masked, a share rho of them on average. Every draw comes from a CPU
-generator, so a run repeats on any device.
+Super-patches that agree with a phrase are masked, a share rho of them on average. The supplement cites its equations
+(4)-(11) without showing them; the functions state this project's forms. Every draw comes from a CPU generator, so a
+run repeats on any device.
 """
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
+from pipeline.config.diffcomp import MaskModel
+
 BISECTIONS = 40
+"""Halvings of the interval that holds the threshold b."""
 REACH = 30.0
 """The threshold b is sought this many temperatures beyond the scores: sigmoid(30) is one in float32."""
 
 
 def pad_phrases(features: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Ragged phrases [P_total, D] -> [B, P, D] and bool [B, P]; image i owns offsets[i]..offsets[i + 1] - 1.
+    """Phrases that lie one after the other, as one padded row an image.
 
-    Raises ValueError when an image has no phrase or the offsets do not cover the features.
+    Args:
+        features: Of all phrases [P_total, D].
+        offsets: Image i owns the phrases offsets[i] .. offsets[i + 1] - 1 [B + 1].
+
+    Returns:
+        [B, P, D], and what is real of it, bool [B, P].
+
+    Raises:
+        ValueError: An image has no phrase, or the offsets do not cover the features.
     """
     counts = offsets.diff()
     if len(counts) == 0 or int(counts.min()) < 1 or int(offsets[0]) != 0 or int(offsets[-1]) != len(features):
@@ -32,22 +45,47 @@ def pad_phrases(features: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def alignment(phrases: Tensor, valid: Tensor, super_patches: Tensor) -> Tensor:
-    """z_j = max_i cos(t_i, f_j): [B, P, D], [B, P], [B, N_s, D], all L2-normalised -> [B, N_s]."""
+    """How much each super-patch agrees with the phrase that it agrees with most: z_j = max_i cos(t_i, f_j).
+
+    Args:
+        phrases: t_i [B, P, D], L2-normalised.
+        valid: Which of them are real [B, P].
+        super_patches: f_j [B, N_s, D], L2-normalised.
+
+    Returns:
+        z_j [B, N_s].
+    """
     with torch.autocast(phrases.device.type, enabled=False):
         similarity = torch.einsum("bpd,bjd->bpj", phrases.float(), super_patches.float())  # s_ij
     return similarity.masked_fill(~valid[..., None], float("-inf")).amax(1)
 
 
 def saliency(super_patches: Tensor, image: Tensor) -> Tensor:
-    """The CAM row's score, [B, N_s, D] and [B, D] -> [B, N_s]: how much a super-patch agrees with its own image.
+    """How much each super-patch agrees with its own image: the score of Table 10's CAM row.
 
     A gradient-free stand-in for class activation maps: text-blind saliency without a classifier.
+
+    Args:
+        super_patches: f_j [B, N_s, D], L2-normalised.
+        image: f_I [B, D], L2-normalised.
+
+    Returns:
+        cos(f_j, f_I) [B, N_s].
     """
     return (super_patches * image[:, None]).sum(-1).detach()
 
 
 def mask_logits(scores: Tensor, rho: float, temperature: float) -> Tensor:
-    """l_j = (z_j - b) / tau_m, [B, N_s]. b, a constant for the gradient, makes mean_j sigmoid(l_j) = rho an image."""
+    """l_j = (z_j - b) / tau_m, with b in every image such that mean_j sigmoid(l_j) = rho.
+
+    Args:
+        scores: z_j [B, N_s].
+        rho: The share that is masked on average.
+        temperature: tau_m.
+
+    Returns:
+        l_j [B, N_s]; b is a constant for the gradient.
+    """
     with torch.no_grad():
         low = scores.amin(1, keepdim=True) - REACH * temperature  # everything masked
         high = scores.amax(1, keepdim=True) + REACH * temperature  # nothing masked
@@ -58,19 +96,31 @@ def mask_logits(scores: Tensor, rho: float, temperature: float) -> Tensor:
     return (scores - (low + high) / 2) / temperature
 
 
-def draw_mask(logits: Tensor, model: str, rho: float, generator: torch.Generator | None) -> Tensor:
-    """m_j [B, N_s] from l_j by table 10's models; one means masked.
+def draw_mask(logits: Tensor, model: MaskModel, rho: float, generator: torch.Generator | None) -> Tensor:
+    """Draw a mask by one of Table 10's models.
 
-    straight_through: two-class Gumbel-softmax on (l_j, 0), hard forward, soft backward.
-    gumbel: the same without the hard step. sigmoid: the probability itself, nothing drawn.
-    hard: the round(rho N_s) highest, no gradient. Raises ValueError for another model.
+    straight_through: two-class Gumbel-softmax on (l_j, 0), m_j = [s_j > 1/2] forward and s_j backward, where
+    s_j = sigmoid(l_j + g_j1 - g_j0) and g is Gumbel noise. gumbel: s_j itself. sigmoid: the probability
+    sigmoid(l_j), nothing drawn. hard: the round(rho N_s) highest, without a gradient.
+
+    Args:
+        logits: l_j [B, N_s].
+        model: Which of them.
+        rho: The masked share of `hard`.
+        generator: What the noise is drawn with.
+
+    Returns:
+        m_j [B, N_s]; one means masked.
+
+    Raises:
+        ValueError: There is no such model.
     """
     if model == "sigmoid":
         return logits.sigmoid()
     if model == "hard":
         return _highest(logits.detach(), rho)
-    if model not in ("straight_through", "gumbel"):
-        raise ValueError(f"mask model {model!r} is not one of straight_through, hard, sigmoid, gumbel")
+    if model not in get_args(MaskModel):
+        raise ValueError(f"mask model {model!r} is not one of {', '.join(get_args(MaskModel))}")
     noise = -torch.empty(2, *logits.shape).exponential_(generator=generator).log()  # Gumbel, one for each class
     soft = (logits + (noise[0] - noise[1]).to(logits)).sigmoid()  # softmax over (l_j + g_1, g_0)
     if model == "gumbel":
@@ -79,12 +129,32 @@ def draw_mask(logits: Tensor, model: str, rho: float, generator: torch.Generator
 
 
 def random_mask(batch: int, count: int, rho: float, generator: torch.Generator | None) -> Tensor:
-    """[B, N_s] with exactly round(rho N_s) ones an image."""
+    """A mask without looking: exactly round(rho N_s) ones an image.
+
+    Args:
+        batch: B.
+        count: N_s.
+        rho: The masked share.
+        generator: What is drawn with.
+
+    Returns:
+        [B, N_s].
+    """
     return _highest(torch.rand(batch, count, generator=generator), rho)
 
 
 def crop_mask(batch: int, shape: tuple[int, int], rho: float, generator: torch.Generator | None) -> Tensor:
-    """[B, N_s]: all but a random rectangle of about (1 - rho) N_s super-patches, nearly of the grid's shape."""
+    """Mask all but a random rectangle of about (1 - rho) N_s super-patches, as near to the grid's shape as fits.
+
+    Args:
+        batch: B.
+        shape: Super-patches, (down, across).
+        rho: The masked share.
+        generator: What is drawn with.
+
+    Returns:
+        [B, N_s]; one means masked.
+    """
     height, width = shape
     keep = round((1 - rho) * height * width)
     if keep == 0:
@@ -101,7 +171,16 @@ def crop_mask(batch: int, shape: tuple[int, int], rho: float, generator: torch.G
 
 
 def apply_mask(patches: Tensor, fill: Tensor, mask: Tensor) -> Tensor:
-    """Patches [B, N, W] without positions, fill [W] or [B, N, W], mask [B, N] -> [B, N, W]. Soft masks blend."""
+    """Replace masked patches; soft masks blend.
+
+    Args:
+        patches: Patch embeddings without positions [B, N, W].
+        fill: What masked patches become, [W] or [B, N, W].
+        mask: One means masked [B, N].
+
+    Returns:
+        [B, N, W].
+    """
     mask = mask[..., None].to(patches.dtype)
     return patches * (1 - mask) + fill.to(patches.dtype) * mask
 

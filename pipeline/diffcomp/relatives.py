@@ -16,10 +16,18 @@ ROWS = 2048
 
 
 def nearest_relatives(images: Tensor, captions: Tensor, count: int) -> Tensor:
-    """The `count` nearest images with another caption, [N, count], nearest first.
+    """The nearest images with another caption.
 
-    images: [N, D], L2-normalised; captions: [N], equal numbers where captions are equal. Raises
-    ValueError where some image has fewer than `count` images of other captions.
+    Args:
+        images: [N, D], L2-normalised.
+        captions: Equal numbers where captions are equal [N].
+        count: How many of each image.
+
+    Returns:
+        Rows of `images`, nearest first [N, count].
+
+    Raises:
+        ValueError: Some image has fewer than `count` images of other captions.
     """
     others = len(captions) - captions.unique(return_counts=True)[1].max()
     if count > others:

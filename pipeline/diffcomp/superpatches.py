@@ -1,40 +1,52 @@
 """CSS: contextual semantic super-patches (supplement section A, table 9; algorithm 1, line 5).
 
-A reconstruction: the equations (1)-(2) that the supplement cites are not available. The visual
-transformer runs globally to block L - k; then every group of patch tokens, with a copy of the CLS
-token in front, runs through the last k blocks alone, and the group's CLS is its feature f_j.
-k = L is the literal O(L N S^2 d) form; k = 1 keeps the stated cost (at most 7% on ViT-L/14, S = 4).
+The supplement cites its equations (1)-(2) without showing them; this is this project's form. The visual transformer
+runs globally to block L - k; then every group of patch tokens, with a copy of the CLS token in front, runs through
+the last k blocks alone, and the group's CLS is its feature f_j. k = L is the literal O(L N S^2 d) form; k = 1 keeps
+the stated cost (at most 7% on ViT-L/14, S = 4).
 """
 
 from __future__ import annotations
+
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
+from pipeline.config.diffcomp import Grouping
 from pipeline.config.patch_grid import require_tiling
 from pipeline.encoders.dual.interface import DualEncoder
 
 KMEANS_STEPS = 5
+"""Steps of Lloyd's algorithm."""
 
 
 class SuperPatches:
     """How an encoder's patches form super-patches, and what their features are.
 
-    grid: (h, w) patches; side: S; local_blocks: k; grouping: grid | kmeans; plain: no super-patches
-    (css = false): every patch token's own projected output is f_j, N_s = N.
-    Raises ValueError when S does not divide the grid, or k exceeds the depth.
+    Args:
+        encoder: Whose patches; it is not kept.
+        side: S, patches on a super-patch's side.
+        local_blocks: k.
+        grouping: How patches form super-patches.
+        plain: No super-patches (css = false): every patch token's own projected output is f_j, N_s = N.
+
+    Raises:
+        ValueError: S does not divide the patch grid, k exceeds the depth, or there is no such grouping.
     """
 
-    def __init__(self, encoder: DualEncoder, side: int, local_blocks: int, grouping: str = "grid", plain: bool = False):
+    def __init__(
+        self, encoder: DualEncoder, side: int, local_blocks: int, grouping: Grouping = "grid", plain: bool = False
+    ):
         height, width = encoder.patch_grid
         side = 1 if plain else side
         require_tiling(side, (height, width))
         if not 0 <= local_blocks <= encoder.depth:
             raise ValueError(f"local_blocks {local_blocks} is not between 0 and the encoder's {encoder.depth} blocks")
-        if grouping not in ("grid", "kmeans"):
-            raise ValueError(f"grouping {grouping!r} is neither grid nor kmeans")
+        if grouping not in get_args(Grouping):
+            raise ValueError(f"grouping {grouping!r} is not one of {', '.join(get_args(Grouping))}")
         self.grid, self.side, self.plain = (height, width), side, plain
         self.kmeans = grouping == "kmeans" and not plain
         self.shape = (height // side, width // side)
@@ -44,12 +56,29 @@ class SuperPatches:
         self.depth = encoder.depth
 
     def assign(self, tokens: Tensor) -> Tensor:
-        """tokens [B, 1 + N, W] at block L - k -> LongTensor [B, N]: the super-patch of every patch."""
+        """The super-patch of every patch.
+
+        Args:
+            tokens: At block L - k [B, 1 + N, W]; read by k-means only.
+
+        Returns:
+            Numbers of super-patches, int64 [B, N].
+        """
         rows = grid_assignment(self.grid, self.side).to(tokens.device).expand(len(tokens), -1)
         return kmeans_assignment(tokens[:, 1:].detach().float(), rows, self.count) if self.kmeans else rows
 
     def encode(self, encoder: DualEncoder, before: Tensor, after: Tensor, assignment: Tensor) -> Tensor:
-        """f_j [B, N_s, D] from the tokens at block L - k (`before`) and at block L (`after`, read by plain patches)."""
+        """The features of super-patches.
+
+        Args:
+            encoder: The one that the sizes are of.
+            before: Tokens at block L - k [B, 1 + N, W].
+            after: Tokens at block L [B, 1 + N, W]; read by plain patches only.
+            assignment: As `assign` gives it [B, N].
+
+        Returns:
+            f_j [B, N_s, D], L2-normalised.
+        """
         if self.plain:
             return encoder.project(after[:, 1:])
         cls, patches = before[:, :1], before[:, 1:]
@@ -64,10 +93,16 @@ class SuperPatches:
         return rearrange(encoder.project(local), "(b ns) d -> b ns d", ns=self.count)
 
     def cover(self, region: Tensor, assignment: Tensor) -> Tensor:
-        """A region painted on the image, [B, H, W] of any size, as a mask of super-patches [B, N_s].
+        """A region painted on the image as a mask of super-patches.
 
-        Masked are those painted at least half; where something is painted but none that far, the most
-        painted one. assignment [B, N] as `assign` gives it.
+        Masked are those painted at least half; where something is painted but none that far, the most painted one.
+
+        Args:
+            region: [B, H, W] of any size; not zero where it is painted.
+            assignment: As `assign` gives it [B, N].
+
+        Returns:
+            [B, N_s]; one means masked.
         """
         painted = F.adaptive_avg_pool2d(region.float()[:, None], self.grid).flatten(1)  # [B, N]
         member = F.one_hot(assignment, self.count).to(painted.dtype)  # [B, N, Ns]
@@ -76,7 +111,7 @@ class SuperPatches:
         return ((share >= 0.5) | ((share == most) & (most > 0) & (most < 0.5))).to(painted.dtype)
 
     def spread(self, values: Tensor, assignment: Tensor) -> Tensor:
-        """One value a super-patch [B, N_s] -> one a patch [B, N]."""
+        """One value a patch: [B, N_s] -> [B, N]."""
         return values.gather(1, assignment)
 
 
@@ -100,10 +135,19 @@ def grid_assignment(grid: tuple[int, int], side: int) -> Tensor:
 
 @torch.no_grad()
 def kmeans_assignment(patches: Tensor, start: Tensor, count: int, steps: int = KMEANS_STEPS) -> Tensor:
-    """Lloyd's algorithm on [B, N, W] from the assignment `start` [B, N]: the clustering row of table 9.
+    """Lloyd's algorithm: the clustering row of Table 9.
 
-    Deterministic, a fixed number of steps, and no cluster is left empty: an empty one takes the patch
-    that lies farthest from its own centre.
+    It is deterministic, takes a fixed number of steps, and leaves no cluster empty: an empty one takes the patch that
+    lies farthest from its own centre.
+
+    Args:
+        patches: [B, N, W].
+        start: The first assignment [B, N].
+        count: N_s.
+        steps: How many.
+
+    Returns:
+        Numbers of clusters, int64 [B, N].
     """
     assignment = start
     for _ in range(steps):

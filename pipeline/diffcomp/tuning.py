@@ -25,10 +25,22 @@ def new_task(
     phrases: Sequence[Sequence[str]],
     nouns: Callable[[], Sequence[Sequence[str]]],
 ) -> DiffCompTask:
-    """The task of fine-tuning `variant` from its backbone. Its `model` is on the device, where relatives are searched.
+    """The task of fine-tuning a variant from its backbone. Its model is on the device already.
 
-    pixels: side -> uint8 [N, 3, side, side]. nouns: those of every caption, asked for where they guide the masks.
-    Errors: as `load_dual_encoder` and `DiffCompTask`.
+    Args:
+        variant: What is trained.
+        params: Where the device and the text encoder are named.
+        pixels: The images at a side: side -> uint8 [N, 3, side, side].
+        captions: One an image.
+        phrases: The noun phrases of each caption.
+        nouns: Those of every caption, called where they guide the masks.
+
+    Returns:
+        The task; `task.model` is what is trained.
+
+    Raises:
+        ValueError: Sizes or lengths do not agree; see `DiffCompTask`.
+        ArtifactError: The backbone cannot be loaded; see `load_dual_encoder`.
     """
     model = DiffComp(load_dual_encoder(variant.backbone, variant.pretrained), variant).to(device(params.runtime))
     guides = nouns() if variant.granularity == "noun" else None
@@ -37,11 +49,17 @@ def new_task(
 
 
 def fine_tune(task: DiffCompTask, run: Run) -> list[dict[str, float]]:
-    """`train`, then average the encoder's weights: (1 - s) tuned + s untouched, s = `backbone_share`. Returns the log.
+    """Train, and average the encoder with the backbone: weights = (1 - s) tuned + s untouched, s = `backbone_share`.
 
-    What fine-tuning gains on images like the training's it may lose on images drawn otherwise; the
-    average in weight space keeps most of both (WiSE-FT, Wortsman et al. 2022). Not in the paper.
-    The task's model must hold the backbone's weights still.
+    What fine-tuning gains on images like the training's it may lose on images drawn otherwise; the average in weight
+    space keeps most of both (WiSE-FT, Wortsman et al. 2022). It is not in the paper.
+
+    Args:
+        task: As `new_task` makes it; its model holds the backbone's weights.
+        run: How the training is run.
+
+    Returns:
+        The training's log, one row a line.
     """
     encoder, params = task.model.encoder, task.model.params
     before = {name: weight.detach().clone() for name, weight in encoder.named_parameters() if weight.requires_grad}

@@ -46,6 +46,6 @@ def make_encoder():
 
 
 @pytest.fixture
-def pictures():
+def pixels():
     """uint8 [6, 3, 32, 32]."""
     return torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

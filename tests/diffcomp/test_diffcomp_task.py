@@ -16,13 +16,13 @@ PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["
 
 
 @pytest.fixture
-def make_task(make_encoder, pictures):
+def make_task(make_encoder, pixels):
     def make(phrases=PHRASES, mask_phrases=None, words=(), **values):
         model = DiffComp(
             make_encoder(),
             section(DiffCompParams, **{"image_layers": 3, "text_layers": 2, "alpha_base": 0.4, **values}),
         )
-        return DiffCompTask(model, pictures, CAPTIONS, phrases, mask_phrases, words)
+        return DiffCompTask(model, pixels, CAPTIONS, phrases, mask_phrases, words)
 
     return make
 
@@ -149,12 +149,12 @@ def test_a_few_steps_learn(make_task, values):
     assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
 
 
-def test_what_does_not_fit_is_refused(make_task, pictures):
+def test_what_does_not_fit_is_refused(make_task, pixels):
     model = make_task().model
     with pytest.raises(ValueError, match=r"float32 .* \(3, 32, 32\)"):
-        DiffCompTask(model, pictures.float(), CAPTIONS, PHRASES)
+        DiffCompTask(model, pixels.float(), CAPTIONS, PHRASES)
     with pytest.raises(ValueError, match="6 images, 5 captions"):
-        DiffCompTask(model, pictures, CAPTIONS[:5], PHRASES)
+        DiffCompTask(model, pixels, CAPTIONS[:5], PHRASES)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -29,8 +29,8 @@ def model(make_encoder):
 
 
 @pytest.fixture
-def images(pictures):
-    return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in pictures[:3]]
+def images(pixels):
+    return [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in pixels[:3]]
 
 
 def test_masking_follows_the_text_and_its_phrases(model, images):
@@ -75,8 +75,8 @@ def test_similarities_of_pairs(model, images):
 
 def test_a_heat_map_is_brightest_where_the_value_is_highest():
     values = np.array([[0.1, 0.2], [0.3, 0.9]])
-    picture = Image.new("RGB", (30, 60), "white")
-    lights = np.array(heat_map(picture, values, 64).convert("L").resize((2, 2), Image.Resampling.BOX), dtype=float)
+    image = Image.new("RGB", (30, 60), "white")
+    lights = np.array(heat_map(image, values, 64).convert("L").resize((2, 2), Image.Resampling.BOX), dtype=float)
     assert np.array_equal(lights.flatten().argsort(), values.flatten().argsort())
-    assert np.array_equal(heat_map(picture, values, 8, (0.1, 0.9)), heat_map(picture, values, 8))
-    assert not np.array_equal(heat_map(picture, values, 8, (0.0, 1.0)), heat_map(picture, values, 8))
+    assert np.array_equal(heat_map(image, values, 8, (0.1, 0.9)), heat_map(image, values, 8))
+    assert not np.array_equal(heat_map(image, values, 8, (0.0, 1.0)), heat_map(image, values, 8))

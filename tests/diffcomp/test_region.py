@@ -23,15 +23,15 @@ def make_model(make_encoder):
 
 
 @pytest.fixture
-def asked(make_encoder, pictures):
+def queries(make_encoder, pixels):
     encoder = make_encoder()
-    return encoder.normalise(pictures), encoder.tokenize(["a red ball"] * 6)
+    return encoder.normalise(pixels), encoder.tokenize(["a red ball"] * 6)
 
 
 @torch.no_grad()
-def test_super_patches_under_the_region_are_masked_and_the_others_kept(make_model, asked):
+def test_super_patches_under_the_region_are_masked_and_the_others_kept(make_model, queries):
     """By hand: the mask token in the patches of the image's left upper quarter."""
-    model, (images, texts) = make_model(), asked
+    model, (images, texts) = make_model(), queries
     region = torch.zeros(6, 32, 32)
     region[:, :16, :16] = 1
     mask = torch.zeros(4, 4)
@@ -48,8 +48,8 @@ def test_super_patches_under_the_region_are_masked_and_the_others_kept(make_mode
 
 @torch.no_grad()
 @pytest.mark.parametrize("changes", [{}, {"dac": False}, {"lam": 0.0}, {"css": False}])
-def test_a_region_over_everything_leaves_nothing_of_the_image(make_model, asked, changes):
-    model, (images, texts) = make_model(**changes), asked
+def test_a_region_over_everything_leaves_nothing_of_the_image(make_model, queries, changes):
+    model, (images, texts) = make_model(**changes), queries
     everything = torch.ones(6, 32, 32)
     composed = model.compose(images, texts, everything)
     torch.testing.assert_close(composed, composed[:1].expand_as(composed))
@@ -59,8 +59,8 @@ def test_a_region_over_everything_leaves_nothing_of_the_image(make_model, asked,
 
 
 @torch.no_grad()
-def test_no_region_and_an_empty_one_are_the_same(make_model, asked):
-    model, (images, texts) = make_model(), asked
+def test_no_region_and_an_empty_one_are_the_same(make_model, queries):
+    model, (images, texts) = make_model(), queries
     torch.testing.assert_close(model.compose(images, texts, torch.zeros(6, 9, 9)), model.compose(images, texts))
 
 
@@ -77,8 +77,8 @@ def test_cover_counts_what_is_painted_at_least_half(make_model):
 
 
 @torch.no_grad()
-def test_clusters_can_be_covered_too(make_model, asked):
-    model, (images, texts) = make_model(grouping="kmeans"), asked
+def test_clusters_can_be_covered_too(make_model, queries):
+    model, (images, texts) = make_model(grouping="kmeans"), queries
     region = torch.zeros(6, 32, 32)
     region[:, :, :16] = 1
     composed = model.compose(images, texts, region)

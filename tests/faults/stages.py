@@ -154,7 +154,7 @@ def _note_work(out: int) -> None:
 
     loop._Training._step = noting(loop._Training._step, lambda training, step: [f"step {step}"])
     gallery.encode_images = noting(
-        gallery.encode_images, lambda encoder, pictures, image_ids: [f"row {name}" for name in image_ids]
+        gallery.encode_images, lambda encoder, images, image_ids: [f"row {name}" for name in image_ids]
     )
     next_row = ahead.DecodedAhead.__next__
 

@@ -225,8 +225,8 @@ def _web_readers(folder: Path) -> dict[str, Reader]:
     whole = encoded_images()
     facts = [b'{"caption": "a hat"}', b"[]", b"{", json.dumps({"caption": ["a", 1]}).encode()]
     archives = [
-        tarball({"0.jpg": picture, "0.txt": b"a cat\xff", "1.png": picture, "1.json": fact, "1.jpg": b""})
-        for picture, fact in zip(whole, facts, strict=False)
+        tarball({"0.jpg": image, "0.txt": b"a cat\xff", "1.png": image, "1.json": fact, "1.jpg": b""})
+        for image, fact in zip(whole, facts, strict=False)
     ]
     annotation = {"img_path": "./0.jpg", "Task2": {"Caption": "a cat"}, "prompt": "cat"}
     edit = {"bytes": whole[0], "path": None}
