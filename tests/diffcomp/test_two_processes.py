@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROCESS = """
 import json, sys
+from pathlib import Path
 import pipeline
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
