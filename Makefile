@@ -48,7 +48,7 @@ lint: $(INSTALLED)  ## style, format and types
 	mypy
 
 docs: $(INSTALLED)  ## the documentation as a site in site/; it fails on a warning
-	mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 clean:  ## remove caches and build leftovers; .venv, data, models and reports stay
 	rm -rf site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
