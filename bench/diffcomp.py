@@ -298,7 +298,7 @@ def reached(encoding: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(encoding: dict[str, Any], steps: dict[str, Any]) -> str:
-    """The result as Markdown, for the README."""
+    """The result as Markdown, for the documentation."""
     lines = ["| k | added to plain encoding |", "| --- | ---: |"]
     lines += [f"| {k} | {100 * cost['added']:.1f}% |" for k, cost in encoding["local_blocks"].items()]
     lines += ["", "| step | seconds | in plain steps | peak memory |", "| --- | ---: | ---: | ---: |"]

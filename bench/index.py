@@ -247,7 +247,7 @@ def compare(indexes: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown, for the README."""
+    """The result as Markdown, for the documentation."""
     lines = [
         "| index | build: clock, processor | peak memory "
         "| queries a second of the clock, of a processor, at recall 0.95 | at 0.99 |",

@@ -102,7 +102,7 @@ def best_and_second(values: Sequence[float]) -> list[str]:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """The tables for a README: the best bold, the second underlined."""
+    """The tables as Markdown: the best bold, the second underlined."""
     parts = []
     for table in tables:
         lines = [f"### {table.title}", "", table.caption, "", "| method | " + " | ".join(table.columns) + " |"]

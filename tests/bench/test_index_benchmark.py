@@ -1,4 +1,4 @@
-"""benchmarks/index.py on a few thousand short vectors."""
+"""bench/index.py on a few thousand short vectors."""
 
 import json
 
