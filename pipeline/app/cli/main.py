@@ -81,6 +81,7 @@ def search(  # noqa: PLR0913 - one argument an option
     from pipeline.app.search.requests import Request, read_region
     from pipeline.app.search.results import write_html
     from pipeline.app.search.searcher import Searcher
+    from pipeline.artifacts.texts import clean_text
     from pipeline.query.interface import Controls
 
     opened = open_gallery(gallery or None)
@@ -88,7 +89,7 @@ def search(  # noqa: PLR0913 - one argument an option
     mask = read_region(region, reference.size) if region else None
     controls = Controls(negative, negative_weight, mask, guidance, control, hypotheses)
     make_request = partial(Request, reference, top=top, concept=concept, exclude=reference_id, controls=controls)
-    texts = (line.strip() for line in sys.stdin if line.strip()) if text == "-" else [text]
+    texts = filter(None, map(clean_text, sys.stdin.buffer)) if text == "-" else [text]
 
     searcher, found = None, []
     for request in (make_request(words, name) for words in texts for name in method or ["fusion_diff"]):

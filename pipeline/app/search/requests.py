@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.app.search.galleries import SIDE
 from pipeline.artifacts.decoding import ImageError, decode_file
+from pipeline.artifacts.texts import clean_text
 from pipeline.query.interface import Controls
 from pipeline.retrieval import Query
 
@@ -58,13 +59,14 @@ class Request:
 
     def query(self) -> Query:
         """The query that the methods answer. Its id, and so its noise, depends on the image and the text alone."""
-        digest = hashlib.sha256(self.image.tobytes() + f"{self.image.size}\n{self.text}".encode()).hexdigest()[:16]
-        return Query(digest, REFERENCE, (self.text.strip(),), (), shared_concept=self.concept.strip())
+        text = clean_text(self.text)
+        digest = hashlib.sha256(self.image.tobytes() + f"{self.image.size}\n{text}".encode()).hexdigest()[:16]
+        return Query(digest, REFERENCE, (text,), (), shared_concept=clean_text(self.concept))
 
 
 def check_text(name: str, text: str, needed: bool = True) -> None:
     """Raise RequestError for a text that is needed and empty, or too long."""
-    if needed and not text.strip():
+    if needed and not clean_text(text):
         raise RequestError(f"the {name} is empty; say in a few words what should be different")
     if len(text) > MAX_TEXT:
         raise RequestError(f"the {name} has {len(text):,} characters, at most {MAX_TEXT:,} are taken")

@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from pipeline.artifacts.ids import id_of
+from pipeline.artifacts.texts import TextError, clean_text, clean_texts
 from pipeline.sources.errors import SourceError
 from pipeline.sources.tar import read_member
 from pipeline.sources.web.samples import Sample
@@ -20,11 +22,11 @@ _DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, TypeError, ValueErr
 def webdataset(folder: Path, name: str) -> Iterator[Sample]:
     """Archives in which `KEY.jpg` comes with `KEY.txt` (the caption) or, where that is missing, `KEY.json`'s `caption`.
 
-    SA-1B's archives are read by the same rule: its JSON holds masks and no caption.
+    SA-1B's archives are read by the same rule: its JSON holds masks and no caption. Of several captions the first is
+    taken. An image's id is the archive's path without `.tar`, then its key.
     """
     for path in archives(folder):
-        prefix = f"{name}/{path.relative_to(folder).as_posix().split('.')[0]}"
-        seen: set[str] = set()
+        prefix = id_of(name, path.relative_to(folder).as_posix(), ".tar")
         key = ""
         parts: dict[str, bytes] = {}
         for member, content in members(path):
@@ -35,33 +37,33 @@ def webdataset(folder: Path, name: str) -> Iterator[Sample]:
             stem, _, extension = base.partition(".")
             stem = f"{within}/{stem}" if within else stem
             if stem != key and parts:
-                yield from _sample(prefix, key, parts, seen)
+                yield from _sample(f"{prefix}/{key}", parts)
                 parts = {}
             key = stem
             parts[extension.lower()] = content
         if parts:
-            yield from _sample(prefix, key, parts, seen)
+            yield from _sample(f"{prefix}/{key}", parts)
 
 
-def _sample(prefix: str, key: str, parts: dict[str, bytes], seen: set[str]) -> Iterator[Sample]:
+def _sample(image_id: str, parts: dict[str, bytes]) -> Iterator[Sample]:
     image = next((content for extension, content in parts.items() if extension in IMAGES), None)
     if image is None:
         return
-    image_id = f"{prefix}/{key}"
-    if key in seen:
-        yield Sample(image_id, reason="a second picture of this id")
-        return
-    seen.add(key)
-    yield Sample(image_id, image, _caption(parts))
+    try:
+        yield Sample(image_id, image, _caption(parts))
+    except TextError as error:
+        yield Sample(image_id, reason=f"its caption is {error}")
 
 
 def _caption(parts: dict[str, bytes]) -> str:
+    """The first caption, cleaned. Raises TextError for what is no text."""
     if parts.get("txt"):
-        return _words(parts["txt"].decode("utf-8", "replace"))
+        return clean_text(parts["txt"])
     try:
-        return _words(json.loads(parts.get("json") or b"{}").get("caption") or "")
+        found = json.loads(parts.get("json") or b"{}").get("caption")
     except (ValueError, AttributeError, RecursionError):  # not JSON, or not an object: as if it were not there
         return ""
+    return next(iter(clean_texts(found)), "")
 
 
 def journeydb(folder: Path, name: str) -> Iterator[Sample]:
@@ -74,15 +76,11 @@ def journeydb(folder: Path, name: str) -> Iterator[Sample]:
     """
     captions = _journeydb_captions(folder)
     for path in archives(folder):
-        seen: set[str] = set()
         for member, content in members(path):
-            image_id = f"{name}/{member.rsplit('.', 1)[0]}" if member else f"{name}/{path.name}"
             if not member:
-                yield Sample(image_id, reason=f"{path.name} is damaged: {content.decode()}")
+                yield Sample(f"{name}/{path.name}", reason=f"{path.name} is damaged: {content.decode()}")
             elif member.rsplit(".", 1)[-1].lower() in IMAGES:
-                again = "a second picture of this id" if member in seen else ""
-                seen.add(member)
-                yield Sample(image_id, b"" if again else content, captions.get(member, ""), again)
+                yield Sample(f"{name}/{member}", content, captions.get(member, ""))
 
 
 def _journeydb_captions(folder: Path) -> dict[str, str]:
@@ -93,7 +91,7 @@ def _journeydb_captions(folder: Path) -> dict[str, str]:
                 try:
                     entry = json.loads(line)
                     caption = (entry.get("Task2") or {}).get("Caption") or entry.get("prompt") or ""
-                    found[_inside(entry["img_path"])] = _words(caption)
+                    found[_inside(entry["img_path"])] = next(iter(clean_texts(caption)), "")
                 except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                     raise SourceError(
                         f"{path}: line {number} is no annotation ({type(error).__name__}: {error})"
@@ -126,7 +124,3 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _inside(name: str) -> str:
     return PurePosixPath(name).as_posix().removeprefix("./")
-
-
-def _words(text: str) -> str:
-    return " ".join(str(text).split())

@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.artifacts.ids import id_of
+from pipeline.artifacts.texts import clean_text
 from pipeline.sources.errors import SourceError
 from pipeline.sources.web.samples import Sample
 
@@ -36,8 +38,9 @@ def hqedit(folder: Path, name: str) -> Iterator[tuple[list[Sample], list[dict[st
             if wrong:
                 raise SourceError(f"{path}: column {wrong[0]!r} is {file.schema_arrow.field(wrong[0]).type}, not text")
             rows = (row for batch in file.iter_batches(BATCH, columns=[*TEXTS, *IMAGES]) for row in batch.to_pylist())
+            within = id_of(name, path.relative_to(folder).as_posix(), ".parquet")
             for number, row in enumerate(rows):
-                yield _edit(f"{name}/{path.stem}/{number:06d}", row)
+                yield _edit(f"{within}/{number:06d}", row)
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise SourceError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})") from None
 
@@ -57,12 +60,12 @@ def _edit(edit_id: str, row: dict[str, Any]) -> tuple[list[Sample], list[dict[st
             "triplet_id": f"{edit_id}/{direction}",
             "reference_id": reference.image_id,
             "target_id": target.image_id,
-            "instruction": " ".join(instruction.split()),
-            "target_description": " ".join(description.split()),
+            "instruction": clean_text(instruction),
+            "target_description": clean_text(description),
             "shared_concept": "",
         }
         for direction, reference, target, instruction, description in directions
-        if (instruction or "").strip() and (description or "").strip()
+        if clean_text(instruction or "") and clean_text(description or "")
     ]
     return [before, after], triplets
 

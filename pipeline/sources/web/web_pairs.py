@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.artifacts import ShardWriter, schemas, write_atomically, write_table
+from pipeline.artifacts.ids import IdRegister
 from pipeline.config import DataParams
 from pipeline.sources.errors import SourceError
 from pipeline.sources.web.archives import journeydb, webdataset
@@ -57,7 +58,7 @@ def build(params: DataParams, seed: int, out: Path) -> dict[str, int]:
     raw, web = Path(params.raw), params.web
     _check_there(raw, [*web.pairs, *web.edits])
     made_of = {"source": "web", "pairs": web.pairs, "edits": web.edits, "seed": seed, "max_images": params.max_images}
-    made_of["decoding"] = "shown"  # tables from before this treatment must not be gone on with
+    made_of["decoding"] = "shown"  # tables from before this treatment must not be continued
     with write_atomically(out / "pairs") as aside:
         tables = _Tables(aside, made_of)
         for name in web.pairs:
@@ -100,10 +101,13 @@ class _Tables:
         self.pairs = ShardWriter(folder / "pairs", schemas.PAIRS, identity, 5 * SHARD)
         self._rows: dict[str, list[dict[str, Any]]] = {"images": [], "pairs": []}
         self._rejected: list[dict[str, str]] = []
+        self._ids = IdRegister()
 
     def add(self, sample: Sample, with_pair: bool) -> bool:
         """Whether the image can be used. A pair without a caption is left to the captioning model."""
         sample, (width, height) = checked(sample)
+        if not sample.reason and self._ids.add([sample.image_id])[0] >= 0:
+            sample = Sample(sample.image_id, reason="a second image of this id")
         if sample.reason:
             self._rejected.append({"image_id": sample.image_id, "reason": sample.reason})
             return False

@@ -164,7 +164,7 @@ def test_journeydb_annotations_meet_their_images(raw):
     annotations = folder / "train_anno_realease_repath.jsonl"
     annotations.write_text("\n".join(json.dumps(line) for line in lines))
     _, rows, _ = built(raw, "journeydb")
-    assert captions(rows) == {"journeydb/000/aa": "A castle at dusk.", "journeydb/001/bb": "a boat"}
+    assert captions(rows) == {"journeydb/000/aa.jpg": "A castle at dusk.", "journeydb/001/bb.jpg": "a boat"}
     annotations.write_text('{"prompt": "no path"}\n')
     with pytest.raises(SourceError, match="repath.jsonl: line 1 is no annotation"):
         built(raw, "journeydb")
@@ -186,9 +186,9 @@ def test_a_folder_with_a_csv(raw):
     with (folder / "captions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "caption"), *named])
     _, rows, rejected = built(raw, "folder", share=0.5)
-    assert captions(rows) == {"folder/deep/a": "an a, with comma", "folder/b": ""}
-    assert "second picture" in rejected["folder/b"] and "not there" in rejected["folder/gone"]
-    assert "leads out of the folder" in rejected["folder/../secret"]
+    assert captions(rows) == {"folder/deep/a.png": "an a, with comma", "folder/b.jpg": ""}
+    assert "a further caption" in rejected["folder/b.jpg"] and "not there" in rejected["folder/gone.jpg"]
+    assert "no path within the folder" in rejected["folder/../secret.jpg"]
     (folder / "captions.csv").write_text("file,caption\n")
     with pytest.raises(SourceError, match="no column 'image'"):
         built(raw, "folder")
@@ -199,7 +199,7 @@ def test_edits_become_two_triplets_whose_images_are_found(raw):
     folder, rows, _ = built(raw, "cc3m", triplets=2)
     triplets = ShardSet.open(folder / "triplets/all")
     first, inverse, alone = triplets.table().to_pylist()
-    place = "hqedit/train-00000-of-00001/000000"
+    place = "hqedit/data/train-00000-of-00001/000000"
     assert first == {
         "triplet_id": f"{place}/edit",
         "reference_id": f"{place}/input",
@@ -227,7 +227,7 @@ def test_damaged_members_are_listed_with_their_reasons_and_the_rest_is_kept(raw)
     folder, rows, rejected = built(raw, "cc3m", share=0.9)
     assert captions(rows) == {"cc3m/00000/000000000": "fine", "cc3m/00001/000000003": "whole"}
     assert "no bytes" in rejected["cc3m/00000/000000001"] and "HTML page" in rejected["cc3m/00000/000000002"]
-    assert "second picture" in rejected["cc3m/00000/000000000"]
+    assert "second image" in rejected["cc3m/00000/000000000"]
     assert "00001.tar is damaged" in rejected["cc3m/00001/"] and "00002.tar is damaged" in rejected["cc3m/00002/"]
     assert [row["instruction"] for row in ShardSet.open(folder / "triplets/all").table().to_pylist()] == ["fine"]
     with pytest.raises(SourceError, match=r"max_rejected_share is 0.1"):
