@@ -64,7 +64,7 @@ class Cirevl(Family):
 
     def __init__(self, models: Models):
         self._models, self.params = models, models.params
-        self.spaces, self.samplers = spaces(models), {}
+        self.spaces = spaces(models)
 
     def answer(
         self,

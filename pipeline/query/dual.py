@@ -117,7 +117,7 @@ class DualEncoders(Family):
     def __init__(self, models: Models, chosen: Sequence[Method], variants: Mapping[str, DiffComp]):
         self.params, self.backbone, self.variants = models.params, models.backbone, variants
         self.methods = {method.name: method for method in chosen}
-        self.spaces, self.samplers = spaces(models), {}
+        self.spaces = spaces(models)
 
     def answer(
         self,

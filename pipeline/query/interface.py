@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ class ControlError(ValueError):
 
 @dataclass(frozen=True)
 class Controls:
-    """What a person adds to a query. None keeps the parameter of `retrieve`.
+    """What a person adds to a query. A scale or a number that is None is that of the parameters `retrieve`.
 
     Raises:
         ControlError: A value is out of range.
@@ -95,7 +96,7 @@ class Method:
     def check(self, controls: Controls) -> None:
         """Raise ControlError for a region that the method does not take. Other controls without effect are ignored."""
         if controls.region is not None and "region" not in self.controls:
-            raise ControlError(f"region: {self.name} takes none, only DiffComp does")
+            raise ControlError(f"region: {self.name} takes none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +120,8 @@ class Family(ABC):
     """Name -> method, in the order in which they are answered."""
     spaces: Mapping[str, Space]
     """Name -> space, for every space that a method searches."""
-    samplers: dict[str, TargetSampler]
-    """Method -> what samples its targets. Who serves many queries at once may put another sampler in its place."""
+    samplers: Mapping[str, TargetSampler] = MappingProxyType({})
+    """Method -> what samples its targets, for a family that samples. A service may put others in their place."""
 
     @abstractmethod
     def answer(

@@ -15,7 +15,7 @@ class Counting(Family):
 
     def __init__(self, method: str, hypotheses: int = 1, describes: bool = False):
         self.methods = {method: Method(method, method, space="fused", family="counting")}
-        self.spaces, self.samplers = {}, {}
+        self.spaces = {}
         self.method, self.hypotheses, self.describes = method, hypotheses, describes
         self.asked, self.given = [], []
 

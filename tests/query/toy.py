@@ -45,9 +45,8 @@ def load(models: Models, only: Collection[str] | None = None) -> Family:
 
 class MeanColour(Family):
     def __init__(self, models: Models):
-        self.methods, self.spaces, self.samplers = {METHODS[0].name: METHODS[0]}, spaces(models), {}
+        self.methods, self.spaces = {METHODS[0].name: METHODS[0]}, spaces(models)
 
     def answer(self, queries, images, controls=NO_CONTROLS, methods=None, descriptions=None):
-        self.chosen(methods, controls)
         references = [images.image(query.reference_id) for query in queries]
         return {"mean_colour": QueryVectors("colours", self.spaces["colours"].embed_images(references))}

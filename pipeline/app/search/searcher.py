@@ -17,6 +17,7 @@ from pipeline.app.search.nearest_captions import Caption, TrainingCaptions
 from pipeline.app.search.requests import REFERENCE, Request
 from pipeline.config import Params
 from pipeline.encoders.image_source import InMemoryImages
+from pipeline.fusion_diff import TargetSampler
 from pipeline.gpu.batcher import SamplingBatcher
 from pipeline.query.interface import Controls, Family, Method
 from pipeline.query.models import Models
@@ -96,6 +97,7 @@ class Searcher:
         images = InMemoryImages({REFERENCE: request.image})
         with self._lock:
             family = self._family(request.method)
+            family.methods[request.method].check(request.controls)
             answers = family.answer([request.query()], images, request.controls, methods=[request.method])
             answer = answers[request.method]
             index = self._index(family.spaces[answer.space])
@@ -134,12 +136,18 @@ class Searcher:
         method, family = find_method(name, self.params), self._loaded(name)
         if family is None:
             family = load_family(method, self.models)
-            for sampled, sampler in family.samplers.items():
-                if sampler.gains_from_batches:
-                    # Nobody waits for company: whoever comes while a batch is sampled makes up the next one.
-                    family.samplers[sampled] = SamplingBatcher(sampler, wait_ms=0.0, waiting=self._released)
+            family.samplers = {sampled: self._shared(sampler) for sampled, sampler in family.samplers.items()}
             self._families.append(family)
         return family
+
+    def _shared(self, sampler: TargetSampler) -> TargetSampler:
+        """A sampler that several visitors use at once, where that is quicker.
+
+        Nobody waits for company: whoever comes while a batch is sampled makes up the next one.
+        """
+        if not sampler.gains_from_batches:
+            return sampler
+        return SamplingBatcher(sampler, wait_ms=0.0, waiting=self._released)
 
     @contextmanager
     def _released(self) -> Iterator[None]:

@@ -92,7 +92,7 @@ TOO_LARGE = "the image has 10000 x 8000 pixels, at most 64000000 are decoded"
         ({"--text": "x" * 5_000}, "the modification has 5,000 characters"),
         ({"--method": "magic"}, "method: 'magic' is not one of"),
         ({"--region": "0,0,9,9", "--method": "diffcomp"}, "region '0,0,9,9': needs"),
-        ({"--region": "0,0,1,1", "--method": "slerp"}, "region: slerp takes none, only DiffComp does"),
+        ({"--region": "0,0,1,1", "--method": "slerp"}, "region: slerp takes none"),
         ({"--guidance": "-1"}, "guidance_scale: -1.0 is not between"),
         ({"--top": "0"}, "top: 0 is not between"),
         ({"--gallery": "models"}, "models: not indexed yet; run `cir index models`"),
