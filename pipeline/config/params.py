@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.config.fusion_diff import ControlParams, PriorParams
 from pipeline.config.index import IndexParams
 from pipeline.config.retrieve import RetrieveParams
 from pipeline.config.schema import section_from_dict, with_overrides
-from pipeline.config.section import ParameterError, Section
+from pipeline.config.section import ParameterError, Section, require
 
 
 @dataclass(kw_only=True)
@@ -35,6 +36,12 @@ class RuntimeParams(Section):
     """A torch device; auto: a GPU where there is one."""
     deterministic: bool
     """On a GPU: torch's deterministic algorithms, so that a run repeats bit for bit. On a CPU they always are."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.threads >= 1, f"runtime.threads: {self.threads} is less than 1")
+        known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
+        require(known is not None, f"runtime.device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
 
 
 @dataclass(kw_only=True)
@@ -125,6 +132,8 @@ def load_profile(profile: str, conf: str | Path = "conf") -> Params:
 
     conf = Path(conf).resolve()
     available = sorted(path.stem for path in (conf / "profile").glob("*.yaml"))
+    if not available:
+        raise ParameterError(f"{conf / 'profile'}: there are no profiles; run this in the project's folder")
     if profile not in available:
         raise ParameterError(f"profile: {profile!r} is not one of {', '.join(available)}")
     with initialize_config_dir(str(conf), version_base=None):

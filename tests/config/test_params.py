@@ -207,3 +207,29 @@ def test_the_paper_profile_has_the_papers_numbers():
         0.8,
         0.4,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("threads", 0, "runtime.threads: 0 is less than 1"),
+        ("threads", -1, "runtime.threads: -1 is less than 1"),
+        ("device", "gpu", "runtime.device: 'gpu' is not one of auto, cpu, cuda, cuda:N"),
+        ("device", "cuda:x", "runtime.device: 'cuda:x' is not one of"),
+    ],
+)
+def test_a_machine_that_there_is_not(name, value, reason):
+    values = plain_values()
+    values["runtime"] = values["runtime"] | {name: value}
+    with pytest.raises(ParameterError, match=reason):
+        params_from_dict(values)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
+def test_machines_that_may_be_named(device):
+    assert plain_params(runtime={"device": device}).runtime.device == device
+
+
+def test_a_folder_without_profiles_is_named(tmp_path):
+    with pytest.raises(ParameterError, match="profile: there are no profiles; run this in the project's folder"):
+        load_profile("offline", tmp_path)
