@@ -18,6 +18,8 @@ from pipeline.config import Params, SmallClipParams, SmallMllmParams, as_dict, l
 from pipeline.encoders.hub import resolve_model_path
 from pipeline.encoders.mllm.small_qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.errors import run_stage
+from pipeline.sources.emoji.artists import ARTISTS, Files, read_artist
+from pipeline.sources.emoji.cldr import read_emoji
 from pipeline.training import Run, train
 from pipeline.training.loop import Task, log_csv, make_accelerator
 
@@ -28,12 +30,22 @@ def main(
     only: Annotated[str, typer.Option(help="Train only this one: mllm or clip.")] = "", folder: Path = FOLDER
 ) -> None:
     params = load_params()
-    corpus = load_corpus("data/pairs", "data/triplets/all", resolve_model_path(params.text_encoder.path))
+    corpus = read_corpus(params)
     prompts = [params.encoder.target_prompt, params.encoder.caption_prompt, params.encoder.chat_template] * 100
     tokenizer = train_tokenizer(corpus.texts() + prompts, params.backbones.mllm.vocabulary)
     for name, trainer in (("mllm", train_mllm), ("clip", train_clip)):
         if only in ("", name):
             trainer(params, corpus, tokenizer, folder / name)
+
+
+def read_corpus(params: Params) -> Corpus:
+    """The pairs' teams and the artists that only the backbones learn from."""
+    teams, raw = params.backbones.teams, Path(params.data.fixture or params.data.raw)
+    further = [name for name in teams if name in ARTISTS]
+    emoji = read_emoji(raw) if further else []
+    artists: dict[str, Files] = {name: read_artist(name, raw, emoji, params.data.image_size) for name in further}
+    vocabulary = resolve_model_path(params.text_encoder.path)
+    return load_corpus("data/pairs", "data/triplets/all", vocabulary, teams, artists)
 
 
 def train_mllm(params: Params, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.backbones.corpus import Corpus, draw_kinds, texts_by_kind
+from pipeline.backbones.corpus import Corpus, Drawings, draw_kinds, texts_by_kind
 from pipeline.config import SmallClipParams
 from pipeline.encoders.augment import augment, mix_styles
 from pipeline.encoders.dual.clip import ClipEncoder, ClipSizes, new_clip
@@ -100,7 +100,7 @@ class ClipTask:
         self.characters = len(corpus.short)
         self.token_ids = encoder.tokenize(texts_by_kind(corpus)).to(device)
         self.images = corpus.images.to(device)
-        self.drawings = torch.tensor(corpus.drawings, device=device)  # [C, 2]
+        self.drawings = Drawings(corpus.drawings, device)
 
     def __len__(self) -> int:
         return self.characters
@@ -112,7 +112,7 @@ class ClipTask:
         generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
         indices = indices.to(device)
         kinds = draw_kinds((len(indices),), generator)
-        pair = self.images[self.drawings[indices]].float() / 255  # [B, 2, 3, H, W]
+        pair = self.images[self.drawings.draw(indices, generator)].float() / 255  # [B, 2, 3, H, W]
         with torch.autocast(device.type, enabled=False):
             first, second = (
                 (augment(mix_styles(a, b, 0.25, generator), generator) - self.encoder.mean) / self.encoder.std

@@ -8,6 +8,7 @@ English words (`partial`), and the carrier words of edit instructions are replac
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -86,8 +87,8 @@ class Corpus:
 
     images: Tensor
     """uint8 [I, 3, H, W]."""
-    drawings: list[tuple[int, int]]
-    """The rows of `images` that show the character, drawn by two teams; one row twice where only one may be seen."""
+    drawings: list[tuple[int, ...]]
+    """The rows of `images` that show the character, one a team that drew it: at least one."""
     short: list[str]
     long: list[str]
     partial: list[list[str]]
@@ -124,42 +125,80 @@ def draw_kinds(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.where(draw < 0.45, 0, torch.where(draw < 0.75, 1, partial))
 
 
+class Drawings:
+    """Draws two images of a character, by two teams where two drew it.
+
+    Args:
+        drawings: `Corpus.drawings`, of C characters.
+        device: Where the rows are wanted.
+    """
+
+    def __init__(self, drawings: Sequence[tuple[int, ...]], device: torch.device):
+        most = max(map(len, drawings))
+        padded = [[*rows, *rows[:1] * (most - len(rows))] for rows in drawings]
+        self.rows = torch.tensor(padded, device=device)  # [C, most]
+        self.counts = torch.tensor([len(rows) for rows in drawings], device=device)  # [C]
+
+    def draw(self, characters: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw for characters [B], on the generator's device -> rows of `Corpus.images` [B, 2]."""
+        counts = self.counts[characters]  # [B]
+        first, step = torch.rand((2, len(characters)), generator=generator, device=generator.device)
+        first = (first * counts).long()
+        other = (first + 1 + (step * (counts - 1)).long()) % counts  # never the first one, unless it is the only one
+        return self.rows[characters].gather(1, torch.stack((first, other), 1))
+
+
 def decode_images(encoded: list[bytes]) -> Tensor:
     """PNG bytes of images of one size -> uint8 [N, 3, H, W]."""
     arrays = [np.asarray(decode(one)) for one in encoded]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-def load_corpus(pairs: str | Path, triplets: str | Path, text_encoder: str | Path) -> Corpus:
-    """Read the training tables of the stage `prepare`. No benchmark image is in them.
+def load_corpus(
+    pairs: str | Path,
+    triplets: str | Path,
+    text_encoder: str | Path,
+    teams: Collection[str],
+    artists: Mapping[str, Mapping[str, bytes]],
+) -> Corpus:
+    """Read the training tables of the stage `prepare`, and further artists' images. No benchmark image is in them.
 
     Args:
         pairs: The folder with the tables `images` and `pairs`.
         triplets: The table of triplets.
         text_encoder: The folder of the encoder whose vocabulary gives the carrier words.
+        teams: The teams of the tables whose images are seen.
+        artists: Artist -> PNGs by character. Characters without a caption are left out.
     """
-    table = ShardSet.open(Path(pairs) / "images").table().to_pydict()
-    rows = {image_id: row for row, image_id in enumerate(table["image_id"])}
+    images = dict(_images(Path(pairs) / "images", teams))
+    images |= {f"{name}/{code}": png for name, files in artists.items() for code, png in files.items()}
     captions: dict[str, dict[str, str]] = {}
-    drawings: dict[str, list[int]] = {}
     for pair in ShardSet.open(Path(pairs) / "pairs").table().to_pylist():
-        character = pair["image_id"].split("/")[-1]
-        captions.setdefault(character, {})[pair["caption_kind"]] = pair["caption"]
-        where = drawings.setdefault(character, [])
-        if rows[pair["image_id"]] not in where:
-            where.append(rows[pair["image_id"]])
+        captions.setdefault(pair["image_id"].split("/")[-1], {})[pair["caption_kind"]] = pair["caption"]
+    drawings: dict[str, list[int]] = {}
+    for row, image_id in enumerate(images):
+        if (character := image_id.split("/")[-1]) in captions:
+            drawings.setdefault(character, []).append(row)
     characters = sorted(drawings)
     fillers = carrier_words((captions[character]["short"] for character in characters), text_encoder)
     edits = _edits(triplets, fillers)
     short = [captions[c]["short"] for c in characters]
     return Corpus(
-        images=decode_images(table["bytes"]),
-        drawings=[(drawings[c][0], drawings[c][-1]) for c in characters],
+        images=decode_images(list(images.values())),
+        drawings=[tuple(drawings[c]) for c in characters],
         short=short,
         long=[captions[c]["long"] for c in characters],
         partial=[_partial(text, number, fillers) for number, text in enumerate(short)],
         edits=[edits.get(c, []) for c in characters],
     )
+
+
+def _images(folder: Path, teams: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Ids and PNGs of a table of images, those of some teams."""
+    table = ShardSet.open(folder).table().to_pydict()
+    for image_id, png in zip(table["image_id"], table["bytes"], strict=True):
+        if image_id.split("/")[0] in teams:
+            yield image_id, png
 
 
 def _partial(caption: str, number: int, fillers: list[str]) -> list[str]:

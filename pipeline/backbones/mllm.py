@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from pipeline.backbones.corpus import Corpus, draw_kinds, texts_by_kind
+from pipeline.backbones.corpus import Corpus, Drawings, draw_kinds, texts_by_kind
 from pipeline.backbones.sequences import Sequences, tokenise
 from pipeline.config import EncoderParams, SmallMllmParams
 from pipeline.encoders.augment import augment, mix_styles
@@ -187,7 +187,7 @@ class MllmTask:
         counts = torch.tensor([len(of_character) for of_character in corpus.edits])
         self.edit_counts, self.edit_first = counts.to(device), (counts.cumsum(0) - counts).to(device)
         self.images = corpus.images.to(device)
-        self.drawings = torch.tensor(corpus.drawings, device=device)  # [C, 2]
+        self.drawings = Drawings(corpus.drawings, device)
         self.mean = torch.tensor(IMAGE_MEAN, device=device).view(3, 1, 1)
         self.std = torch.tensor(IMAGE_STD, device=device).view(3, 1, 1)
 
@@ -207,10 +207,8 @@ class MllmTask:
         return model(views, answers, images, self.prefix, generator)
 
     def _draw_images(self, indices: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Two augmented, normalised images of every character, by the two teams in random order: 2 x [B, 3, H, W]."""
-        swap = torch.rand(len(indices), generator=generator, device=generator.device) < 0.5
-        pair = self.drawings[indices]  # [B, 2]
-        pair = torch.where(swap.unsqueeze(1), pair.flip(1), pair)
+        """Two augmented, normalised images of every character, by two teams: 2 x [B, 3, H, W]."""
+        pair = self.drawings.draw(indices, generator)  # [B, 2]
         with torch.autocast(generator.device.type, enabled=False):
             return [self._augmented(pair[:, a], pair[:, b], generator) for a, b in ((0, 1), (1, 0))]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pipeline.config.section import Section
 from pipeline.config.training import OptimiserParams
@@ -67,11 +67,17 @@ class SmallClipParams(OptimiserParams):
     """Tokens of a text, at most."""
 
 
+Team = Literal["noto", "openmoji", "fluent_3d", "fluent_flat", "emojione", "noto_blobs"]
+
+
 @dataclass(kw_only=True)
 class BackbonesParams(Section):
     """`backbones`: both of them."""
 
     section: ClassVar[str] = "backbones"
+
+    teams: list[Team]
+    """The artists whose images they see. The pipeline's own pairs are those of the first two in any case."""
 
     mllm: SmallMllmParams
     clip: SmallClipParams

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,15 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import schemas, write_table
-from pipeline.backbones.corpus import CARRIER_WORDS, EDITS_A_KIND, PARTIAL, draw_kinds, load_corpus, texts_by_kind
+from pipeline.backbones.corpus import (
+    CARRIER_WORDS,
+    EDITS_A_KIND,
+    PARTIAL,
+    Drawings,
+    draw_kinds,
+    load_corpus,
+    texts_by_kind,
+)
 
 CHARACTERS = ("apple", "ball")
 FILLERS = ["table", "river", "window", "garden"]
@@ -56,12 +65,26 @@ def corpus(tmp_path_factory):
     ]
     write_table(folder / "triplets", pa.Table.from_pylist(triplets, schemas.TRIPLETS), {})
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "##s", *FILLERS, "apple"]))
-    return load_corpus(folder, folder / "triplets", folder)
+    return load_corpus(
+        folder, folder / "triplets", folder, ["one", "two"], {"three": {"apple": image_row(9, "")["bytes"]}}
+    )
 
 
-def test_every_character_has_its_drawings_by_two_teams_or_one_twice(corpus):
-    assert corpus.images.shape == (3, 3, 8, 8) and corpus.images[:, 0, 0, 0].tolist() == [0, 1, 2]
-    assert corpus.drawings == [(1, 2), (0, 0)]
+def test_every_character_has_one_drawing_of_each_team_that_drew_it(corpus):
+    assert corpus.images.shape == (4, 3, 8, 8) and corpus.images[:, 0, 0, 0].tolist() == [0, 1, 2, 9]
+    assert corpus.drawings == [(1, 2, 3), (0,)]
+
+
+def test_two_images_of_a_character_are_by_two_teams_where_two_drew_it(corpus):
+    drawn = Drawings(corpus.drawings, torch.device("cpu")).draw(
+        torch.tensor([0, 1]).repeat(600), torch.Generator().manual_seed(0)
+    )
+    apple, ball = drawn[::2], drawn[1::2]
+    assert (ball == 0).all() and (apple[:, 0] != apple[:, 1]).all()
+    counts = {pair: 0 for pair in itertools.permutations((1, 2, 3), 2)}
+    for pair in apple.tolist():
+        counts[tuple(pair)] += 1
+    assert min(counts.values()) > 60  # each of the six is expected a hundred times
     assert corpus.short == ["a short apple caption", "a short ball caption"]
 
 

@@ -7,6 +7,7 @@ modules and weights. `tests/encoders/mllm/test_qwen.py` checks the two against e
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -46,7 +47,7 @@ def visual_tokens(
     drop_path: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The visual tower.
+    """The visual tower over pixels; see `patch_tokens`.
 
     Args:
         model: The model.
@@ -57,13 +58,32 @@ def visual_tokens(
     Returns:
         Tokens of the language model [B, P / 4, width], for P patches an image.
     """
+    return patch_tokens(model, patchify(pixels, model.model.visual.patch_size), drop_path, generator)
+
+
+def patch_tokens(
+    model: Qwen2_5_VLForConditionalGeneration,
+    patches: Tensor,
+    drop_path: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The visual tower over patches.
+
+    Args:
+        model: The model.
+        patches: Those of square images of one size [B, P, C], in the processor's order. All are to lie in one attention
+            window (`one_window`).
+        drop_path: Share of images that skip a residual branch.
+        generator: Draws which.
+
+    Returns:
+        Tokens of the language model [B, P / 4, width].
+    """
     visual = model.model.visual
-    batch, grid = len(pixels), pixels.shape[-1] // visual.patch_size
-    flat = patchify(pixels, visual.patch_size)  # [B, P, C]
-    patches = flat.shape[1]
+    batch, count = patches.shape[:2]
     kernel = visual.patch_embed.proj.weight.flatten(1)  # a convolution whose stride is its kernel is one product
-    hidden = F.linear(flat.to(kernel.dtype), kernel)  # [B, P, D]
-    cos, sin = _rotary(visual, grid, pixels.device)  # [P, head_dim]
+    hidden = F.linear(patches.to(kernel.dtype), kernel)  # [B, P, D]
+    cos, sin = _rotary(visual, math.isqrt(count), patches.device)  # [P, head_dim]
     for module in visual.blocks:
         block = cast(Qwen2_5_VLVisionBlock, module)
         attention, heads = block.attn, block.attn.num_heads
@@ -74,7 +94,14 @@ def visual_tokens(
         mixed = F.scaled_dot_product_attention(query, key, value)  # [B, h, P, d]
         hidden = hidden + _drop_path(attention.proj(rearrange(mixed, "b h p d -> b p (h d)")), drop_path, generator)
         hidden = hidden + _drop_path(block.mlp(_rms_norm(block.norm2, hidden)), drop_path, generator)
-    return visual.merger(hidden.flatten(0, 1)).view(batch, patches // MERGE**2, -1)
+    return visual.merger(hidden.flatten(0, 1)).view(batch, count // MERGE**2, -1)
+
+
+def one_window(model: Qwen2_5_VLForConditionalGeneration, side: int) -> bool:
+    """Whether images of `side` patches a side lie in one attention window of the visual tower."""
+    config = model.model.visual.config
+    everywhere = set(config.fullatt_block_indexes) >= set(range(config.depth))
+    return everywhere or side * config.patch_size <= config.window_size
 
 
 def _drop_path(branch: Tensor, share: float, generator: torch.Generator | None) -> Tensor:

@@ -13,6 +13,7 @@ from transformers import AutoProcessor, BatchFeature, Qwen2_5_VLForConditionalGe
 
 from pipeline.config import EncoderParams
 from pipeline.encoders.hub import not_loaded
+from pipeline.encoders.mllm.batched_qwen import language_states, one_window, patch_tokens
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 
@@ -52,9 +53,38 @@ class TransformersMllm:
     @torch.inference_mode()
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
         """See `Mllm.embed`."""
-        states = self.model.model(**self._batch(self.params.embed_template, inputs), use_cache=False).last_hidden_state
-        last = F.normalize(states[:, -1].float(), dim=-1)  # [B, D]
-        return leading_dimensions(last.cpu().numpy(), self.params.dim)
+        states, lengths = self._states(self._batch(self.params.embed_template, inputs))
+        last = states[torch.arange(len(states)), lengths - 1]
+        return leading_dimensions(F.normalize(last.float(), dim=-1).cpu().numpy(), self.params.dim)
+
+    @torch.inference_mode()
+    def text_states(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """See `Mllm.text_states`."""
+        states, lengths = self._states(self._batch(self.params.embed_template, [MllmInput(text) for text in texts]))
+        skipped = len(self.processor.tokenizer(self.params.embed_template.split("{image}")[0])["input_ids"])
+        return [one[skipped:length].cpu() for one, length in zip(states, lengths.tolist(), strict=True)]
+
+    def _states(self, batch: BatchFeature) -> tuple[torch.Tensor, torch.Tensor]:
+        """Final states of right-padded sequences [B, T, D], and their lengths [B].
+
+        Images of one size go through the visual tower as one batch; `transformers` would visit them one by one.
+        """
+        lengths = batch["attention_mask"].sum(1)  # [B]
+        width = batch["input_ids"].shape[1]
+        # From padding on the left, which generation needs, to padding on the right.
+        source = (torch.arange(width, device=self.device) + (width - lengths).unsqueeze(1)) % width
+        grids = batch.get("image_grid_thw")
+        if grids is None:
+            return language_states(self.model, batch["input_ids"].gather(1, source), None, 0), lengths
+        side = int(grids[0, 1])
+        alike = len(grids) == len(lengths) and bool((grids == torch.tensor([1, side, side], device=self.device)).all())
+        if not alike or not one_window(self.model, side):
+            states = self.model.model(**batch, use_cache=False).last_hidden_state
+            return states.gather(1, source.unsqueeze(2).expand_as(states)), lengths
+        ids = batch["input_ids"].gather(1, source)
+        prefix = int((ids[0] == self.model.config.image_token_id).nonzero()[0])
+        visual = patch_tokens(self.model, batch["pixel_values"].view(len(ids), side * side, -1))
+        return language_states(self.model, ids, visual, prefix), lengths
 
     @torch.inference_mode()
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:

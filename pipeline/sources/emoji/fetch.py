@@ -27,8 +27,8 @@ class Package:
 
     @property
     def tarball(self) -> str:
-        """The file name that `npm pack` gives."""
-        return f"{self.name}-{self.version}.tgz"
+        """The file name that `npm pack` gives: a scope becomes a prefix."""
+        return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
 
 NOTO = Package(
