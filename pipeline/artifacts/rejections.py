@@ -87,6 +87,11 @@ def count_reasons(rejections: Iterable[Rejected]) -> list[ReasonCount]:
     return sorted(counts.values(), key=lambda found: (-found.count, found.kind))
 
 
+def printable(text: str) -> str:
+    """A file's name or a reason for a console: what would break a line or steer a terminal is escaped."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def summarise(rejections: Iterable[Rejected], of: str = "rows") -> list[str]:
     """What a command prints after its work: one line a kind of reason, at most a few. Nothing where all was used.
 
@@ -98,6 +103,7 @@ def summarise(rejections: Iterable[Rejected], of: str = "rows") -> list[str]:
     if not counts:
         return []
     lines = [f"{sum(found.count for found in counts)} {of} left out:"]
-    lines += [f"  {found.count} x {found.first.reason} (first: {found.first.id})" for found in counts[:_NAMED]]
+    for found in counts[:_NAMED]:
+        lines.append(f"  {found.count} x {printable(found.first.reason)} (first: {printable(found.first.id)})")
     more = sum(found.count for found in counts[_NAMED:])
     return [*lines, f"  {more} x other reasons"] if more else lines

@@ -36,23 +36,30 @@ def cir() -> None:
 @app.command(rich_help_panel=IMAGES)
 @report_user_errors()
 def index(
-    folder: Annotated[Path, typer.Argument(help="A folder of images. Its subfolders are indexed too.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of images, told by their content. Its subfolders are indexed too.")
+    ],
     out: options.LibraryFolder = None,
     method: options.IndexedMethods = None,
     params: options.ParamsPath = options.PARAMS_FILE,
 ) -> None:
     """Embed and index a folder of images.
 
+    What is left out is counted by reason: what is hidden, what leads out of the folder, and what is no image.
+
     An interrupted run continues where it stopped when the command is given again.
     """
     from pipeline.app.search.library import index_folder
+    from pipeline.artifacts.rejections import summarise
 
     done = index_folder(folder, _set_up(params), out, method or ())
     typer.echo(f"{done.library}: {done.images} images in {', '.join(done.spaces)}")
     for space, reason in done.left_out.items():
         typer.echo(f"left out: {space} ({reason})")
+    for line in summarise(done.rejected, "files"):
+        typer.echo(line)
     if done.rejected:
-        typer.echo(f"{done.rejected} images rejected; {done.rejections} lists them with the reasons")
+        typer.echo(f"`cir rejected {done.library}` lists them")
 
 
 @app.command(rich_help_panel=IMAGES)

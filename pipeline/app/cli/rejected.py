@@ -35,16 +35,16 @@ def rejected(
 
 
 def _print_file(path: Path, reason: str, rows: int) -> None:
-    from pipeline.artifacts.rejections import count_reasons, read_rejections
+    from pipeline.artifacts.rejections import count_reasons, printable, read_rejections
 
     counts = count_reasons(row for row in read_rejections(path) if reason in row.reason)
     total = sum(found.count for found in counts)
     typer.echo(f"{path}: {total} left out")
     for found in counts:
-        typer.echo(f"{found.count:>9,}  {found.kind if found.count > 1 else found.first.reason}")
+        typer.echo(f"{found.count:>9,}  {printable(found.kind if found.count > 1 else found.first.reason)}")
     kept = (row for row in read_rejections(path) if reason in row.reason)
     for row in itertools.islice(kept, rows or None):
-        typer.echo(f"  {row.id}: {row.reason}")
+        typer.echo(f"  {printable(row.id)}: {printable(row.reason)}")
     if rows and total > rows:
         typer.echo(f"  and {total - rows:,} more; --rows 0 prints all of them")
 

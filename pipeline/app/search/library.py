@@ -1,13 +1,12 @@
 """`cir index`: any folder of images -> a library of vectors and indexes.
 
-A library (FOLDER/.cir) holds `files`, the list of what was found; `vectors/<space>`, a shard set of
-embeddings with `rejected.parquet` beside it; and `index/<space>`. Images are never copied. A run
-that was cut off goes on behind its last whole shard as long as no file has changed.
+A library (FOLDER/.cir) holds `files`, the list of what was found; `vectors/<space>`, a shard set of embeddings; and
+`index/<space>`. A `rejected.parquet` in the first two lists what was left out. Images are never copied. A run that was
+cut off goes on behind its last whole shard as long as no image has changed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -15,17 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from tqdm import tqdm
-
+from pipeline.app.search.folder_files import find_files, identity_of, images_of, left_out_of, list_files
 from pipeline.app.search.galleries import GALLERY, LIBRARY, SIDE
-from pipeline.artifacts import ArtifactError, ShardSet, sha256_file, write_json, write_table
+from pipeline.artifacts import ArtifactError, ShardSet, write_json
 from pipeline.artifacts.decoding import ImageError, read_image_file
-from pipeline.artifacts.shards import MANIFEST
+from pipeline.artifacts.rejections import REJECTED, Rejected, read_rejections
 from pipeline.config import Params
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import ROWS_PER_SHARD, JobOptions
-from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
 from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError, decode
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.interface import MllmInput
@@ -33,9 +29,6 @@ from pipeline.query import registry
 from pipeline.query.models import Models
 from pipeline.query.spaces import ModelSpace
 from pipeline.retrieval import build_index
-
-SUFFIXES = frozenset([".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
-FILES = pa.schema([("image_id", pa.string()), ("size", pa.int64()), ("blake2b", pa.string()), ("reason", pa.string())])
 
 
 @dataclass
@@ -45,17 +38,12 @@ class Indexed:
     library: Path
     images: int = 0
     """Images that were embedded."""
-    rejected: int = 0
-    """Files that cannot be read as images."""
+    rejected: list[Rejected] = field(default_factory=list)
+    """Files that are no images, or cannot be read as such."""
     spaces: list[str] = field(default_factory=list)
     """Those that have an index now."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Space -> why it has no index."""
-
-    @property
-    def rejections(self) -> Path:
-        """The table of the rejected files."""
-        return self.library / "vectors" / self.spaces[0] / REJECTED
 
 
 def index_folder(folder: Path, params: Params, out: Path | None = None, methods: Collection[str] = ()) -> Indexed:
@@ -78,25 +66,31 @@ def index_folder(folder: Path, params: Params, out: Path | None = None, methods:
         raise ArtifactError(f"{folder}: no such folder")
     library = out or folder / LIBRARY
     spaces = spaces_of(methods or usual_methods(params), params)
-    paths = find_images(folder)
-    if not paths:
-        raise ArtifactError(f"{folder}: there is no image ({', '.join(sorted(SUFFIXES))})")
+    found = find_files(folder, library)
+    if not found:
+        raise ArtifactError(f"{folder}: there is no image: the folder is empty")
     (library / GALLERY).unlink(missing_ok=True)  # until the library is whole again
-    files = list_files(folder, paths, library / "files")
-    made_of = {"files": sha256_file(files.folder / MANIFEST)}
+    files = list_files(folder, found, library / "files")
+    images, left_out = images_of(files), left_out_of(files)
+    if not images:
+        first = left_out[0]
+        raise ArtifactError(
+            f"{folder}: there is no image among {len(left_out)} files (first: {first.id}: {first.reason})"
+        )
+    made_of = {"files": identity_of(images)}
     drop_stale(library, spaces, made_of)
     done = Indexed(library)
     for name, space in spaces.items():
         if not methods and space.missing:
             done.left_out[name] = f"{space.missing} is not trained yet; `dvc repro train_diffcomp` does it"
             continue
-        embed_folder(FolderReader(folder, files), space, params, library / "vectors" / name, made_of)
+        embed_folder(FolderReader(folder, images), space, params, library / "vectors" / name, made_of)
         build_index(library / "vectors" / name, library / "index" / name, params.index, params.runtime.threads)
         done.spaces.append(name)
     root = os.path.relpath(folder.resolve(), library.resolve())
     write_json(library / GALLERY, {"root": root})  # last: now the library is whole
-    done.rejected = len(rejected_images(library / "vectors" / done.spaces[0]))
-    done.images = files.rows - done.rejected
+    undecoded = [*read_rejections(path)] if (path := library / "vectors" / done.spaces[0] / REJECTED).is_file() else []
+    done.rejected, done.images = left_out + undecoded, len(images) - len(undecoded)
     return done
 
 
@@ -109,24 +103,6 @@ def spaces_of(methods: Collection[str], params: Params) -> dict[str, ModelSpace]
     """The spaces that methods search, by name. Raises ParameterError naming an unknown method."""
     wanted = {registry.find_method(name, params).space for name in methods}
     return {name: space for name, space in registry.spaces(Models(params)).items() if name in wanted}
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Files with an image's suffix, in order of their path below `folder`; nothing hidden, and no linked folder."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(where, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def list_files(folder: Path, paths: Sequence[Path], out: Path) -> ShardSet:
-    """What was found, as a shard set of `FILES`."""
-    rows = [describe_file(folder, path) for path in tqdm(paths, "listing", unit="file", mininterval=1.0)]
-    write_table(out, pa.Table.from_pylist(rows, schema=FILES), {})
-    return ShardSet.open(out)
 
 
 def drop_stale(library: Path, spaces: Collection[str], made_of: dict[str, str]) -> None:
@@ -146,42 +122,28 @@ def is_made_of(vectors: Path, made_of: dict[str, str]) -> bool:
     return True
 
 
-def describe_file(folder: Path, path: Path) -> dict[str, Any]:
-    """One row of `FILES`: content hash, and the reason why a file is not even opened."""
-    name = path.relative_to(folder).as_posix()
-    image_id = name.encode("utf-8", "replace").decode()
-    row = {"image_id": image_id, "size": 0, "blake2b": "", "reason": ""}
-    if image_id != name:
-        return row | {"reason": "its name is not UTF-8"}
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return row | {"reason": "a link that leads out of the folder"}
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        return row | {"size": path.stat().st_size, "blake2b": digest}
-    except OSError as error:
-        return row | {"reason": f"the file cannot be read: {error.strerror}"}
-
-
 class FolderReader:
-    """Rows of the files listed in a `FILES` shard set; what is wrong with one is found when it is decoded."""
+    """Rows of the images in a folder; what is wrong with one is found when it is decoded.
 
-    def __init__(self, folder: Path, files: ShardSet):
-        self._folder = folder
-        self._files = files.table(["image_id", "reason"]).to_pylist()
+    Args:
+        folder: Holds the images.
+        images: Rows of `FILES`.
+    """
+
+    def __init__(self, folder: Path, images: Sequence[dict[str, Any]]):
+        self._folder, self._ids = folder, [image["image_id"] for image in images]
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._ids)
 
     def rows(self, start: int) -> Iterator[EncoderRow]:
-        for file in self._files[start:]:
-            encoded, reason = b"", file["reason"]
-            if not reason:
-                try:
-                    encoded = read_image_file(self._folder / file["image_id"])
-                except ImageError as error:
-                    reason = str(error)
-            yield EncoderRow(file["image_id"], "", encoded, file["image_id"], reason)
+        for image_id in self._ids[start:]:
+            encoded, reason = b"", ""
+            try:
+                encoded = read_image_file(self._folder / image_id)
+            except ImageError as error:
+                reason = str(error)
+            yield EncoderRow(image_id, "", encoded, image_id, reason)
 
 
 def decode_reduced(row: EncoderRow) -> MllmInput:
@@ -208,4 +170,4 @@ def embed_folder(reader: FolderReader, space: ModelSpace, params: Params, out: P
     options = JobOptions(params.encoder.batch_size, ROWS_PER_SHARD, max_rejected_share=1.0)
     run_job(reader, job, out, space.identity | made_of, options)
     if not ShardSet.open(out, verify=False).rows:
-        raise ArtifactError(f"{out}: none of {len(reader)} files can be read as an image; {REJECTED} says why")
+        raise ArtifactError(f"{out}: none of {len(reader)} images can be read; `cir rejected {out}` says why")

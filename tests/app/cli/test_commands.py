@@ -31,9 +31,14 @@ def test_a_folder_from_nothing_to_an_answer(in_project, tmp_path):
     for number, path in enumerate(sorted(Path("photos").rglob("t*.png"))[:6]):
         (tmp_path / f"{number}.png").write_bytes(path.read_bytes())
     (tmp_path / "not an image.png").write_text("words")
+    (tmp_path / "a\x1b[31m\nb").write_bytes(b"%PDF")
     indexed = cir("index", tmp_path, "--method", "slerp")
     assert indexed.exit_code == 0, indexed.output
-    assert "6 images in clip" in indexed.output and "1 images rejected" in indexed.output
+    assert "6 images in clip" in indexed.output and "2 files left out:" in indexed.output
+    assert r"1 x no image that can be read: it is a PDF document (first: a\x1b[31m\nb)" in indexed.output
+    listed = cir("rejected", tmp_path)
+    assert "  not an image.png: no image that can be read: it is in no known format" in listed.output
+    assert r"  a\x1b[31m\nb: " in listed.output and "\x1b" not in listed.output
     found = search(tmp_path / "0.png", "as a chef", "--method", "slerp", "--json", "--top", 9, gallery=tmp_path)
     others = {f"{number}.png" for number in range(1, 6)}
     assert {hit["id"] for hit in json.loads(found.stdout)["hits"]} == others  # the reference is no result

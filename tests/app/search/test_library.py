@@ -1,6 +1,5 @@
 """`index_folder`: which files are found, which are rejected, and what a second run keeps."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import pytest
 from PIL import Image
 
 from pipeline.app.search.galleries import FolderGallery, open_gallery
-from pipeline.app.search.library import find_images, index_folder
+from pipeline.app.search.library import index_folder
 from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.artifacts.rejections import find_rejections, read_rejections
 from pipeline.config import ParameterError, load_params
-from pipeline.encoders.embedding.rows import EncodingError
 from pipeline.query.spaces import ImageEmbedder
 
 
@@ -39,8 +38,8 @@ def test_the_projects_folder_was_indexed_for_the_usual_methods(in_project):
     assert gallery.spaces == ["clip", "diffcomp", "fused"]
     assert "words.png" not in gallery.ids and len(gallery.ids) == len(list(Path("photos").rglob("t*.png")))
     assert any(name.startswith("more/") for name in gallery.ids)
-    rejected = pq.read_table("photos/.cir/vectors/fused/rejected.parquet").to_pylist()
-    assert [(row["id"], "in no known format" in row["reason"]) for row in rejected] == [("words.png", True)]
+    rejected = pq.read_table("photos/.cir/files/rejected.parquet").to_pylist()
+    assert [(row["image_id"], "in no known format" in row["reason"]) for row in rejected] == [("words.png", True)]
     assert str(in_project) not in "".join(path.read_text() for path in Path("photos/.cir").rglob("*.json"))
 
 
@@ -112,26 +111,33 @@ def test_a_changed_file_is_encoded_anew(folder):
 
 def test_what_cannot_be_read_is_listed_and_the_rest_indexed(folder, make_bomb):
     (folder / "empty.jpg").touch()
-    (folder / "a link.png").symlink_to("/etc/passwd")
     (folder / "huge.png").write_bytes(make_bomb(9000, 8000))
     Image.new("RGB", (500, 2)).save(folder / "strip.png")
-    (folder / ".hidden").mkdir()
-    (folder / ".hidden/x.png").touch()
     (folder / "notes.txt").write_text("no image, and not called one")
     done = index_folder(folder, load_params(), methods=["image_only"])
-    reasons = {row["id"]: row["reason"] for row in pq.read_table(done.rejections).to_pylist()}
-    assert (done.images, done.rejected) == (12, 4)
-    assert sorted(reasons) == ["a link.png", "empty.jpg", "huge.png", "strip.png"]
-    assert "leads out of the folder" in reasons["a link.png"] and "no bytes" in reasons["empty.jpg"]
+    reasons = {row.id: row.reason for row in done.rejected}
+    assert done.images == 12
+    assert sorted(reasons) == ["empty.jpg", "huge.png", "notes.txt", "strip.png"]
+    assert "no bytes" in reasons["empty.jpg"] and "in no known format" in reasons["notes.txt"]
     assert "9000 x 8000 pixels, at most" in reasons["huge.png"] and "more than 100 times" in reasons["strip.png"]
+    listed = [row for path in find_rejections(folder) for row in read_rejections(path)]
+    assert {row.id: row.reason for row in listed} == reasons
 
 
-def test_names_come_sorted_whatever_the_file_system_says(folder, monkeypatch):
-    names = [path.relative_to(folder).as_posix() for path in find_images(folder)]
-    assert names == sorted(names) and any("/" in name for name in names)
-    walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda top: ((where, folders, files[::-1]) for where, folders, files in walk(top)))
-    assert [path.relative_to(folder).as_posix() for path in find_images(folder)] == names
+def test_what_is_no_image_may_change_without_an_image_being_encoded_anew(folder, monkeypatch):
+    params = load_params()
+    index_folder(folder, params, methods=["slerp"])
+
+    def fail(self, inputs):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(ImageEmbedder, "embed", fail)
+    (folder / ".DS_Store").write_bytes(b"new")
+    (folder / "notes.txt").write_text("new, too")
+    done = index_folder(folder, params, methods=["slerp"])
+    assert done.images == 12 and len(done.rejected) == 2
+    (folder / "notes.txt").unlink()
+    assert [row.id for row in index_folder(folder, params, methods=["slerp"]).rejected] == [".DS_Store"]
 
 
 def test_an_untrained_variant_is_left_out_or_named(folder, monkeypatch):
@@ -146,14 +152,17 @@ def test_an_untrained_variant_is_left_out_or_named(folder, monkeypatch):
         index_folder(folder, params, methods=["magic"])
 
 
-def test_folders_without_images(in_project, tmp_path):
+def test_folders_without_images(in_project, tmp_path, make_bomb):
     params = load_params()
     with pytest.raises(ArtifactError, match="no such folder"):
         index_folder(tmp_path / "no", params)
     with pytest.raises(ArtifactError, match="there is no image"):
         index_folder(tmp_path, params)
     (tmp_path / "a.png").write_text("words")
-    with pytest.raises((ArtifactError, EncodingError), match="none of 1 files can be read"):
+    with pytest.raises(ArtifactError, match=r"no image among 1 files \(first: a.png: .*in no known format"):
+        index_folder(tmp_path, params, methods=["slerp"])
+    (tmp_path / "a.png").write_bytes(make_bomb(9000, 8000))
+    with pytest.raises(ArtifactError, match="none of 1 images can be read; `cir rejected"):
         index_folder(tmp_path, params, methods=["slerp"])
 
 

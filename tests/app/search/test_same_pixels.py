@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageCms
 
+from pipeline.app.search.folder_files import FoundFile, images_of, list_files
 from pipeline.app.search.galleries import GALLERY, FolderGallery, Gallery
-from pipeline.app.search.library import FolderReader, decode_reduced, embed_folder, list_files
+from pipeline.app.search.library import FolderReader, decode_reduced, embed_folder
 from pipeline.app.search.reference import find_reference
 from pipeline.artifacts import ShardSet, schemas, write_json, write_table
 from pipeline.artifacts.decoding import ImageError, decode_file
@@ -144,9 +145,9 @@ def through_the_stages(images: ShardSet, folder: Path) -> dict[str, Pixels]:
 def through_the_app(photos: Path, names: list[str]) -> dict[str, Pixels]:
     """What `cir index` shows to an encoder, and what a search and the page read of the same folder."""
     library, recorder = photos / ".cir", Recorder()
-    files = list_files(photos, [photos / name for name in names], library / "files")
+    files = list_files(photos, [FoundFile(photos / name) for name in names], library / "files")
     space = SimpleNamespace(embedder=recorder, identity={})
-    embed_folder(FolderReader(photos, files), space, load_params(), library / "vectors/fused", {})
+    embed_folder(FolderReader(photos, images_of(files)), space, load_params(), library / "vectors/fused", {})
     (library / "index/fused").mkdir(parents=True)
     write_json(library / "index/fused" / MANIFEST, {})
     write_json(library / GALLERY, {"root": ".."})
