@@ -143,7 +143,7 @@ class PageEvents:
             shown=True,
             heading=panel_heading(method.label, answer.seconds, region_ignored),
             thumbnails=[
-                (thumbnail(self.gallery.image(hit.image_id)), f"{rank} · {hit.score:.3f}")
+                self._thumbnail(hit.image_id, f"{rank} · {hit.score:.3f}")
                 for rank, hit in enumerate(answer.hits, start=1)
             ],
             image_ids=[hit.image_id for hit in answer.hits],
@@ -180,7 +180,7 @@ class PageEvents:
             The image, RGB.
 
         Raises:
-            ArtifactError: When the gallery has no such image.
+            ArtifactError: When the gallery has no such image, or it is gone.
         """
         return self.gallery.image(image_id)
 
@@ -203,7 +203,12 @@ class PageEvents:
         else:
             stride = max(1, len(ids) // SUGGESTIONS)
             chosen = ids[page % stride :: stride][:SUGGESTIONS]
-        return [(thumbnail(self.gallery.image(image_id)), image_id) for image_id in chosen], chosen
+        return [self._thumbnail(image_id, image_id) for image_id in chosen], chosen
+
+    def _thumbnail(self, image_id: str, caption: str) -> tuple[Image.Image, str]:
+        """A gallery image with its caption; a placeholder for an image that was removed after indexing."""
+        shown = self.gallery.shown(image_id)
+        return thumbnail(shown.image), f"{caption} · gone" if shown.is_gone else caption
 
 
 def editor_value(reference: Image.Image) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pipeline.artifacts import ArtifactError, ShardSet, read_json
 from pipeline.artifacts.decoding import ImageError, decode_file
@@ -19,6 +20,20 @@ BENCHMARKS, BENCHMARK_INDEXES = Path("data/benchmarks"), Path("data/index")
 DEFAULT_BENCHMARK = "emoji_cir"
 SIDE = 1024
 """Longer side, in pixels, to which images of people's own are reduced as they are read: it bounds a batch."""
+
+
+PLACEHOLDER_SIDE = 240
+"""Both sides, in pixels, of what stands for an image that is gone."""
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """A gallery's image as results show it."""
+
+    image: Image.Image
+    """RGB; a placeholder for an image that is gone."""
+    is_gone: bool = False
+    """The image was removed, or cannot be read any more, since it was indexed."""
 
 
 class Gallery(ABC):
@@ -42,6 +57,13 @@ class Gallery(ABC):
         Raises:
             ArtifactError: When the gallery has no such image, or it cannot be read.
         """
+
+    def shown(self, image_id: str) -> ShownImage:
+        """One of the images, or a placeholder: one image that is gone does not end a page of results."""
+        try:
+            return ShownImage(self.image(image_id))
+        except ArtifactError:
+            return ShownImage(placeholder(), is_gone=True)
 
     @abstractmethod
     def id_of(self, path: Path) -> str | None:
@@ -105,13 +127,24 @@ class FolderGallery(Gallery):
         try:
             return decode_file(path, SIDE)
         except ImageError as error:
-            raise ArtifactError(f"{self.name}: {image_id!r}: {error}") from None
+            again = f"if it was removed or changed, `cir index {self.root}` again"
+            raise ArtifactError(f"{self.name}: {image_id!r}: {error}; {again}") from None
 
     def id_of(self, path: Path) -> str | None:
         """See `Gallery.id_of`."""
         path = path.resolve()
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else None
         return name if name in self._known else None
+
+
+def placeholder() -> Image.Image:
+    """What stands for an image that is gone: a grey square that is crossed out."""
+    last = PLACEHOLDER_SIDE - 1
+    image = Image.new("RGB", (PLACEHOLDER_SIDE, PLACEHOLDER_SIDE), "#dddddd")
+    draw = ImageDraw.Draw(image)
+    for corners in ((0, 0, last, last), (0, last, last, 0)):
+        draw.line(corners, fill="#999999", width=3)
+    return image
 
 
 def open_gallery(where: str | Path | None = None) -> Gallery:

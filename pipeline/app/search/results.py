@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pipeline.app.search.galleries import Gallery
 from pipeline.app.search.requests import Request
-from pipeline.app.search.searcher import Answer
+from pipeline.app.search.searcher import Answer, Hit
 from pipeline.artifacts import write_atomically
 
 THUMBNAIL = 240
@@ -89,13 +89,22 @@ def as_html(found: list[tuple[Request, Answer]], gallery: Gallery) -> str:
             "request": request,
             "answer": answer,
             "reference": data_uri(request.image),
-            "hits": [
-                (rank, hit, data_uri(gallery.image(hit.image_id))) for rank, hit in enumerate(answer.hits, start=1)
-            ],
+            "hits": [_html_hit(rank, hit, gallery) for rank, hit in enumerate(answer.hits, start=1)],
         }
         for request, answer in found
     ]
     return environment.get_template("search.html").render(searches=searches, gallery=gallery.name)
+
+
+def _html_hit(rank: int, hit: Hit, gallery: Gallery) -> dict[str, Any]:
+    shown = gallery.shown(hit.image_id)
+    return {
+        "rank": rank,
+        "id": hit.image_id,
+        "score": hit.score,
+        "image": data_uri(shown.image),
+        "is_gone": shown.is_gone,
+    }
 
 
 def write_html(path: Path, found: list[tuple[Request, Answer]], gallery: Gallery) -> None:
