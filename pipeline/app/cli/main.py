@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,10 @@ import typer
 
 from pipeline.app.cli import options
 from pipeline.app.cli.rejected import rejected
+from pipeline.app.errors import report_errors
 from pipeline.app.scoring.commands import score, submit
 from pipeline.config import Params, load_params, load_profile
-from pipeline.errors import report_user_errors
+from pipeline.errors import DEBUG
 
 if TYPE_CHECKING:
     from pipeline.app.search.requests import Request
@@ -26,15 +28,17 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 @app.callback()
-def cir() -> None:
+def cir(debug: options.Debug = False) -> None:
     """Zero-shot composed image retrieval with Fusion-Diff and DiffComp.
 
     Find images by a reference image and a text that says what should be different about it.
     """
+    if debug:
+        os.environ[DEBUG] = "1"
 
 
 @app.command(rich_help_panel=IMAGES)
-@report_user_errors()
+@report_errors()
 def index(
     folder: Annotated[
         Path, typer.Argument(help="A folder of images, told by their content. Its subfolders are indexed too.")
@@ -63,7 +67,7 @@ def index(
 
 
 @app.command(rich_help_panel=IMAGES)
-@report_user_errors()
+@report_errors()
 def search(  # noqa: PLR0913 - one argument an option
     image: options.ReferenceName,
     text: options.Modification,
@@ -110,11 +114,11 @@ def search(  # noqa: PLR0913 - one argument an option
 
 
 @app.command(rich_help_panel=IMAGES)
-@report_user_errors()
+@report_errors()
 def demo(
     gallery: options.GalleryName = "",
     host: Annotated[str, typer.Option(help="The address to listen on. 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.")] = 7860,
+    port: options.Port = 7860,
     threads: options.Threads = 1,
     params: options.ParamsPath = options.PARAMS_FILE,
 ) -> None:
@@ -132,7 +136,7 @@ app.command(rich_help_panel=PROJECT)(rejected)
 
 
 @app.command(rich_help_panel=PROJECT)
-@report_user_errors()
+@report_errors()
 def info(
     profile: Annotated[str, typer.Option(help="offline, smoke or paper.")] = "offline",
     conf: Annotated[Path, typer.Option(help="The folder with the profiles.")] = Path("conf"),
@@ -147,7 +151,7 @@ def info(
 
 
 @app.command(rich_help_panel=PROJECT)
-@report_user_errors()
+@report_errors()
 def verify(root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(".")) -> None:
     """Check every file of data/, models/ and reports/ against its manifest, its inputs and dvc.lock.
 

@@ -11,6 +11,7 @@ _FUSION_DIFF, _DIFFCOMP, _OUTPUT, _COMPUTING = "Fusion-Diff", "DiffComp", "Outpu
 
 PARAMS_FILE = Path("params.yaml")
 
+Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 ParamsPath = Annotated[
     Path,
     Option("--params", rich_help_panel=_COMPUTING, help="The file with model paths, sizes and defaults."),
@@ -70,5 +71,6 @@ Hypotheses = Annotated[
     int | None,
     Option(rich_help_panel=_FUSION_DIFF, help="The number of sampled targets. Default: from the parameters."),
 ]
+Port = Annotated[int, Option(min=1, max=65_535, help="The port to listen on.")]
 AsJson = Annotated[bool, Option("--json", rich_help_panel=_OUTPUT, help="Print one JSON object a search.")]
 HtmlPath = Annotated[Path | None, Option("--html", rich_help_panel=_OUTPUT, help="Also write a page with the images.")]

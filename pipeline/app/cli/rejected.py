@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import report_user_errors
+from pipeline.app.errors import report_errors
 
 
-@report_user_errors()
+@report_errors()
 def rejected(
     place: Annotated[
         Path, typer.Argument(help="A rejected.parquet, or a folder to look through: data/, or a folder of images.")

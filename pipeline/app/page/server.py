@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import gradio as gr
 
@@ -59,20 +61,43 @@ def launch(searcher: Searcher, host: str = "127.0.0.1", port: int = 7860, wait: 
     """
     page = build_page(searcher)
     fonts = ["system-ui", "sans-serif"]
-    page.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        inbrowser=False,
-        quiet=True,
-        prevent_thread_lock=not wait,
-        ssr_mode=False,
-        allowed_paths=[],
-        max_file_size="60mb",
-        show_error=False,
-        footer_links=[],
-        css=CSS,
-        enable_monitoring=False,
-        theme=gr.themes.Soft(font=fonts, font_mono=["ui-monospace", "monospace"]),
-    )
+    with past_proxies(host):
+        page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            allowed_paths=[],
+            max_file_size="60mb",
+            show_error=False,
+            footer_links=[],
+            css=CSS,
+            enable_monitoring=False,
+            theme=gr.themes.Soft(font=fonts, font_mono=["ui-monospace", "monospace"]),
+        )
+    if wait:
+        page.block_thread()
     return page
+
+
+@contextmanager
+def past_proxies(host: str) -> Iterator[None]:
+    """Use no proxy within the block. After it, the environment excepts the page's own address from its proxies.
+
+    Gradio asks its own server whether it is up. A proxy of the environment cannot answer that, and one of a kind that
+    the HTTP client does not know would end the program even for excepted addresses.
+    """
+    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    _except_from_proxies("*")
+    try:
+        yield
+    finally:
+        known = [name.strip() for name in excepted.split(",") if name.strip()]
+        _except_from_proxies(",".join(dict.fromkeys([*known, host, "127.0.0.1", "localhost"])))
+
+
+def _except_from_proxies(hosts: str) -> None:
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = hosts

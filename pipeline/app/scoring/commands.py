@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import report_user_errors
+from pipeline.app.errors import report_errors
 
 AnnotationsFolder = Annotated[
     Path, typer.Option("--annotations", help="The folder with the annotation files, in their official layout.")
@@ -25,7 +25,7 @@ PredictionFiles = Annotated[
 ]
 
 
-@report_user_errors()
+@report_errors()
 def score(
     benchmark: Annotated[str, typer.Argument(help="fashioniq, cirr, circo or genecis.")],
     annotations: AnnotationsFolder,
@@ -55,7 +55,7 @@ def score(
     typer.echo(json.dumps(scores, indent=2))
 
 
-@report_user_errors()
+@report_errors()
 def submit(
     benchmark: Annotated[str, typer.Argument(help="cirr or circo.")],
     annotations: AnnotationsFolder,

@@ -76,3 +76,21 @@ def test_an_unknown_profile_is_one_line():
     result = CliRunner().invoke(app, ["info", "--profile", "huge"])
     assert result.exit_code == 1
     assert result.stderr.strip() == "error: profile: 'huge' is not one of offline, paper, smoke"
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    def fail(*arguments):
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr("pipeline.app.cli.main.load_profile", fail)
+    monkeypatch.setenv("CIR_DEBUG", "")  # what the option sets is undone after the test
+    plain = CliRunner().invoke(app, ["info"])
+    assert plain.exit_code == 1 and plain.stderr.startswith("error: KeyError: 'a mistake' (")
+    assert plain.stderr.endswith("`cir --debug` in place of `cir` shows the traceback)\n")
+    assert isinstance(CliRunner().invoke(app, ["--debug", "info"]).exception, KeyError)
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "99999", "x"])
+def test_a_port_is_a_range(port):
+    result = CliRunner().invoke(app, ["demo", "--port", port])
+    assert result.exit_code == 2 and "'--port'" in result.stderr and "Traceback" not in result.stderr

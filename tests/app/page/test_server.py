@@ -1,6 +1,7 @@
 """The demo page over HTTP: many visitors, and requests that no page would send."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.app.page.events import NO_METHOD
+from tests.app.page.conftest import on_a_free_port
 
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `demo` is not installed")
 
@@ -74,6 +76,27 @@ def test_a_path_that_was_not_uploaded_is_no_reference(url, project, photo, share
         answer = f"event: error {rejected.code}"
     assert "event: error" in answer or "this reference cannot be used: there is no such file" in answer
     assert "as a chef" in send_search(connect(url), photo, "as a chef")[0]
+
+
+PROXIES = ["http://proxy.invalid:3128", "socks5://127.0.0.1:1", "proxy.invalid:3128"]
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_proxies_of_the_environment_are_passed_by(in_project, shared_searcher, tmp_path, monkeypatch, proxy):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("no_proxy", "intranet.invalid")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    from pipeline.app.page.server import launch
+
+    page = on_a_free_port(lambda port: launch(shared_searcher, port=port, wait=False))
+    try:
+        assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "intranet.invalid,127.0.0.1,localhost"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler())
+        assert opener.open(page.local_url).status == 200
+    finally:
+        page.close()
 
 
 def test_it_listens_on_this_machine_alone(url):
