@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PARTIAL = ".partial"
 
 
 class ArtifactError(ValueError):
@@ -73,9 +74,17 @@ def settle_only(folder: str | Path, names: Collection[str]) -> None:
         _remove(path)
 
 
+def final_path(path: Path) -> Path:
+    """The path that something written by `write_atomically` has once it is complete, for messages."""
+    parts = [
+        part[1 : -len(_PARTIAL)] if part.startswith(".") and part.endswith(_PARTIAL) else part for part in path.parts
+    ]
+    return Path(*parts)
+
+
 def _beside(path: Path) -> tuple[Path, Path]:
     """Where the new one is written, and where the old one waits to be removed."""
-    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    return path.with_name(f".{path.name}{_PARTIAL}"), path.with_name(f".{path.name}.old")
 
 
 def _remove(path: Path) -> None:

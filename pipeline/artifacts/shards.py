@@ -13,7 +13,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.artifacts.atomic import ArtifactError, as_stored, read_json, sha256_file, write_atomically, write_json
+from pipeline.artifacts.atomic import (
+    ArtifactError,
+    as_stored,
+    final_path,
+    read_json,
+    sha256_file,
+    write_atomically,
+    write_json,
+)
+from pipeline.artifacts.ids import IdError
+from pipeline.artifacts.table_ids import TableIds
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -63,7 +73,7 @@ def _shard_name(number: int) -> str:
 
 
 class ShardWriter:
-    """Writes rows as shards of `rows_per_shard`, each atomically, and the manifest last.
+    """Writes rows as shards of `rows_per_shard`, each atomically, and the manifest last. No id may come twice.
 
     Args:
         folder: The shard set's folder.
@@ -103,6 +113,7 @@ class ShardWriter:
             if path.name not in keep and path.name != self.JOURNAL:
                 path.unlink()
         self._buffer: list[pa.Table] = []
+        self._ids = TableIds(schema, self._written)
 
     @property
     def rows_done(self) -> int:
@@ -119,6 +130,7 @@ class ShardWriter:
         for shard in self._shards[count:]:
             (self.folder / shard.name).unlink()
         self._shards = self._shards[:count]
+        self._ids.forget()
         self._write_journal()
 
     def _journal(self) -> dict[str, Any]:
@@ -156,9 +168,20 @@ class ShardWriter:
         """Append rows; whole shards are flushed to disk as they fill.
 
         Raises:
-            ArtifactError: The rows have another schema.
+            ArtifactError: The rows have another schema, or an id comes twice; names it and both rows.
         """
-        self._append(self._checked(rows))
+        table = self._checked(rows)
+        try:
+            self._ids.check(table)
+        except IdError as error:
+            raise ArtifactError(f"{final_path(self.folder)}: {error}") from None
+        self._append(table)
+
+    def _written(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Columns of all rows so far: those in finished shards, then those that wait for theirs."""
+        for shard in self._shards:
+            yield pq.read_table(self.folder / shard.name, columns=columns)
+        yield from self._buffer
 
     def _checked(self, rows: pa.Table | pa.RecordBatch) -> pa.Table:
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows

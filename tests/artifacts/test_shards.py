@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import ArtifactError, ShardSet, ShardWriter, schemas, write_table
+from pipeline.artifacts import ArtifactError, ShardSet, ShardWriter, schemas, table_ids, write_table
 
 IDENTITY = {"model": "m", "dim": 3, "sizes": [1, 2], "nested": {"a": None}}
 
@@ -70,7 +70,11 @@ PAIR = st.fixed_dictionaries(
 )
 
 
-@given(rows=st.lists(PAIR, max_size=20), per_shard=st.integers(1, 7), cuts=st.lists(st.integers(0, 20), max_size=4))
+@given(
+    rows=st.lists(PAIR, max_size=20, unique_by=lambda row: row["pair_id"]),
+    per_shard=st.integers(1, 7),
+    cuts=st.lists(st.integers(0, 20), max_size=4),
+)
 def test_any_rows_in_any_batches_come_back_with_the_same_bytes(tmp_path_factory, rows, per_shard, cuts):
     folder = tmp_path_factory.mktemp("shards")
     table = pa.Table.from_pylist(rows, schema=schemas.PAIRS)
@@ -281,6 +285,60 @@ def test_a_folder_among_the_shards_is_not_removed(tmp_path):
     (tmp_path / "set" / "mine").mkdir(parents=True)
     with pytest.raises(ArtifactError, match="mine: a folder"):
         ShardWriter(tmp_path / "set", schemas.embeddings(3), {})
+
+
+TABLES = {
+    "images": (schemas.IMAGES, {"image_id": "a", "bytes": b"", "width": 1, "height": 1}),
+    "pairs": (schemas.PAIRS, {"pair_id": "a", "image_id": "x"}),
+    "triplets": (schemas.TRIPLETS, {"triplet_id": "a"}),
+    "queries": (schemas.QUERIES, {"query_id": "a"}),
+    "rankings": (schemas.RANKINGS, {"query_id": "a", "method": "text only"}),
+    "similarities": (schemas.SIMILARITIES, {"query_id": "a", "method": "text only"}),
+    "descriptions": (schemas.DESCRIPTIONS, {"query_id": "a"}),
+    "embeddings": (schemas.embeddings(2), {"id": "a", "vector": [0, 1]}),
+    "conditions": (schemas.conditions(2), {"id": "a", "tokens": 0, "states": []}),
+}
+
+
+@pytest.mark.parametrize(("schema", "row"), TABLES.values(), ids=TABLES.keys())
+@pytest.mark.parametrize("per_shard", [1, 2, 3, 10])
+def test_no_table_holds_an_id_twice(tmp_path, schema, row, per_shard):
+    """Whether the first of the two rows is in a finished shard, waits for its shard, or comes with the second one."""
+    rows = pa.Table.from_pylist([{**row, schema.names[0]: one} for one in "bac"], schema)
+    again = pa.Table.from_pylist([row], schema)
+    writer = ShardWriter(tmp_path / "set", schema, {}, per_shard)
+    writer.write(rows)
+    with pytest.raises(ArtifactError, match=f"{tmp_path}/set: rows 1 and 3 have the same {schema.names[0]}.* 'a"):
+        writer.write(again)
+    with pytest.raises(ArtifactError, match=f"{tmp_path}/whole: rows 1 and 3 have the same"):
+        write_table(tmp_path / "whole", pa.concat_tables([rows, again]), {}, per_shard)
+    assert not (tmp_path / "whole").exists()
+
+
+def test_a_repetition_in_one_large_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_ids, "ROWS", 4)
+    rows = pa.concat_tables([vectors(10), vectors(1, 3)])
+    with pytest.raises(ArtifactError, match="rows 3 and 10 have the same id 'id3'"):
+        write_table(tmp_path / "set", rows, {})
+
+
+def test_two_methods_answer_the_same_query(tmp_path):
+    rows = [{"query_id": "a", "method": method} for method in ("one", "other")]
+    assert write_table(tmp_path / "set", pa.Table.from_pylist(rows, schemas.RANKINGS), {}).rows == 2
+
+
+def test_an_id_of_an_earlier_run_is_remembered(tmp_path):
+    write_resuming(tmp_path, 35, stop=25)
+    writer = ShardWriter(tmp_path, schemas.embeddings(3), IDENTITY, 10, resume=True)
+    with pytest.raises(ArtifactError, match="rows 7 and 20 have the same id 'id7'"):
+        writer.write(vectors(1, 7))
+    writer = ShardWriter(tmp_path, schemas.embeddings(3), IDENTITY, 10, resume=True)
+    writer.keep_shards(1)
+    writer.write(vectors(10, 10))
+    writer.keep_shards(1)
+    writer.write(vectors(25, 10))
+    writer.close()
+    assert ShardSet.open(tmp_path).table().equals(vectors(35))
 
 
 KILLED = """

@@ -125,7 +125,7 @@ def test_bad_vectors_are_named_and_leave_nothing(tmp_path, damage, message):
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
 
 
-def test_repeated_ids_and_empty_galleries_are_refused(tmp_path):
+def test_repeated_ids_and_empty_galleries_are_refused(tmp_path, repeated_ids):
     vectors = unit(np.random.default_rng(7), 3, 4)
     with pytest.raises(ArtifactError, match="row 'b' occurs twice"):
         build_index(

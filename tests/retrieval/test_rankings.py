@@ -25,7 +25,7 @@ def test_rankings_come_back(tmp_path):
         ([], "no ranked lists"),
     ],
 )
-def test_bad_rankings_are_named(tmp_path, rows, message):
+def test_bad_rankings_are_named(tmp_path, rows, message, repeated_ids):
     write_rankings(tmp_path / "m", "m", rows, {})
     with pytest.raises(ArtifactError, match=message):
         read_rankings(tmp_path / "m")
@@ -43,7 +43,7 @@ def query_row(query_id, targets):
     }
 
 
-def test_queries_are_checked(tmp_path):
+def test_queries_are_checked(tmp_path, repeated_ids):
     for name, rows in (
         ("good", [query_row("q", ["a"])]),
         ("bare", [query_row("q", [])]),

@@ -85,7 +85,7 @@ def test_pairs_out_of_order_or_without_an_image_are_an_error(make, images, tmp_p
         list(PairReader(images, make.pairs(tmp_path / "pairs", order), long_caption).rows(0))
 
 
-def test_a_second_caption_of_one_kind_is_an_error(make, images, tmp_path):
+def test_a_second_caption_of_one_kind_is_an_error(make, images, tmp_path, repeated_ids):
     pairs = make.pairs(tmp_path / "pairs", IDS, kinds=("long", "long"))
     with pytest.raises(ArtifactError, match="image 'a' has a second long caption"):
         list(PairReader(images, pairs, long_caption).rows(0))
