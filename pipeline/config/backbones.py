@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pipeline.config.ranges import Count, Share, ShareBelowOne
 from pipeline.config.section import Section
 from pipeline.config.training import OptimiserParams
 
@@ -15,29 +16,29 @@ class SmallMllmParams(OptimiserParams):
 
     section: ClassVar[str] = "backbones.mllm"
 
-    vocabulary: int
+    vocabulary: Count
     """Tokens of the vocabulary that is trained on the captions."""
-    width: int
+    width: Count
     """Width of the language model."""
-    layers: int
+    layers: Count
     """Blocks of the language model."""
-    heads: int
+    heads: Count
     """Attention heads of its blocks."""
-    ffn: int
+    ffn: Count
     """Width of its hidden layers."""
-    vision_width: int
+    vision_width: Count
     """Width of the vision tower."""
-    vision_layers: int
+    vision_layers: Count
     """Blocks of the vision tower."""
-    vision_heads: int
+    vision_heads: Count
     """Attention heads of its blocks."""
-    vision_ffn: int
+    vision_ffn: Count
     """Width of its hidden layers."""
-    patch_size: int
+    patch_size: Count
     """Side of a patch, in pixels."""
-    drop_path: float
+    drop_path: ShareBelowOne
     """Stochastic depth of the vision tower: the last block's share of dropped branches."""
-    instruction_dropout: float
+    instruction_dropout: Share
     """Share of instruction tokens replaced at random, so that wordings never seen still work."""
 
 
@@ -47,23 +48,23 @@ class SmallClipParams(OptimiserParams):
 
     section: ClassVar[str] = "backbones.clip"
 
-    embed_dim: int
+    embed_dim: Count
     """Dimension of the joint space."""
-    image_size: int
+    image_size: Count
     """Side of an image, in pixels."""
-    patch_size: int
+    patch_size: Count
     """Side of a patch, in pixels."""
-    vision_width: int
+    vision_width: Count
     """Width of the image tower."""
-    vision_layers: int
+    vision_layers: Count
     """Blocks of the image tower."""
-    text_width: int
+    text_width: Count
     """Width of the text tower."""
-    text_layers: int
+    text_layers: Count
     """Blocks of the text tower."""
-    text_heads: int
+    text_heads: Count
     """Attention heads of its blocks."""
-    context_length: int
+    context_length: Count
     """Tokens of a text, at most."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from pipeline.config.ranges import Count, CountOrZero, InnerShare, ShareBelowOne
 from pipeline.config.section import Section, require
 
 Source = Literal["emoji", "web"]
@@ -81,13 +82,16 @@ class WebParams(Section):
     pairs: list[WebPairs]
     """Sources of image-caption pairs; webdataset: any such archives; folder: images and a CSV."""
     edits: list[WebEdits]
-    """Sources of edited images with their instructions, from which triplets come."""
-    max_rejected_share: float
+    """Sources of edited images with their instructions, from which triplets come. None: Stage 2 is not trained."""
+    max_rejected_share: ShareBelowOne
     """Share of images, in [0, 1), that may be rejected before the stage fails."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.pairs) and bool(self.edits), "data.web: pairs and edits must name at least one source each")
+        require(bool(self.pairs), "data.web.pairs: at least one must be listed")
+        for name in ("pairs", "edits"):
+            values = getattr(self, name)
+            require(len(set(values)) == len(values), f"data.web.{name}: {values} names a source twice")
 
 
 @dataclass(kw_only=True)
@@ -102,21 +106,21 @@ class DataParams(Section):
     """The folder of raw data."""
     fixture: str
     """A folder in the packages' layout that is read instead of fetching; empty: fetch."""
-    image_size: int
+    image_size: Count
     """Side of the stored images, in pixels."""
-    triplets: int
+    triplets: Count
     """Triplets that are trained on, at most."""
-    triplets_all: int
+    triplets_all: Count
     """Triplets that are made, from which those are drawn."""
-    queries_per_kind: int
+    queries_per_kind: Count
     """Test queries of each kind of modification."""
-    val_queries_per_kind: int
+    val_queries_per_kind: Count
     """Validation queries of each kind."""
-    val_share: float
+    val_share: InnerShare
     """Share of the concepts, in [0, 1], that validation keeps to itself."""
-    val_distractors: int
+    val_distractors: CountOrZero
     """Images of the validation gallery that are no query's reference or target."""
-    max_images: int
+    max_images: CountOrZero
     """Images that are read at most; 0: all of them."""
     benchmarks: list[Benchmark]
     """What is tested on: emoji_cir and the public ones, each of which is read from its own `folder`."""
@@ -129,3 +133,5 @@ class DataParams(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(bool(self.benchmarks), "data.benchmarks: at least one must be listed")
+        repeated = len(set(self.benchmarks)) < len(self.benchmarks)
+        require(not repeated, f"data.benchmarks: {self.benchmarks} names a benchmark twice")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pipeline.config.patch_grid import patch_grid, require_tiling
-from pipeline.config.section import require
+from pipeline.config.ranges import Count, CountOrZero, NotNegative, Positive, Share
 from pipeline.config.training import OptimiserParams
 
 Grouping = Literal["grid", "kmeans"]
@@ -28,9 +28,9 @@ class DiffCompParams(OptimiserParams):
     """A local open_clip folder, or an open_clip or transformers name for the paper's three."""
     pretrained: str
     """open_clip's tag of the weights; empty for a local folder."""
-    image_layers: int
+    image_layers: CountOrZero
     """The last so many visual blocks are trained, the others frozen."""
-    text_layers: int
+    text_layers: CountOrZero
     """The last so many text blocks are trained, the others frozen."""
     css: bool
     """Contextual semantic super-patches; false: plain patches."""
@@ -38,16 +38,16 @@ class DiffCompParams(OptimiserParams):
     """Phrase-guided selective masking; false: random masks."""
     dac: bool
     """Difference-aware composition; false: one linear interpolation."""
-    super_patch: int
+    super_patch: Count
     """S: patches on a super-patch's side."""
     grouping: Grouping
     """How patches form super-patches (Table 9)."""
-    local_blocks: int
+    local_blocks: CountOrZero
     """k: the last k visual blocks run on each super-patch alone."""
     text: CompositionText
     """Composition text in training: caption (the paper), phrase, or mixed. Where relatives fill, a phrase is what the
     caption says and the relative's does not."""
-    carriers: float
+    carriers: Share
     """Share of composition texts, in [0, 1], that stand among random English words (`pipeline.text.carriers`)."""
     masking: Masking
     """phrase (PSM), random, crop, or cam (Table 10). `psm: false` means random."""
@@ -58,40 +58,32 @@ class DiffCompParams(OptimiserParams):
     fill: Fill
     """What a masked super-patch shows in training: token (the learned mask token) or relative
     (`pipeline.diffcomp.relatives`)."""
-    relatives: int
+    relatives: Count
     """An image's relative is drawn from this many nearest ones."""
     augment: bool
     """Vary training images (`pipeline.encoders.augment`), for a backbone that has seen them before."""
-    rho: float
+    rho: Share
     """The share of super-patches that is masked, in [0, 1]."""
-    tau_mask: float
+    tau_mask: Positive
     """Temperature of the masking probabilities."""
-    alpha_base: float
+    alpha_base: Share
     """The text's weight in a composition before differences move it, in [0, 1]."""
-    alpha_query: float
+    alpha_query: Share
     """`alpha_base` at inference, where it should be another one; 0 keeps it."""
     alpha_form: AlphaForm
     """sigmoid of the standardised discrepancy, or clip of the raw one."""
-    kappa: float
+    kappa: Positive
     """How strongly the discrepancy moves alpha, before training: it is learned."""
-    lam: float
+    lam: Share
     """lambda: weight of the local composition, in [0, 1]."""
-    backbone_share: float
+    backbone_share: Share
     """Share of the untouched backbone in the fine-tuned weights, in [0, 1] (`pipeline.diffcomp.tuning`)."""
-    w_align: float
+    w_align: NotNegative
     """Weight of the loss between images and their captions."""
-    w_ratio: float
+    w_ratio: NotNegative
     """Weight of the loss that keeps the masked share at rho."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: slower, with less memory."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("rho", "alpha_base", "alpha_query", "lam", "carriers", "backbone_share"):
-            require(0.0 <= getattr(self, name) <= 1.0, f"diffcomp.{name}: {getattr(self, name)} is not between 0 and 1")
-        require(self.kappa > 0, f"diffcomp.kappa: {self.kappa} is not positive")
-        require(self.relatives > 0, f"diffcomp.relatives: {self.relatives} is not positive")
-        require(self.super_patch > 0, f"diffcomp.super_patch: {self.super_patch} is not positive")
 
     def check_grid(self) -> None:
         """Check S against the backbone's patch grid, as far as its configuration is at hand.

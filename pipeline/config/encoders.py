@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pipeline.config.section import Section, require
+from pipeline.config.ranges import Count, CountOrZero, Share, ShareBelowOne
+from pipeline.config.section import Section
 
 Backend = Literal["transformers", "vllm"]
 Dtype = Literal["float32", "bfloat16"]
@@ -26,9 +27,9 @@ class EncoderParams(Section):
     """The commit of a hub name; empty for a local folder."""
     dtype: Dtype
     """The type of the weights."""
-    batch_size: int
+    batch_size: Count
     """Rows that are encoded at once."""
-    dim: int
+    dim: CountOrZero
     """d, the embeddings' dimension: 0 is the encoder's own width, else the leading dimensions, renormalised."""
     embed_template: str
     """The instruction-augmented input whose last token's state is the embedding."""
@@ -38,13 +39,13 @@ class EncoderParams(Section):
     """The instruction for a long caption."""
     target_prompt: str
     """The instruction for a target description, of a {modification} and a {shared_concept}."""
-    max_new_tokens: int
+    max_new_tokens: Count
     """Tokens of a generated answer, at most."""
-    max_rejected_share: float
+    max_rejected_share: ShareBelowOne
     """Share of rows, in [0, 1), that may fail to decode before the job does; 0: the first one ends it."""
-    max_side: int
+    max_side: CountOrZero
     """Side in pixels to which larger images are reduced, those of queries as well; 0: the processor's choice."""
-    workers: int
+    workers: CountOrZero
     """Threads that decode and prepare images while a batch is encoded; no result depends on it. On a GPU, vLLM adds
     as many processes."""
     vllm: dict[str, Any]
@@ -53,17 +54,8 @@ class EncoderParams(Section):
     """local: this process encodes; ray: `replicas` workers do, each with a model of its own."""
     ray_address: str
     """A running cluster; empty: Ray is started on this machine."""
-    replicas: int
+    replicas: Count
     """Workers of the engine ray."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in (("max_side", 0), ("workers", 0), ("replicas", 1), ("batch_size", 1)):
-            require(getattr(self, name) >= least, f"encoder.{name}: {getattr(self, name)} is less than {least}")
-        require(
-            0.0 <= self.max_rejected_share < 1.0,
-            f"encoder.max_rejected_share: {self.max_rejected_share} is not in [0, 1)",
-        )
 
 
 @dataclass(kw_only=True)
@@ -76,9 +68,9 @@ class TextEncoderParams(Section):
     """An installed package that carries the weights, a local folder, or a hub name."""
     revision: str
     """The commit of a hub name; empty otherwise."""
-    dim: int
+    dim: Count
     """Width of the token states."""
-    max_tokens: int
+    max_tokens: Count
     """Tokens of a text, at most."""
     while_training: bool
     """Stage 1 encodes the captions as it needs them, and their token states are not stored."""
@@ -90,7 +82,7 @@ class CaptionParams(Section):
 
     section: ClassVar[str] = "captions"
 
-    long_share: float
+    long_share: Share
     """Share of pairs, in [0, 1], that take the long caption (the paper's 28 : 5)."""
     spacy_model: str
     """The installed spaCy model that finds noun phrases."""

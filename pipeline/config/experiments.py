@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pipeline.config.ranges import Count, NotNegative, Positive, Seed
 from pipeline.config.section import Section, require
 
 
@@ -14,15 +15,10 @@ class ReportParams(Section):
 
     section: ClassVar[str] = "report"
 
-    bootstrap: int
+    bootstrap: Count
     """Resamples of the queries for a confidence interval."""
-    page_megabytes: float
+    page_megabytes: Positive
     """Bound on the page: as many queries are shown, of all kinds alike, as have room for their images."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.bootstrap > 0, f"report.bootstrap: {self.bootstrap} is not positive")
-        require(self.page_megabytes > 0, f"report.page_megabytes: {self.page_megabytes} is not positive")
 
 
 @dataclass(kw_only=True)
@@ -33,21 +29,18 @@ class SweepParams(Section):
 
     benchmark: str
     """Where parameters are chosen."""
-    guidance_scale: list[float]
+    guidance_scale: list[NotNegative]
     """Values of gamma, rising."""
-    control_scale: list[float]
+    control_scale: list[NotNegative]
     """Values of delta, rising."""
-    solver_steps: list[int]
+    solver_steps: list[Count]
     """Values of N, rising."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("guidance_scale", 0.0), ("control_scale", 0.0), ("solver_steps", 1)):
+        for name in ("guidance_scale", "control_scale", "solver_steps"):
             values = getattr(self, name)
-            require(
-                len(values) > 0 and min(values) >= least,
-                f"sweep.{name}: {values} is not a list of numbers of at least {least}",
-            )
+            require(len(values) > 0, f"sweep.{name}: there must be at least one value")
             require(values == sorted(set(values)), f"sweep.{name}: {values} does not rise from value to value")
 
 
@@ -59,7 +52,7 @@ class AblationParams(Section):
 
     recipe: dict[str, Any]
     """What all of them change of `diffcomp`."""
-    seeds: list[int]
+    seeds: list[Seed]
     """Every row is trained once for each seed."""
     benchmarks: list[str]
     """What every row is scored on."""

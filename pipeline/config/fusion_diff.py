@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pipeline.config.ranges import Count, InnerShare, Share
 from pipeline.config.section import Section
 from pipeline.config.speed import Speed
 from pipeline.config.training import OptimiserParams
@@ -18,11 +19,11 @@ class DiffusionParams(Section):
 
     section: ClassVar[str] = "prior.diffusion"
 
-    train_steps: int
+    train_steps: Count
     """T: steps of the forward process."""
-    beta_start: float
+    beta_start: InnerShare
     """The first step's variance."""
-    beta_end: float
+    beta_end: InnerShare
     """The last step's variance."""
     beta_schedule: str
     """How variances go from one to the other, by diffusers' names."""
@@ -38,23 +39,23 @@ class PriorParams(OptimiserParams, Speed):
 
     section: ClassVar[str] = "prior"
 
-    channels: int
+    channels: Count
     """Channels of the latent image that the projector maps an embedding to."""
-    grid: int
+    grid: Count
     """Height and width of the latent image."""
-    patch_size: int
+    patch_size: Count
     """Height and width of a patch of it, which becomes one token."""
-    width: int
+    width: Count
     """D: the transformer's width."""
-    heads: int
+    heads: Count
     """Attention heads of a block."""
-    depth: int
+    depth: Count
     """Blocks in all: the first half is the encoder, the second the decoder."""
-    ffn_ratio: int
+    ffn_ratio: Count
     """Width of a block's hidden layer, in multiples of D."""
-    time_frequencies: int
+    time_frequencies: Count
     """Width of the sinusoidal embedding of a step."""
-    p_cfg: float
+    p_cfg: Share
     """Share of the texts that are dropped, for classifier-free guidance."""
     diffusion: DiffusionParams
 
@@ -65,5 +66,5 @@ class ControlParams(OptimiserParams, Speed):
 
     section: ClassVar[str] = "control"
 
-    p_cfg: float
+    p_cfg: Share
     """As `prior.p_cfg`."""

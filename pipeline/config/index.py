@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from pipeline.config.ranges import Count, CountOrZero, Range
 from pipeline.config.section import Section, require
 
 IndexKind = Literal["flat", "hnsw", "ivfpq"]
 Storage = Literal["float32", "float16"]
 SearchDevice = Literal["cpu", "auto"]
 PqBits = Literal[4, 8]
+Links = Annotated[int, Range(2)]
 
 
 @dataclass(kw_only=True)
@@ -25,36 +27,32 @@ class IndexParams(Section):
     """The vectors that are kept and that scores are computed from."""
     device: SearchDevice
     """auto: search on a GPU where FAISS has one for this kind (flat in float32, ivfpq)."""
-    hnsw_m: int
+    hnsw_m: Links
     """Links a node; twice as many in the lowest layer."""
-    ef_construction: int
+    ef_construction: Count
     """Candidates kept while HNSW is built."""
-    ef_search: int
+    ef_search: Count
     """Candidates kept while HNSW is searched."""
     deterministic: bool
     """false: HNSW is built by all threads, faster, and differs from one build to the next."""
-    nlist: int
+    nlist: CountOrZero
     """IVF's lists; 0: 4 sqrt(rows), as far as the training sample reaches."""
-    nprobe: int
+    nprobe: CountOrZero
     """Lists that a query reads; 0: 15% of them, at least 8."""
     pq_bits: PqBits
     """Bits a part of a product-quantised vector: 4 (FAISS's fast scan), or 8 (slower to train and on a CPU; the form
     that a GPU has)."""
-    pq_parts: int
+    pq_parts: CountOrZero
     """Parts of a product-quantised vector; 0: about one to four dimensions with 4 bits, to sixteen with 8."""
-    refine_factor: int
+    refine_factor: Count
     """Candidates by quantised scores for each one that is asked for."""
-    train_rows: int
+    train_rows: Count
     """At most so many vectors, drawn by the seed, train IVF and PQ; what bounds the memory of training."""
-    recall_queries: int
+    recall_queries: CountOrZero
     """Queries that recall against exact search is measured with after building; 0: not measured."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = {"hnsw_m": 2, "ef_construction": 1, "ef_search": 1, "refine_factor": 1, "train_rows": 1}
-        for name in (*least, "nlist", "nprobe", "pq_parts", "recall_queries"):
-            value = getattr(self, name)
-            require(value >= least.get(name, 0), f"index.{name}: {value} is less than {least.get(name, 0)}")
         require(
             not self.nlist or self.nprobe <= self.nlist,
             f"index.nprobe: {self.nprobe} is more than index.nlist {self.nlist}",

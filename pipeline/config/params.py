@@ -19,6 +19,7 @@ from pipeline.config.encoders import CaptionParams, EncoderParams, TextEncoderPa
 from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
 from pipeline.config.fusion_diff import ControlParams, PriorParams
 from pipeline.config.index import IndexParams
+from pipeline.config.ranges import Count, Seed
 from pipeline.config.retrieve import RetrieveParams
 from pipeline.config.schema import section_from_dict, with_overrides
 from pipeline.config.section import ParameterError, Section, require
@@ -30,7 +31,7 @@ class RuntimeParams(Section):
 
     section: ClassVar[str] = "runtime"
 
-    threads: int
+    threads: Count
     """CPU threads of torch and FAISS; part of what makes a run repeatable."""
     device: str
     """A torch device; auto: a GPU where there is one."""
@@ -39,7 +40,6 @@ class RuntimeParams(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.threads >= 1, f"runtime.threads: {self.threads} is less than 1")
         known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
         require(known is not None, f"runtime.device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
 
@@ -50,7 +50,7 @@ class Params(Section):
 
     profile: str
     """The profile of `conf/profile/` that the values come from."""
-    seed: int
+    seed: Seed
     """Every draw of the pipeline comes from it."""
     runtime: RuntimeParams
     data: DataParams

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pipeline.config.ranges import Count, NotNegative, PositiveShare, Share
 from pipeline.config.section import Section, require
 from pipeline.config.speed import Speed
 
@@ -17,34 +18,34 @@ class RetrieveParams(Section):
 
     section: ClassVar[str] = "retrieve"
 
-    solver_steps: int
+    solver_steps: Count
     """N: steps of the solver."""
-    guidance_scale: float
+    guidance_scale: NotNegative
     """gamma: weight of classifier-free guidance by the description."""
-    control_scale: float
+    control_scale: NotNegative
     """delta: weight of the Control-Adapter."""
-    temperature: float
+    temperature: NotNegative
     """Scales the starting noise. 1: the paper."""
     fast: bool
     """On a GPU: sample in bfloat16, with fused kernels, and as CUDA graphs of fixed sizes."""
     fp8: bool
     """With `fast`: products of 8-bit numbers in the prior's and the adapter's blocks."""
-    guided_share: float
+    guided_share: PositiveShare
     """Share of the solver's steps, from the first on, that are guided. 1: the paper."""
-    hypotheses: int
+    hypotheses: Count
     """Targets that are sampled for a query."""
-    descriptions: int
+    descriptions: Count
     """D: the likeliest target descriptions of a query; each conditions hypotheses / D of its hypotheses. 1: the
     paper."""
     fuse: Fuse
     """How several hypotheses' scores become one."""
-    batch_size: int
+    batch_size: Count
     """Queries that are answered at once."""
-    top_k: int
+    top_k: Count
     """Images of a ranking."""
-    slerp: float
+    slerp: Share
     """Weight of the text in the training-free slerp row, chosen on the validation split."""
-    image_text: float
+    image_text: Share
     """Weight of the text in the training-free image + text row."""
     edit_prompt: str
     """CIReVL's second step: the text-only instruction by which f_M applies {modification} to {caption}. Empty, for an
@@ -53,15 +54,10 @@ class RetrieveParams(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.temperature >= 0.0, f"retrieve.temperature: {self.temperature} is negative")
-        require(
-            0.0 < self.guided_share <= 1.0, f"retrieve.guided_share: {self.guided_share} is not above 0 and at most 1"
-        )
         require(self.fast or not self.fp8, "retrieve.fp8 needs retrieve.fast")
         require(
-            self.descriptions > 0 and self.hypotheses > 0 and self.hypotheses % self.descriptions == 0,
-            f"retrieve.hypotheses {self.hypotheses} is not a positive multiple of "
-            f"retrieve.descriptions {self.descriptions}",
+            self.hypotheses % self.descriptions == 0,
+            f"retrieve.hypotheses {self.hypotheses} is not a multiple of retrieve.descriptions {self.descriptions}",
         )
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.section import ParameterError, Section, as_dict, check_choices
+from pipeline.config.section import ParameterError, Section, as_dict, check_values
 
 S = TypeVar("S", bound=Section)
 
@@ -67,12 +67,12 @@ def with_overrides(section: S, values: Mapping[str, Any], origin: str) -> S:
 
 
 def _made(kind: type[S], merged: DictConfig, origin: str) -> S:
-    """The section of merged values: choices first, so that a wrong one is named even where others are missing."""
+    """The section of merged values. What is there is checked first: it is named even where other values are missing."""
     try:
         values = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
     except OmegaConfBaseException as error:  # an interpolation
         raise ParameterError(f"{origin}: parameter {_parameter(error)!r}: {_first_line(error)}") from None
-    _check_given_choices(kind, values)
+    _check_given_values(kind, values)
     missing = _missing(kind, values)
     if missing:
         raise ParameterError(f"{origin}: {len(missing)} parameters are missing, the first is {missing[0]!r}")
@@ -84,12 +84,12 @@ def _section(kind: type[S], values: dict[str, Any]) -> S:
     return kind(**{name: _section(inner[name], value) if name in inner else value for name, value in values.items()})
 
 
-def _check_given_choices(kind: type[Section], values: dict[str, Any]) -> None:
+def _check_given_values(kind: type[Section], values: dict[str, Any]) -> None:
     given = {name: value for name, value in values.items() if value != MISSING}
-    check_choices(kind, given, kind.section)
+    check_values(kind, given, kind.section)
     for name, inner in _inner_sections(kind).items():
         if name in given:
-            _check_given_choices(inner, given[name])
+            _check_given_values(inner, given[name])
 
 
 def _missing(kind: type[Section], values: dict[str, Any], prefix: str = "") -> list[str]:

@@ -1,11 +1,13 @@
-"""What every section of the parameters is made of: typed values, and choices that are checked."""
+"""What every section of the parameters is made of: typed values, choices and ranges that are checked."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from pipeline.config.ranges import Range
 
 
 class ParameterError(ValueError):
@@ -22,22 +24,22 @@ def require(condition: bool, message: str) -> None:
 class Section:
     """A section of `params.yaml`. Its values have no defaults here: `conf/` gives every one of them.
 
-    A parameter whose type is a `Literal` is a choice. A value that is none of its choices is
-    rejected when the section is made.
+    A parameter whose type is a `Literal` is a choice, and a number's type has a `Range`. A value that is none of its
+    choices, or out of its range, is rejected when the section is made.
 
     Raises:
-        ParameterError: A value is not one of its choices, or does not fit the others.
+        ParameterError: A value is not one of its choices, is out of its range, or does not fit the others.
     """
 
     section: ClassVar[str] = ""
     """Where the section stands in `params.yaml`, such as `prior.diffusion`; messages begin with it."""
 
     def __post_init__(self) -> None:
-        check_choices(type(self), vars(self), self.section)
+        check_values(type(self), vars(self), self.section)
 
 
-def check_choices(section: type[Section], values: Mapping[str, Any], name: str) -> None:
-    """Check the choices among some values of a section.
+def check_values(section: type[Section], values: Mapping[str, Any], name: str) -> None:
+    """Check the choices and the numbers among some values of a section.
 
     Args:
         section: The section's class.
@@ -45,9 +47,9 @@ def check_choices(section: type[Section], values: Mapping[str, Any], name: str) 
         name: What the section is called in messages; empty for a section of no name.
 
     Raises:
-        ParameterError: A value is not one of its choices.
+        ParameterError: A value is not one of its choices, or out of its range.
     """
-    for parameter, hint in get_type_hints(section).items():
+    for parameter, hint in get_type_hints(section, include_extras=True).items():
         if parameter not in values:
             continue
         full_name = f"{name}.{parameter}" if name else parameter
@@ -58,6 +60,18 @@ def check_choices(section: type[Section], values: Mapping[str, Any], name: str) 
             allowed = get_args(hint)[0]
             wrong = [entry for entry in value if entry not in get_args(allowed)]
             require(not wrong, f"{full_name}: {wrong} are not among {_listed(allowed)}")
+        else:
+            _check_range(full_name, value, hint)
+
+
+def _check_range(name: str, value: Any, hint: Any) -> None:
+    """Check a number, or every number of a list, that has a range."""
+    if get_origin(hint) is list:
+        for entry in value:
+            _check_range(name, entry, get_args(hint)[0])
+    elif get_origin(hint) is Annotated:
+        for allowed in (extra for extra in get_args(hint)[1:] if isinstance(extra, Range)):
+            require(value in allowed, f"{name}: {value} is not {allowed}")
 
 
 def as_dict(section: Section) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
         ({"prior": {"diffusion": {"train_steps": 1.5}}}, "prior.diffusion.train_steps"),
         ({"prior": 3}, "prior"),
         ({"prior": {"schedule": "step"}}, "prior.schedule: 'step' is not one of cosine, constant"),
-        ({"control": {"steps": 0}}, "control: steps and batch_size must be positive"),
+        ({"control": {"steps": 0}}, "control.steps: 0 is not at least 1"),
         ({"prior": {"diffusion": {"prediction": "x"}}}, "prior.diffusion.prediction: 'x' is not one of epsilon, v_pre"),
         ({"data": {"benchmarks": ["cirr", "coco"]}}, "data.benchmarks: ['coco'] are not among emoji_cir, fashioniq"),
         ({"data": {"fashioniq": {"categories": ["hat"]}}}, "data.fashioniq.categories: ['hat'] are not among dress"),
@@ -212,8 +212,8 @@ def test_the_paper_profile_has_the_papers_numbers():
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("threads", 0, "runtime.threads: 0 is less than 1"),
-        ("threads", -1, "runtime.threads: -1 is less than 1"),
+        ("threads", 0, "runtime.threads: 0 is not at least 1"),
+        ("threads", -1, "runtime.threads: -1 is not at least 1"),
         ("device", "gpu", "runtime.device: 'gpu' is not one of auto, cpu, cuda, cuda:N"),
         ("device", "cuda:x", "runtime.device: 'cuda:x' is not one of"),
     ],

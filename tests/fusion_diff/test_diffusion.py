@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.config import DiffusionParams
+from pipeline.config import DiffusionParams, ParameterError
 from pipeline.fusion_diff import Diffusion
 from tests.sections import section
 
@@ -43,7 +43,7 @@ def test_draws_depend_on_the_generator_alone(diffusion):
 def test_impossible_numbers_are_refused():
     with pytest.raises(ValueError, match="betas from 0.5 to 0.1"):
         Diffusion(section(DiffusionParams, beta_start=0.5, beta_end=0.1), 4)
-    with pytest.raises(ValueError, match="0 steps"):
+    with pytest.raises(ParameterError, match="train_steps: 0 is not at least 1"):
         Diffusion(section(DiffusionParams, train_steps=0), 4)
     for steps in (0, 1001):
         with pytest.raises(ValueError, match=f"{steps} solver steps"):

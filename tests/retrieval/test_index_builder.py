@@ -169,7 +169,7 @@ def test_building_holds_few_shards_at_a_time(tmp_path, monkeypatch):
         ({"kind": "hash"}, "index.kind: 'hash'"),
         ({"storage": "int8"}, "index.storage: 'int8'"),
         ({"device": "gpu"}, "index.device: 'gpu'"),
-        ({"hnsw_m": 1}, "index.hnsw_m: 1 is less than 2"),
+        ({"hnsw_m": 1}, "index.hnsw_m: 1 is not at least 2"),
         ({"ef_search": 0}, "index.ef_search: 0"),
         ({"ef_construction": 0}, "index.ef_construction: 0"),
         ({"nlist": -1}, "index.nlist: -1"),

@@ -178,5 +178,5 @@ def test_unknown_choices_are_refused():
         section(OptimiserParams, schedule="linear")
     with pytest.raises(ParameterError, match="precision: 'fp16'"):
         section(OptimiserParams, precision="fp16")
-    with pytest.raises(ParameterError, match="positive"):
+    with pytest.raises(ParameterError, match="steps: 0 is not at least 1"):
         section(OptimiserParams, steps=0)
