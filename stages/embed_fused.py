@@ -11,7 +11,7 @@ from pipeline.config import Params, load_params
 from pipeline.encoders.embedding.conditions import run_condition_job
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
-from pipeline.encoders.embedding.readers import ImageStore, PairReader, TripletReader, training_row, triplet_images
+from pipeline.encoders.embedding.readers import ImageStore, PairReader, TripletReader, training_rows, triplet_images
 from pipeline.encoders.embedding.rejected import rejected_images
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
@@ -40,7 +40,7 @@ def embed_images(params: Params, texts: ShardSet, triplets: ShardSet, inputs: di
     images, encoder = ShardSet.open(IMAGES), params.encoder
     job = embedding_job(open_mllm(encoder, params.runtime.device))
     identity, options = mllm_identity(encoder, **inputs), JobOptions.from_params(encoder)
-    run_job(PairReader(images, texts, training_row), job, FUSED / "pairs", identity, options)
+    run_job(PairReader(images, texts, training_rows), job, FUSED / "pairs", identity, options)
 
     unreadable = rejected_images(FUSED / "pairs")
     store = ImageStore(images, triplet_images(triplets))
@@ -59,7 +59,7 @@ def encode_texts(params: Params, texts: ShardSet, triplets: ShardSet, inputs: di
     if params.text_encoder.while_training:
         write_table(FUSED / "pairs_text", schemas.conditions(params.text_encoder.dim).empty_table(), identity)
     else:
-        captions = PairReader(None, texts, training_row, unreadable)
+        captions = PairReader(None, texts, training_rows, unreadable)
         run_condition_job(captions, encoder, FUSED / "pairs_text", identity, options)
     instructions = TripletReader(triplets, "instruction", skip=unreadable)
     run_condition_job(instructions, encoder, FUSED / "triplets_text", identity, options)

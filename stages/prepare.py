@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.artifacts import write_table
+from pipeline.artifacts.rejections import REJECTED, read_rejections, summarise
 from pipeline.config import PUBLIC_BENCHMARKS, ParameterError, Params, as_dict, load_params
 from pipeline.errors import run_stage
 from pipeline.sources import web
@@ -26,6 +27,7 @@ def main() -> None:
             raise ParameterError("data.benchmarks: emoji_cir is made of data.sources emoji")
         for folder, rows in web.build(params.data, params.seed, DATA).items():
             print(f"{folder:40s}{rows:8d} rows")
+        print(*summarise(read_rejections(DATA / "pairs" / REJECTED), "images and other files"), sep="\n")
     else:
         emoji(params)
     for folder, table, made_by in public:

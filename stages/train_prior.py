@@ -11,7 +11,7 @@ from pipeline.artifacts import ShardSet, sha256_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import Params, as_dict, load_params
-from pipeline.encoders.embedding.readers import PairReader, training_row
+from pipeline.encoders.embedding.readers import PairReader, training_rows
 from pipeline.encoders.embedding.rejected import rejected_images
 from pipeline.encoders.identity import text_encoder_identity
 from pipeline.encoders.text import TextEncoder
@@ -33,7 +33,7 @@ def read_texts(params: Params, ids: Ids) -> tuple[Texts, dict[str, Any]]:
     """The pairs' texts, from shards or to be encoded while training, and whose states they are."""
     if not params.text_encoder.while_training:
         return open_conditions(TEXTS, ids)
-    rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_row, rejected_images(PAIRS)).rows(0))
+    rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_rows, rejected_images(PAIRS)).rows(0))
     check_same_ids(CAPTIONS, [row.id for row in rows], ids)
     encoder, sizes = TextEncoder(params.text_encoder, params.runtime.device), params.text_encoder
     return EncodedConditions([row.text for row in rows], encoder, sizes.dim, sizes.max_tokens), text_encoder_identity(

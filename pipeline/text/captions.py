@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipeline.artifacts import ArtifactError, ShardSet, schemas
+from pipeline.artifacts import ShardSet, schemas
 
-Captions = dict[str, dict[str, Any]]
-"""An image's rows of the pairs table by caption kind (`short`, `long`)."""
+Captions = dict[str, list[dict[str, Any]]]
+"""An image's rows of the pairs table by caption kind (`short`, `long`), in their order."""
 
 
 class CaptionError(ValueError):
@@ -36,18 +36,12 @@ def captions_by_image(pairs: ShardSet, skip: Collection[str] = (), first: int = 
 
     Yields:
         An image's id and its captions.
-
-    Raises:
-        ArtifactError: An image has a second caption of one kind.
     """
     rows = (row for table in pairs.from_shard(first).shards() for row in table.to_pylist())
     for image_id, group in itertools.groupby(rows, key=lambda row: row["image_id"]):
         captions: Captions = {}
         for row in group:
-            if row["caption_kind"] in captions:
-                second = f"a second {row['caption_kind']} caption ({row['pair_id']!r})"
-                raise ArtifactError(f"{pairs.folder}: image {image_id!r} has {second}")
-            captions[row["caption_kind"]] = row
+            captions.setdefault(row["caption_kind"], []).append(row)
         if image_id not in skip:
             yield image_id, captions
 
@@ -69,11 +63,15 @@ def takes_long(image_id: str, long_share: float, seed: int) -> bool:
 
 def lacks_caption(captions: Captions) -> bool:
     """Whether the source left an image's caption empty, for the captioning model to write."""
-    return "short" in captions and not (captions["short"]["caption"] or "").strip()
+    return "short" in captions and not _given(captions["short"])
 
 
-def training_pair(captions: Captions) -> dict[str, Any]:
-    """The row of the pairs table that an image trains with: its long caption where it has one."""
+def _given(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if (row["caption"] or "").strip()]
+
+
+def training_pairs(captions: Captions) -> list[dict[str, Any]]:
+    """The rows of the pairs table that an image trains with: its long caption where it has one, else all short ones."""
     return captions.get("long") or captions["short"]
 
 
@@ -88,8 +86,8 @@ def merge_captions(
         parser: Finds the phrases.
 
     Returns:
-        A table of `schemas.PAIRS`: every image's short row, after its generated long one where there is one. An
-        empty short caption is left out where there is a long one.
+        A table of `schemas.PAIRS`: every image's short rows, after its generated long one where there is one. An
+        empty short caption is left out where there is another one.
 
     Raises:
         CaptionError: An image has no row of a short caption, or a caption is empty.
@@ -101,11 +99,11 @@ def merge_captions(
         if short is None:
             raise CaptionError(f"image {image_id!r}: there is no short caption")
         if not lacks_caption(captions):
-            rows += [long[image_id], short] if image_id in long else [short]
+            rows += [*([long[image_id]] if image_id in long else []), *_given(short)]
         elif image_id in long:
             rows.append(long[image_id])
         else:
-            raise CaptionError(f"row {short['pair_id']!r}: the caption is empty")
+            raise CaptionError(f"row {short[0]['pair_id']!r}: the caption is empty")
     found = parser.phrases([row["caption"] for row in rows])
     return pa.Table.from_pylist(
         [{**row, "phrases": phrases} for row, phrases in zip(rows, found, strict=True)], schemas.PAIRS

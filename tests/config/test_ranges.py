@@ -11,18 +11,19 @@ import pytest
 
 from pipeline.config import ParameterError, Params
 from pipeline.config.ranges import Count, NotNegative, Positive, Range, Share, ShareBelowOne
+from pipeline.config.section import check_values
 from tests.sections import plain_params
 
 
-def numbers(kind: type, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The place of every parameter that is a number, or a list of them, with its type."""
+def numbers(kind: type, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], tuple[type, Any]]]:
+    """The place of every parameter that is a number, or a list of them, with its section and its type."""
     for name, hint in get_type_hints(kind, include_extras=True).items():
         inner = get_args(hint)[0] if get_origin(hint) in (list, Annotated) else hint
         inner = get_args(inner)[0] if get_origin(inner) is Annotated else inner
         if dataclasses.is_dataclass(hint):
             yield from numbers(hint, (*path, name))
         elif inner in (int, float):
-            yield (*path, name), hint
+            yield (*path, name), (kind, hint)
 
 
 def range_of(hint: Any) -> Range | None:
@@ -35,18 +36,12 @@ NUMBERS = dict(numbers(Params))
 
 def test_every_number_has_a_range():
     assert len(NUMBERS) > 120
-    assert [".".join(path) for path, hint in NUMBERS.items() if range_of(hint) is None] == []
-
-
-def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    for name in reversed(path):
-        value = {name: value}
-    return value
+    assert [".".join(path) for path, (_, hint) in NUMBERS.items() if range_of(hint) is None] == []
 
 
 @pytest.mark.parametrize("path", NUMBERS, ids=".".join)
 def test_a_number_out_of_its_range_is_one_line_naming_the_parameter(path):
-    hint = NUMBERS[path]
+    kind, hint = NUMBERS[path]
     allowed = range_of(hint)
     is_float = float in get_args(hint) or "float" in str(hint)
     wrong = [-1, *([math.nan, math.inf] if is_float else [])]
@@ -55,7 +50,7 @@ def test_a_number_out_of_its_range_is_one_line_naming_the_parameter(path):
     wrong += [0] if allowed.least >= 1 else []
     for value in wrong:
         with pytest.raises(ParameterError) as caught:
-            plain_params(**nested(path, [value] if get_origin(hint) is list else value))
+            check_values(kind, {path[-1]: [value] if get_origin(hint) is list else value}, ".".join(path[:-1]))
         assert str(caught.value).startswith(f"{'.'.join(path)}: ") and "\n" not in str(caught.value)
 
 

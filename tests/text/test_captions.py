@@ -12,7 +12,7 @@ from pipeline.text.captions import (
     lacks_caption,
     merge_captions,
     takes_long,
-    training_pair,
+    training_pairs,
 )
 
 
@@ -74,6 +74,17 @@ def test_a_pair_that_came_without_a_caption_has_the_generated_one_alone(tmp_path
     assert [row["pair_id"] for row in rows] == ["i0/short", "i1/short", "i2/short", "i3/long", "i4/short"]
 
 
+def test_several_captions_are_kept_and_empty_ones_among_them_left_out(tmp_path):
+    rows = [pair("i0", "short", "one"), pair("i0", "short", " "), pair("i0", "short", "three"), pair("i1", "short", "")]
+    rows = [{**row, "pair_id": f"{row['pair_id']}/{number}"} for number, row in enumerate(rows)]
+    write_table(tmp_path / "pairs", pa.Table.from_pylist(rows, schemas.PAIRS), {})
+    images = list(captions_by_image(ShardSet.open(tmp_path / "pairs")))
+    assert [lacks_caption(found) for _, found in images] == [False, True]
+    generated = [pair("i1", "long", "written by the model")]
+    merged = merge_captions(images, generated, LastWords()).to_pylist()
+    assert [row["caption"] for row in merged] == ["one", "three", "written by the model"]
+
+
 def test_a_missing_short_caption_is_an_error_naming_the_image():
     with pytest.raises(CaptionError, match="'i7'.*no short caption"):
         merge_captions([("i7", {})], [], LastWords())
@@ -92,5 +103,6 @@ def test_the_choice_of_images_has_the_asked_share_and_does_not_change():
 
 def test_an_image_trains_with_its_long_caption_where_it_has_one():
     short, long = ({"pair_id": kind, "caption": f"a {kind} caption"} for kind in ("short", "long"))
-    assert training_pair({"short": short}) is short
-    assert training_pair({"short": short, "long": long}) is long
+    assert training_pairs({"short": [short]}) == [short]
+    assert training_pairs({"short": [short, short], "long": [long]}) == [long]
+    assert training_pairs({"short": [short, long]}) == [short, long], "several captions are several pairs"

@@ -9,15 +9,17 @@ import pyarrow as pa
 from pipeline.artifacts import schemas
 from pipeline.config import EncoderParams
 from pipeline.encoders.embedding.decoding import row_decoder
-from pipeline.encoders.embedding.readers import ChooseRow
+from pipeline.encoders.embedding.readers import PairChoice
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
 from pipeline.encoders.embedding.slices import EncoderJob
 from pipeline.encoders.mllm.interface import Generator, MllmInput
 
 
-def captioning_rows(params: EncoderParams) -> ChooseRow:
+def captioning_rows(params: EncoderParams) -> PairChoice:
     """What a `PairReader` asks of every image: the prompt for its caption, under the id of the long pair."""
-    return lambda image_id, captions: EncoderRow(f"{image_id}/long", params.caption_prompt)
+    return PairChoice(
+        lambda image_id, captions: [EncoderRow(f"{image_id}/long", params.caption_prompt)], lambda kinds: 1
+    )
 
 
 def captioning_job(mllm: Generator, params: EncoderParams) -> EncoderJob:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.decoding import Treatment
 from pipeline.artifacts.images import EncodedImages, image_columns, treatment_of
 from pipeline.encoders.embedding.rows import EncoderRow
-from pipeline.text.captions import Captions, captions_by_image, training_pair
-
-ChooseRow = Callable[[str, Captions], EncoderRow]
-"""An image's id and captions -> the row to encode, without its image."""
+from pipeline.text.captions import Captions, captions_by_image, training_pairs
 
 
-def training_row(image_id: str, captions: Captions) -> EncoderRow:
-    """The pair that an image trains with, as a row."""
-    pair = training_pair(captions)
-    return EncoderRow(pair["pair_id"], pair["caption"])
+class PairChoice(NamedTuple):
+    """Which rows are encoded of an image that has captions."""
+
+    rows: Callable[[str, Captions], list[EncoderRow]]
+    """An image's id and captions -> its rows, without the image."""
+    count: Callable[[Counter[str]], int]
+    """How many those are, by the number of its captions of each kind."""
+
+
+def _training_rows(image_id: str, captions: Captions) -> list[EncoderRow]:
+    return [EncoderRow(pair["pair_id"], pair["caption"]) for pair in training_pairs(captions)]
+
+
+training_rows = PairChoice(_training_rows, lambda kinds: kinds["long"] or kinds["short"])
+"""The pairs that an image trains with: see `training_pairs`."""
 
 
 class ImageReader:
@@ -48,22 +56,22 @@ class ImageReader:
 
 
 class PairReader:
-    """One row for each image that has captions. The pairs follow the order of the images.
+    """The chosen rows of every image that has captions. The pairs follow the order of the images.
 
     Args:
         images: The images' table; None for text alone.
         pairs: A table of `schemas.PAIRS`.
-        choose: Makes an image's row of its captions.
+        choice: Makes an image's rows of its captions.
         skip: Ids of images that are left out.
 
     Raises:
         ArtifactError: While reading: an image is missing, or stands before the one of the pair before; it is named.
     """
 
-    def __init__(self, images: ShardSet | None, pairs: ShardSet, choose: ChooseRow, skip: Collection[str] = ()):
-        self._images, self._pairs, self._choose, self._skip = images, pairs, choose, skip
+    def __init__(self, images: ShardSet | None, pairs: ShardSet, choice: PairChoice, skip: Collection[str] = ()):
+        self._images, self._pairs, self._choice, self._skip = images, pairs, choice, skip
         self._begun_before: list[int] = []
-        """Of every shard of the pairs: how many images begin before it."""
+        """Of every shard of the pairs: how many rows are of images that begin before it."""
         self._continues: list[str | None] = []
         """Of every shard of the pairs: the image whose captions began in the one before it."""
         self._count = self._index_shards()
@@ -71,16 +79,25 @@ class PairReader:
         """Rows and the shards of images that they were found in, so that no search begins at the first one again."""
 
     def _index_shards(self) -> int:
-        """Note where images begin; the number of all that are not skipped."""
-        count, last = 0, None
-        for table in self._pairs.shards(["image_id"]):
+        """Note where images begin; the number of all rows of those that are not skipped."""
+        count, last, kinds = 0, None, Counter[str]()
+        for table in self._pairs.shards(["image_id", "caption_kind"]):
             ids = table["image_id"].to_pylist()
-            self._begun_before.append(count)
             self._continues.append(last if ids and ids[0] == last else None)
-            for image_id, _ in itertools.groupby(ids):
-                count += image_id != last and image_id not in self._skip
-                last = image_id
-        return count
+            for image_id, kind in zip(ids, table["caption_kind"].to_pylist(), strict=True):
+                if image_id != last:
+                    count, kinds, last = count + self._rows_of(last, kinds), Counter(), image_id
+                    self._fill_up(count)
+                kinds[kind] += 1
+        self._fill_up(count + self._rows_of(last, kinds))
+        return count + self._rows_of(last, kinds)
+
+    def _fill_up(self, count: int) -> None:
+        """So many rows lie before all shards that are known by now and not yet noted."""
+        self._begun_before += [count] * (len(self._continues) - len(self._begun_before))
+
+    def _rows_of(self, image_id: str | None, kinds: Counter[str]) -> int:
+        return self._choice.count(kinds) if kinds and image_id not in self._skip else 0
 
     def __len__(self) -> int:
         return self._count
@@ -89,19 +106,26 @@ class PairReader:
         """See `Reader.rows`."""
         find = self._finder(start)
         treatment = treatment_of(self._images) if self._images else "shown"
-        for number, (image_id, captions) in self._captions(start):
-            row = self._choose(image_id, captions)
-            encoded = find(number, image_id, row.id) if find else None
-            yield EncoderRow(row.id, row.text, encoded, image_id, row.note, treatment)
+        for number, image_id, chosen in self._chosen(start):
+            encoded = find(number, image_id, chosen[0].id) if find else None
+            for row in chosen[max(0, start - number) :]:
+                yield EncoderRow(row.id, row.text, encoded, image_id, row.note, treatment)
 
-    def _captions(self, start: int) -> Iterator[tuple[int, tuple[str, Captions]]]:
-        """Numbered images with their captions, from number `start` on; only the shards that hold them are read."""
+    def _chosen(self, start: int) -> Iterator[tuple[int, str, list[EncoderRow]]]:
+        """Images with their rows and the number of the first one, from the image of row `start` on.
+
+        Only the shards that hold them are read.
+        """
         first = bisect.bisect_right(self._begun_before, start) - 1
         captions = captions_by_image(self._pairs, self._skip, first)
         if self._continues[first] is not None and self._continues[first] not in self._skip:
             next(captions)
-        before = self._begun_before[first]
-        return itertools.islice(enumerate(captions, before), start - before, None)
+        number = self._begun_before[first]
+        for image_id, found in captions:
+            rows = self._choice.rows(image_id, found)
+            number += len(rows)
+            if number > start:
+                yield number - len(rows), image_id, rows
 
     def _finder(self, start: int) -> Callable[[int, str, str], bytes] | None:
         """What finds the encoded image of a row, given its number, its image's id and its own; None: text alone."""

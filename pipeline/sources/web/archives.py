@@ -3,67 +3,121 @@
 from __future__ import annotations
 
 import json
-import tarfile
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from pipeline.artifacts.ids import id_of
+from pipeline.artifacts.ids import IdError, id_of
 from pipeline.artifacts.texts import TextError, clean_text, clean_texts
 from pipeline.sources.errors import SourceError
-from pipeline.sources.tar import read_member
+from pipeline.sources.web.files import PassedOver, archives, files_below, printable
+from pipeline.sources.web.members import TEXTS, DamageError, Member, members
 from pipeline.sources.web.samples import Sample
-
-IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
-_DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, TypeError, ValueError)
-"""How tarfile stumbles over damaged bytes."""
 
 
 def webdataset(folder: Path, name: str) -> Iterator[Sample]:
-    """Archives in which `KEY.jpg` comes with `KEY.txt` (the caption) or, where that is missing, `KEY.json`'s `caption`.
+    """Archives in which an image comes with a caption of the same name: `KEY.txt`, `KEY.caption`, or `caption` in JSON.
 
-    SA-1B's archives are read by the same rule: its JSON holds masks and no caption. Of several captions the first is
-    taken. An image's id is the archive's path without `.tar`, then its key.
+    Members may stand in any order: a first pass over an archive reads its captions and finds its images by their
+    first bytes, a second one reads the images. SA-1B's archives are read by the same rule: its JSON holds masks and no
+    caption. An image's id is the archive's path without `.tar`, then its own without the ending.
     """
     for path in archives(folder):
-        prefix = id_of(name, path.relative_to(folder).as_posix(), ".tar")
-        key = ""
-        parts: dict[str, bytes] = {}
-        for member, content in members(path):
-            if not member:
-                yield Sample(f"{prefix}/", reason=f"{path.name} is damaged: {content.decode()}")
-                continue
-            within, _, base = member.rpartition("/")
-            stem, _, extension = base.partition(".")
-            stem = f"{within}/{stem}" if within else stem
-            if stem != key and parts:
-                yield from _sample(f"{prefix}/{key}", parts)
-                parts = {}
-            key = stem
-            parts[extension.lower()] = content
-        if parts:
-            yield from _sample(f"{prefix}/{key}", parts)
+        yield from _Archive(path, id_of(name, path.relative_to(folder).as_posix(), ".tar")).samples()
 
 
-def _sample(image_id: str, parts: dict[str, bytes]) -> Iterator[Sample]:
-    image = next((content for extension, content in parts.items() if extension in IMAGES), None)
-    if image is None:
-        return
-    try:
-        yield Sample(image_id, image, _caption(parts))
-    except TextError as error:
-        yield Sample(image_id, reason=f"its caption is {error}")
+class _Archive:
+    """One archive; its captions are in memory.
 
+    Args:
+        path: Of the archive.
+        place: What ids begin with.
+    """
 
-def _caption(parts: dict[str, bytes]) -> str:
-    """The first caption, cleaned. Raises TextError for what is no text."""
-    if parts.get("txt"):
-        return clean_text(parts["txt"])
-    try:
-        found = json.loads(parts.get("json") or b"{}").get("caption")
-    except (ValueError, AttributeError, RecursionError):  # not JSON, or not an object: as if it were not there
+    def __init__(self, path: Path, place: str):
+        self._path, self._place = path, place
+        self._texts: dict[str, tuple[int, tuple[str, ...], str]] = {}
+        """By stem: how far down in `TEXTS`, the captions, and why they cannot be used."""
+        self._images: set[int] = set()
+        """Which members are images."""
+        self._keys: Counter[str] = Counter()
+        """How many images have a key."""
+        self._used: set[str] = set()
+        self._passed_over = PassedOver(place)
+
+    def samples(self) -> Iterator[Sample]:
+        damage = self._index()
+        try:
+            for number, member in enumerate(members(self._path)):
+                if number in self._images:
+                    yield self._sample(member)
+        except DamageError:
+            pass  # told below
+        if damage:
+            yield Sample(f"{self._place}/", reason=f"{self._path.name} is damaged: {damage}")
+        else:
+            for stem in self._texts:
+                if stem not in self._used:
+                    self._passed_over.add(stem, "a caption without an image")
+        yield from self._passed_over.samples()
+
+    def _index(self) -> str:
+        """Read the captions and find the images; what is damaged, or an empty text."""
+        try:
+            for number, member in enumerate(members(self._path)):
+                if reason := member.passed_over():
+                    self._passed_over.add(member.name, reason)
+                elif member.ending in TEXTS:
+                    self._add_text(member)
+                else:
+                    self._images.add(number)
+                    self._keys[member.key] += 1
+        except DamageError as error:
+            return str(error)
         return ""
-    return next(iter(clean_texts(found)), "")
+
+    def _add_text(self, member: Member) -> None:
+        trust = TEXTS.index(member.ending)
+        captions: tuple[str, ...] = ()
+        reason = ""
+        try:
+            captions = _captions(member)
+        except TextError as error:
+            reason = f"its caption is {error}"
+        before = self._texts.get(member.stem)
+        is_better = before is None or not (before[1] or before[2]) or trust < before[0]
+        if is_better and (captions or reason or before is None):
+            self._texts[member.stem] = (trust, captions, reason)
+
+    def _sample(self, member: Member) -> Sample:
+        try:
+            image_id = id_of(self._place, member.stem)
+        except IdError as error:
+            return Sample(f"{self._place}/{printable(member.name)}", reason=str(error))
+        stem = member.stem
+        if stem not in self._texts and self._keys[member.key] == 1:
+            stem = member.key
+        self._used.add(stem)
+        _, captions, reason = self._texts.get(stem, (0, (), ""))
+        if reason:
+            return Sample(image_id, reason=reason)
+        try:
+            return Sample(image_id, member.content(), captions)
+        except DamageError as error:
+            return Sample(image_id, reason=str(error))
+
+
+def _captions(member: Member) -> tuple[str, ...]:
+    """The captions that a text file holds. Raises TextError for what is no text."""
+    content = member.content()
+    if member.ending != "json":
+        return tuple(clean_texts(clean_text(content)))
+    try:
+        found = json.loads(content or b"{}").get("caption")
+    except (ValueError, AttributeError, RecursionError):  # not JSON, or not an object: as if it were not there
+        return ()
+    return tuple(clean_texts(found))
 
 
 def journeydb(folder: Path, name: str) -> Iterator[Sample]:
@@ -76,22 +130,38 @@ def journeydb(folder: Path, name: str) -> Iterator[Sample]:
     """
     captions = _journeydb_captions(folder)
     for path in archives(folder):
-        for member, content in members(path):
-            if not member:
-                yield Sample(f"{name}/{path.name}", reason=f"{path.name} is damaged: {content.decode()}")
-            elif member.rsplit(".", 1)[-1].lower() in IMAGES:
-                yield Sample(f"{name}/{member}", content, captions.get(member, ""))
+        passed_over = PassedOver(f"{name}/{path.name}")
+        try:
+            for member in members(path):
+                reason = member.passed_over() or ("a text, not an image" if member.ending in TEXTS else "")
+                if reason:
+                    passed_over.add(member.name, reason)
+                else:
+                    yield _journeydb_sample(name, member, captions.pop(member.name, ()))
+        except DamageError as error:
+            yield Sample(f"{name}/{path.name}", reason=f"{path.name} is damaged: {error}")
+        yield from passed_over.samples()
+    without = PassedOver(name)
+    for image in captions:
+        without.add(image, "an annotation whose image is in no archive")
+    yield from without.samples()
 
 
-def _journeydb_captions(folder: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for path in sorted(folder.rglob("*.jsonl")):
+def _journeydb_sample(name: str, member: Member, captions: tuple[str, ...]) -> Sample:
+    try:
+        return Sample(id_of(name, member.name), member.content(), captions)
+    except (IdError, DamageError) as error:
+        return Sample(f"{name}/{printable(member.name)}", reason=str(error))
+
+
+def _journeydb_captions(folder: Path) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for path in files_below(folder, (".jsonl",)):
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     entry = json.loads(line)
-                    caption = (entry.get("Task2") or {}).get("Caption") or entry.get("prompt") or ""
-                    found[_inside(entry["img_path"])] = next(iter(clean_texts(caption)), "")
+                    found[_inside(entry["img_path"])] = _journeydb_caption(entry)
                 except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                     raise SourceError(
                         f"{path}: line {number} is no annotation ({type(error).__name__}: {error})"
@@ -99,27 +169,8 @@ def _journeydb_captions(folder: Path) -> dict[str, str]:
     return found
 
 
-def archives(folder: Path) -> list[Path]:
-    """The tar files below a folder, in order."""
-    return sorted(path for path in folder.rglob("*") if path.name.endswith((".tar", ".tgz", ".tar.gz")))
-
-
-def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of an archive with their contents, read once from front to end.
-
-    Yields:
-        Path within the archive and content. At damage the last item is "" and what is wrong.
-    """
-    try:
-        with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                if member.isfile():
-                    content = read_member(archive, member)
-                    if len(content) < member.size:
-                        raise tarfile.ReadError(f"{member.name} breaks off")
-                    yield _inside(member.name), content
-    except _DAMAGED as error:
-        yield "", (str(error) or type(error).__name__).encode()
+def _journeydb_caption(entry: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(clean_texts((entry.get("Task2") or {}).get("Caption") or entry.get("prompt")))
 
 
 def _inside(name: str) -> str:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.artifacts.ids import id_of
 from pipeline.artifacts.texts import clean_text
 from pipeline.sources.errors import SourceError
+from pipeline.sources.web.files import files_below
 from pipeline.sources.web.samples import Sample
 
 TEXTS = ("input", "edit", "inverse_edit", "output")
@@ -28,7 +29,7 @@ def hqedit(folder: Path, name: str) -> Iterator[tuple[list[Sample], list[dict[st
     Raises:
         SourceError: A file is damaged or lacks a column; names the file.
     """
-    for path in sorted(folder.rglob("*.parquet")):
+    for path in files_below(folder, (".parquet",)):
         try:
             file = pq.ParquetFile(path)
             missing = [column for column in (*TEXTS, *IMAGES) if column not in file.schema_arrow.names]

@@ -9,15 +9,17 @@ from pipeline.artifacts.decoding import ImageError, measure
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and its caption, or why there is none."""
+    """An image and its captions, or why there is none."""
 
     image_id: str
     content: bytes = b""
     """The encoded image."""
-    caption: str = ""
-    """Empty: the captioning model writes one."""
+    captions: tuple[str, ...] = ()
+    """None: the captioning model writes one. Each of several makes a pair of its own."""
     reason: str = ""
     """Why the sample cannot be used; empty: it can."""
+    is_image: bool = True
+    """Whether an image is lost with it. What is not one is listed, and does not count as a rejected image."""
 
 
 def checked(sample: Sample) -> tuple[Sample, tuple[int, int]]:

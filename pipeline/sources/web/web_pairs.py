@@ -11,15 +11,17 @@ import pyarrow.parquet as pq
 
 from pipeline.artifacts import ShardWriter, schemas, write_atomically, write_table
 from pipeline.artifacts.ids import IdRegister
+from pipeline.artifacts.rejections import REJECTED
 from pipeline.config import DataParams
 from pipeline.sources.errors import SourceError
 from pipeline.sources.web.archives import journeydb, webdataset
+from pipeline.sources.web.files import ARCHIVES, files_below
 from pipeline.sources.web.folder import csv_folder
 from pipeline.sources.web.hqedit import hqedit
 from pipeline.sources.web.samples import Sample, checked
 
 SHARD, GROUP = 2_000, 100
-REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
+REJECTED_SCHEMA = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
 READERS: dict[str, Callable[[Path, str], Iterator[Sample]]] = {
     "cc3m": webdataset,
     "cc12m": webdataset,
@@ -62,10 +64,12 @@ def build(params: DataParams, seed: int, out: Path) -> dict[str, int]:
     with write_atomically(out / "pairs") as aside:
         tables = _Tables(aside, made_of)
         for name in web.pairs:
-            for number, sample in enumerate(READERS[name](raw / name, name)):
-                if params.max_images and number >= params.max_images:
+            images = 0
+            for sample in READERS[name](raw / name, name):
+                if params.max_images and images >= params.max_images:
                     break
-                tables.add(sample, with_pair=True)
+                images += sample.is_image
+                tables.add(sample, with_pairs=True)
         triplets = [triplet for name in web.edits for triplet in tables.edits(hqedit(raw / name, name))]
         tables.close(web.max_rejected_share)
     everything = pa.Table.from_pylist(triplets, schemas.TRIPLETS)
@@ -83,8 +87,8 @@ def _check_there(raw: Path, names: list[str]) -> None:
     missing = []
     for name in names:
         folder = raw / name
-        suffixes = (".parquet",) if name == "hqedit" else (".csv",) if name == "folder" else (".tar", ".tgz", ".tar.gz")
-        if not folder.is_dir() or not any(path.name.endswith(suffixes) for path in folder.rglob("*")):
+        endings = (".parquet",) if name == "hqedit" else (".csv",) if name == "folder" else ARCHIVES
+        if not folder.is_dir() or not files_below(folder, endings):
             what, size = EXPECTED[name]
             missing.append(f"{folder} must hold {what}" + (f", about {size / 1e9:,.0f} GB" if size else ""))
     if missing:
@@ -100,22 +104,23 @@ class _Tables:
         self.images = ShardWriter(folder / "images", schemas.IMAGES, identity, SHARD)
         self.pairs = ShardWriter(folder / "pairs", schemas.PAIRS, identity, 5 * SHARD)
         self._rows: dict[str, list[dict[str, Any]]] = {"images": [], "pairs": []}
-        self._rejected: list[dict[str, str]] = []
+        self._rejected: list[Sample] = []
         self._ids = IdRegister()
 
-    def add(self, sample: Sample, with_pair: bool) -> bool:
+    def add(self, sample: Sample, with_pairs: bool) -> bool:
         """Whether the image can be used. A pair without a caption is left to the captioning model."""
         sample, (width, height) = checked(sample)
         if not sample.reason and self._ids.add([sample.image_id])[0] >= 0:
             sample = Sample(sample.image_id, reason="a second image of this id")
         if sample.reason:
-            self._rejected.append({"image_id": sample.image_id, "reason": sample.reason})
+            self._rejected.append(sample)
             return False
         self._rows["images"].append(
             {"image_id": sample.image_id, "bytes": sample.content, "width": width, "height": height}
         )
-        if with_pair:
-            pair = {"pair_id": f"{sample.image_id}/short", "image_id": sample.image_id, "caption": sample.caption}
+        for number, caption in enumerate((sample.captions or ("",)) if with_pairs else ()):
+            pair_id = f"{sample.image_id}/short" + (f"/{number}" if number else "")
+            pair = {"pair_id": pair_id, "image_id": sample.image_id, "caption": caption}
             self._rows["pairs"].append(pair | {"caption_kind": "short", "phrases": []})
         if len(self._rows["images"]) >= GROUP:
             self._write()
@@ -124,7 +129,7 @@ class _Tables:
     def edits(self, found: Iterator[tuple[list[Sample], list[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
         """The triplets whose images both can be used."""
         for samples, triplets in found:
-            if all([self.add(sample, with_pair=False) for sample in samples]):
+            if all([self.add(sample, with_pairs=False) for sample in samples]):
                 yield from triplets
 
     def _write(self) -> None:
@@ -135,11 +140,11 @@ class _Tables:
 
     def close(self, max_rejected_share: float) -> None:
         self._write()
-        total = len(self._rejected) + self.images.close().rows
+        lost = [sample for sample in self._rejected if sample.is_image]
+        total = len(lost) + self.images.close().rows
         self.pairs.close()
-        if len(self._rejected) > max_rejected_share * total:
-            last = self._rejected[-1]
-            count = f"{len(self._rejected)} of {total} images are rejected"
-            limit = f"data.web.max_rejected_share is {max_rejected_share}"
-            raise SourceError(f"{last['image_id']}: {last['reason']} ({count}, {limit})")
-        pq.write_table(pa.Table.from_pylist(self._rejected, REJECTED), self._folder / "rejected.parquet")
+        if len(lost) > max_rejected_share * total:
+            count = f"{len(lost)} of {total} images are rejected, data.web.max_rejected_share is {max_rejected_share}"
+            raise SourceError(f"{lost[0].image_id}: {lost[0].reason} ({count})")
+        columns = [[sample.image_id for sample in self._rejected], [sample.reason for sample in self._rejected]]
+        pq.write_table(pa.Table.from_arrays(columns, schema=REJECTED_SCHEMA), self._folder / REJECTED)

@@ -24,7 +24,7 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import load_params
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
-from pipeline.encoders.embedding.readers import ImageReader, ImageStore, PairReader, TripletReader, training_row
+from pipeline.encoders.embedding.readers import ImageReader, ImageStore, PairReader, TripletReader, training_rows
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.embedding.rows import decode as decode_row
 from pipeline.encoders.embedding.vectors import embedding_job
@@ -127,7 +127,7 @@ def through_the_stages(images: ShardSet, folder: Path) -> dict[str, Pixels]:
     store, triplet_table = ImageStore(images, set(ids)), ShardSet.open(folder / "triplets")
     readers = {
         "images": ImageReader(images),
-        "pairs": PairReader(images, ShardSet.open(folder / "pairs"), training_row),
+        "pairs": PairReader(images, ShardSet.open(folder / "pairs"), training_rows),
         "triplets": TripletReader(triplet_table, "instruction", "reference_id", store),
     }
     found = {}
@@ -248,7 +248,7 @@ def ways(photos: Path, name: str) -> dict[str, Callable[[], object]]:
 
 def accepted(content: bytes) -> None:
     """Raises ValueError for an image that `prepare` rejects."""
-    if reason := checked(Sample("one", content, "a caption"))[0].reason:
+    if reason := checked(Sample("one", content, ("a caption",)))[0].reason:
         raise ValueError(reason)
 
 

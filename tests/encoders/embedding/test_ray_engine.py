@@ -17,7 +17,7 @@ from pipeline.config import ParameterError
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.ray_engine import SliceWorker
-from pipeline.encoders.embedding.readers import PairReader, training_row
+from pipeline.encoders.embedding.readers import PairReader, training_rows
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError, decode
 from pipeline.encoders.embedding.slices import encode_slices
 from pipeline.encoders.embedding.vectors import embedding_job
@@ -40,7 +40,7 @@ def ray():
 def run(make, tmp_path, tiny_params):
     """run(folder, engine, decode): the job over 26 images, two of which cannot be read, in slices of six."""
     images = make.images(tmp_path / "images", IDS, rows_per_shard=4)
-    reader = PairReader(images, make.pairs(tmp_path / "pairs", IDS), training_row)
+    reader = PairReader(images, make.pairs(tmp_path / "pairs", IDS), training_rows)
 
     def call(folder, engine, decode_row=None, share=0.1):
         params = dataclasses.replace(tiny_params, engine=engine, replicas=2, max_rejected_share=share, batch_size=4)

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.artifacts import ArtifactError, ShardSet, schemas, write_table
-from pipeline.encoders.embedding.readers import ImageReader, ImageStore, PairReader, TripletReader, triplet_images
+from pipeline.encoders.embedding.readers import (
+    ImageReader,
+    ImageStore,
+    PairChoice,
+    PairReader,
+    TripletReader,
+    training_rows,
+    triplet_images,
+)
 from pipeline.encoders.embedding.rows import EncoderRow
+from tests.encoders.conftest import Make
 
 IDS = ["a", "b", "c", "d", "e"]
 
 
-def long_caption(image_id, captions):
-    return EncoderRow(captions["long"]["pair_id"], captions["long"]["caption"])
+long_caption = PairChoice(
+    lambda image_id, captions: [EncoderRow(row["pair_id"], row["caption"]) for row in captions["long"]],
+    lambda kinds: kinds["long"],
+)
 
 
 @pytest.fixture
@@ -85,10 +98,33 @@ def test_pairs_out_of_order_or_without_an_image_are_an_error(make, images, tmp_p
         list(PairReader(images, make.pairs(tmp_path / "pairs", order), long_caption).rows(0))
 
 
-def test_a_second_caption_of_one_kind_is_an_error(make, images, tmp_path, repeated_ids):
-    pairs = make.pairs(tmp_path / "pairs", IDS, kinds=("long", "long"))
-    with pytest.raises(ArtifactError, match="image 'a' has a second long caption"):
-        list(PairReader(images, pairs, long_caption).rows(0))
+@given(
+    counts=st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    with_long=st.lists(st.booleans(), min_size=6, max_size=6),
+    skip=st.sets(st.sampled_from("abcdef"), max_size=3),
+    rows_per_shard=st.integers(1, 7),
+)
+def test_several_captions_are_several_rows_from_any_row_on(tmp_path_factory, counts, with_long, skip, rows_per_shard):
+    """A long caption takes the place of the short ones. An image's captions may fill several shards."""
+    folder, make = tmp_path_factory.mktemp("several"), Make()
+    images = make.images(folder / "images", [*"abcdef"], rows_per_shard=2)
+    pairs, expected = [], []
+    for number, count in enumerate(counts):
+        name = "abcdef"[number]
+        kinds = ["long"] * with_long[number] + ["short"] * count
+        ids = [f"{name}/{kind}/{place}" for place, kind in enumerate(kinds)]
+        pairs += [
+            {"pair_id": one, "image_id": name, "caption": f"it is {one}", "caption_kind": kind, "phrases": []}
+            for one, kind in zip(ids, kinds, strict=True)
+        ]
+        chosen = ids[:1] if with_long[number] else ids
+        expected += [(one, f"it is {one}", make.png(number), name) for one in chosen if name not in skip]
+    write_table(folder / "pairs", pa.Table.from_pylist(pairs, schemas.PAIRS), {}, rows_per_shard)
+    reader = PairReader(images, ShardSet.open(folder / "pairs"), training_rows, skip)
+    assert len(reader) == len(expected)
+    for start in (0, *range(len(expected), -1, -1)):
+        found = [(row.id, row.text, row.image, row.image_id) for row in reader.rows(start)]
+        assert found == expected[start:]
 
 
 def test_triplets_take_either_image_and_text(make, images, triplets):

@@ -134,7 +134,7 @@ def test_captions_of_a_job_are_those_of_single_calls(vllm_mllm, make, tmp_path):
     run_job(make.reader(asked), captioning_job(vllm_mllm, PARAMS), tmp_path, {}, JobOptions(2))
     alone = [vllm_mllm.generate([MllmInput(row.text, Image.open(io.BytesIO(row.image)))], 24)[0][0] for row in asked]
     assert ShardSet.open(tmp_path).table()["caption"].to_pylist() == alone
-    assert captioning_rows(PARAMS)("x", {}).text == PARAMS.caption_prompt
+    assert captioning_rows(PARAMS).rows("x", {})[0].text == PARAMS.caption_prompt
 
 
 def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):
