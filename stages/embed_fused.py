@@ -41,6 +41,13 @@ def embed_images(params: Params, texts: ShardSet, triplets: ShardSet, inputs: di
     job = embedding_job(open_mllm(encoder, params.runtime.device))
     identity, options = mllm_identity(encoder, **inputs), JobOptions.from_params(encoder)
     run_job(PairReader(images, texts, training_rows), job, FUSED / "pairs", identity, options)
+    if not triplets.rows:
+        print("there are no edits: nothing is embedded for Stage 2")
+        for name in ("triplets_query", "triplets_target"):
+            write_table(
+                FUSED / name, schemas.embeddings(job.schema.field("vector").type.list_size).empty_table(), identity
+            )
+        return
 
     unreadable = rejected_images(FUSED / "pairs")
     store = ImageStore(images, triplet_images(triplets))
@@ -61,6 +68,9 @@ def encode_texts(params: Params, texts: ShardSet, triplets: ShardSet, inputs: di
     else:
         captions = PairReader(None, texts, training_rows, unreadable)
         run_condition_job(captions, encoder, FUSED / "pairs_text", identity, options)
+    if not triplets.rows:
+        write_table(FUSED / "triplets_text", schemas.conditions(params.text_encoder.dim).empty_table(), identity)
+        return
     instructions = TripletReader(triplets, "instruction", skip=unreadable)
     run_condition_job(instructions, encoder, FUSED / "triplets_text", identity, options)
 

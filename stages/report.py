@@ -9,6 +9,7 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import as_dict, load_params, load_profile
 from pipeline.errors import run_stage
+from pipeline.fusion_diff.checkpoints import is_control_skipped
 from pipeline.report import BenchmarkPaths, PublicSplitPaths, ReportInputs, build_report, changed_parameters
 from pipeline.report.diffcomp_view import open_view
 from pipeline.report.indexes import index_metrics
@@ -34,7 +35,8 @@ def main() -> None:
         folder for folder in found if not folder.private
     ][:1]
     benchmarks = [benchmark_paths(folder) for folder in shown]
-    losses = {"prior": MODELS / "prior" / LOG, "control_adapter": MODELS / "control" / LOG}
+    trained = ["prior"] if is_control_skipped(MODELS / "control") else ["prior", "control"]
+    losses = {"control_adapter" if name == "control" else name: MODELS / name / LOG for name in trained}
     losses |= {name: MODELS / "diffcomp" / name / LOG for name in params.diffcomp_variants}
     build_report(
         ReportInputs(
@@ -46,7 +48,7 @@ def main() -> None:
             descriptions=descriptions_of(benchmarks[0].name),
             index=index_metrics(INDEX),
             sweeps=FOLDER / "sweeps",
-            weights={name: sha256_file(MODELS / name / WEIGHTS) for name in ("prior", "control")},
+            weights={name: sha256_file(MODELS / name / WEIGHTS) for name in trained},
             diffcomp_view=open_view(params, shown[0].path / "queries", shown[0].images),
             used={name: getattr(params.retrieve, name) for name in LABELS},
             ablations=FOLDER / "ablations",

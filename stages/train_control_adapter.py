@@ -6,13 +6,13 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from pipeline.artifacts import sha256_file
+from pipeline.artifacts import ShardSet, sha256_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
 from pipeline.errors import run_stage
 from pipeline.fusion_diff import ControlAdapter, ControlledPrior, ControlTask
-from pipeline.fusion_diff.checkpoints import load_prior, prior_hash, save_control
+from pipeline.fusion_diff.checkpoints import load_prior, prior_hash, save_control, skip_control
 from pipeline.fusion_diff.tables import check_same_ids, open_conditions, open_vectors
 from pipeline.gpu import accelerate
 from pipeline.runtime import device, set_up
@@ -26,6 +26,11 @@ QUERIES, TARGETS, TEXTS = (FUSED / f"triplets_{name}" for name in ("query", "tar
 def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
+    if not ShardSet.open(QUERIES, verify=False).rows:
+        reason = "data.web.edits lists no source, so Stage 2 and the method fusion_diff are skipped"
+        skip_control(FOLDER, reason)
+        print(reason)
+        return
     identity = {
         "control": as_dict(params.control),
         "seed": params.seed,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import ArtifactError, load_weights, read_json, save_weights, sha256_file
+from pipeline.artifacts import (
+    ArtifactError,
+    load_weights,
+    read_json,
+    save_weights,
+    sha256_file,
+    write_atomically,
+    write_json,
+)
 from pipeline.artifacts.weights import CONFIG, WEIGHTS, Origin
 from pipeline.config import DiffusionParams, as_dict, section_from_dict
 from pipeline.fusion_diff.control import ControlAdapter
@@ -86,11 +94,34 @@ def load_control(folder: str | Path, prior: Prior, prior_folder: str | Path) -> 
         The adapter in evaluation mode.
 
     Raises:
-        ArtifactError: The files are damaged, or it was trained beside another prior.
+        ArtifactError: The files are damaged, it was trained beside another prior, or Stage 2 was skipped.
     """
+    if is_control_skipped(folder):
+        raise ArtifactError(f"{folder}: there is no Control-Adapter: {read_json(Path(folder) / SKIPPED)['reason']}")
     adapter = ControlAdapter(prior)
     load_weights(folder, adapter, {"prior": prior_hash(prior_folder)})
     return adapter.eval()
+
+
+SKIPPED = "skipped.json"
+"""Stands in the adapter's folder where there is none, and says why."""
+
+
+def skip_control(folder: str | Path, reason: str) -> None:
+    """Note that there is no adapter. Methods that need it are then not configured.
+
+    Args:
+        folder: Replaced as a whole.
+        reason: Why there is none.
+    """
+    with write_atomically(folder) as aside:
+        aside.mkdir()
+        write_json(aside / SKIPPED, {"reason": reason})
+
+
+def is_control_skipped(folder: str | Path) -> bool:
+    """Whether Stage 2 was skipped."""
+    return (Path(folder) / SKIPPED).is_file()
 
 
 def prior_hash(folder: str | Path) -> str:

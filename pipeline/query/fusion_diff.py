@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.image_source import ImageSource
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.fusion_diff import Sampler, SamplerSettings, TargetSampler, TextConditions
-from pipeline.fusion_diff.checkpoints import load_control, load_prior
+from pipeline.fusion_diff.checkpoints import is_control_skipped, load_control, load_prior
 from pipeline.gpu import accelerate
 from pipeline.query.clock import Clock
 from pipeline.query.interface import (
@@ -44,7 +44,7 @@ NEGATIVE_GUIDANCE = 1.0
 FUSED_ONLY, STAGE1_ONLY, FUSION_DIFF = "fused_only", "stage1_only", "fusion_diff"
 
 
-_method = partial(Method, space=FUSED, family=NAME, group="Fusion-Diff", weights=(PRIOR, CONTROL))
+_method = partial(Method, space=FUSED, family=NAME, group="Fusion-Diff", weights=(PRIOR,))
 
 METHODS = (
     _method(
@@ -70,14 +70,16 @@ METHODS = (
         colour="#d9481f",
         order=70,
         featured=True,
+        weights=(PRIOR, CONTROL),
         controls=frozenset({"negative", "guidance_scale", "control_scale", "hypotheses"}),
     ),
 )
 
 
 def methods(params: Params) -> tuple[Method, ...]:
-    """The three methods, whatever is configured."""
-    return METHODS
+    """The three methods, whatever is configured; without the Control-Adapter's where Stage 2 was skipped."""
+    skipped = is_control_skipped(CONTROL)
+    return tuple(method for method in METHODS if not (skipped and method.name == FUSION_DIFF))
 
 
 def spaces(models: Models) -> dict[str, ModelSpace]:
@@ -86,7 +88,7 @@ def spaces(models: Models) -> dict[str, ModelSpace]:
 
 
 def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
-    """Load the prior and the Control-Adapter.
+    """Load the prior, and the Control-Adapter unless Stage 2 was skipped.
 
     Args:
         models: Opens f_M and the text encoder.
@@ -101,25 +103,27 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
     params, retrieve, where = models.params, models.params.retrieve, device(models.params.runtime)
     identity = {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder)}
     prior, diffusion = load_prior(PRIOR, **identity)
-    adapter = load_control(CONTROL, prior, PRIOR).to(where)
+    adapter = None if is_control_skipped(CONTROL) else load_control(CONTROL, prior, PRIOR).to(where)
     prior.to(where)
     speed = retrieve.speed.on(where)
     if speed.fused:
-        prior.bfloat16(), adapter.bfloat16()
+        prior.bfloat16()
+        if adapter is not None:
+            adapter.bfloat16()
     settings = SamplerSettings.from_params(retrieve)
-    samplers: dict[str, TargetSampler] = {
-        STAGE1_ONLY: accelerate(Sampler(prior, None, diffusion, settings), speed),
-        FUSION_DIFF: accelerate(Sampler(prior, adapter, diffusion, settings), speed),
-    }
+    samplers: dict[str, TargetSampler] = {STAGE1_ONLY: accelerate(Sampler(prior, None, diffusion, settings), speed)}
+    if adapter is not None:
+        samplers[FUSION_DIFF] = accelerate(Sampler(prior, adapter, diffusion, settings), speed)
     return FusionDiff(models, samplers)
 
 
 class FusionDiff(Family):
     """`fused_only` (A) is z_r,delta itself, `stage1_only` (B) the prior, `fusion_diff` (C) the prior under control."""
 
-    methods: Mapping[str, Method] = {method.name: method for method in METHODS}
-
     def __init__(self, models: Models, samplers: dict[str, TargetSampler]):
+        self.methods = {
+            method.name: method for method in METHODS if method.name == FUSED_ONLY or method.name in samplers
+        }
         self.params, self.samplers, self.spaces = models.params, samplers, spaces(models)
         self._mllm, self._text_encoder, self._describer = models.mllm, models.text_encoder, models.describer
 

@@ -72,6 +72,8 @@ def build(params: DataParams, seed: int, out: Path) -> dict[str, int]:
                 tables.add(sample, with_pairs=True)
         triplets = [triplet for name in web.edits for triplet in tables.edits(hqedit(raw / name, name))]
         tables.close(web.max_rejected_share)
+        if web.edits and not triplets:
+            raise SourceError(f"data.web.edits: there is no usable edit in {', '.join(map(str, web.edits))}")
     everything = pa.Table.from_pylist(triplets, schemas.TRIPLETS)
     write_table(out / "triplets" / "all", everything, made_of)
     count = min(params.triplets, len(triplets)) or len(triplets)
