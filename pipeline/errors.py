@@ -17,7 +17,7 @@ DEBUG = "CIR_DEBUG"
 _BY_ENVIRONMENT = f"{DEBUG}=1 in the environment"
 _NAMES_AND_DISKS = (
     *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS),
-    *(errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
+    *(errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
 )
 """The disk is full or may not be written to, or a name is none of a file. Python's own message names the file."""
 _ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ from pipeline.app.cli import options
 from pipeline.app.cli.rejected import rejected
 from pipeline.app.errors import report_errors
 from pipeline.app.scoring.commands import score, submit
-from pipeline.config import Params, load_params, load_profile
+from pipeline.config import ParameterError, Params, load_params, load_profile
 from pipeline.errors import DEBUG
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ def info(
     """
     from pipeline.app.cli.model_sizes import describe_models
 
+    if not os.path.isdir(conf):
+        raise ParameterError(f"{conf}: no such folder; run this in the project's folder, or name it with --conf")
     typer.echo(json.dumps(describe_models(load_profile(profile, conf)), indent=2))
 
 

@@ -31,6 +31,8 @@ def serve(searcher: Searcher, host: str, port: int) -> None:
     Raises:
         ServeError: When no method can be searched, or the port cannot be listened on.
     """
+    if not host.isascii():
+        raise ServeError(f"{ascii(host)}: no address to listen on")
     with tempfile.TemporaryDirectory(prefix="cir-demo-") as cache:
         os.environ["GRADIO_TEMP_DIR"] = cache
         if not searcher.methods:

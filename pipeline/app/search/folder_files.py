@@ -154,9 +154,7 @@ def describe_file(folder: Path, file: FoundFile) -> dict[str, Any]:
     """One row of `FILES`. Only the first bytes of a file that is no image are read."""
     name = file.path.relative_to(folder).as_posix()
     row = {"image_id": name, "size": 0, "blake2b": "", "reason": file.reason}
-    try:
-        name.encode()
-    except UnicodeEncodeError:
+    if not is_utf8(name):
         row |= {"image_id": ascii(name), "reason": file.reason or "its name is not UTF-8"}
     if row["reason"]:
         return row
@@ -170,6 +168,15 @@ def describe_file(folder: Path, file: FoundFile) -> dict[str, Any]:
             return row | {"size": opened.tell(), "blake2b": digest}
     except OSError as error:
         return row | {"reason": f"the file cannot be read: {error.strerror}"}
+
+
+def is_utf8(name: str | Path) -> bool:
+    """Whether a name can be written down; Unix allows any bytes."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_image(head: bytes, kind: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.app.search.folder_files import find_files, identity_of, images_of, left_out_of, list_files
+from pipeline.app.search.folder_files import find_files, identity_of, images_of, is_utf8, left_out_of, list_files
 from pipeline.app.search.galleries import GALLERY, LIBRARY, SIDE
 from pipeline.artifacts import ArtifactError, ShardSet, write_json
 from pipeline.artifacts.decoding import ImageError, read_image_file
@@ -65,6 +65,8 @@ def index_folder(folder: Path, params: Params, out: Path | None = None, methods:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder")
     library = out or folder / LIBRARY
+    if not is_utf8(library):
+        raise ArtifactError(f"{ascii(str(library))}: the name is not UTF-8, which indexes need; give --out another one")
     spaces = spaces_of(methods or usual_methods(params), params)
     found = find_files(folder, library)
     if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def read_region(given: str, size: tuple[int, int]) -> Image.Image:
     Raises:
         RequestError: When it is neither, the mask has other proportions, or the region is empty.
     """
-    if Path(given).suffix and Path(given).is_file():
+    if Path(given).suffix and os.path.isfile(given):  # which takes any name: Path.is_file raises for long ones
         return _read_mask(given, size)
     return _read_box(given, size)
 
