@@ -166,7 +166,7 @@ def main(  # noqa: PLR0913  # one option an argument
     fp8: Annotated[bool, typer.Option(help="Also with `prior.fp8`.")] = False,
     out: Path = Path("reports/bench/prior_training.json"),
 ) -> None:
-    set_up(RuntimeParams(threads=4, device=setting.DEVICE.type, deterministic=deterministic), 0)
+    set_up(RuntimeParams(threads=4, device=setting.DEVICE.type, portable=True, deterministic=deterministic), 0)
     main_process = PartialState().is_main_process
     rows = []
 

@@ -8,11 +8,15 @@ import random
 import numpy as np
 import torch
 
+from pipeline.compat.numerics import unpin, use_portable_products
 from pipeline.config import RuntimeParams
 
 
 def set_up(runtime: RuntimeParams, seed: int) -> None:
-    """Make a run repeatable: the same inputs, parameters and seed give the same bytes on the same machine type.
+    """Make a run repeatable: the same inputs, parameters and seed give the same bytes.
+
+    With `runtime.portable` they do on the CPU of any x86-64 with AVX2, without it on machines of one type. A GPU gives
+    the same bytes on GPUs of one type.
 
     Call it first in a stage's `main`. Weights are files by then, so hubs are off unless the environment already says
     otherwise (`HF_HUB_OFFLINE=0`).
@@ -24,6 +28,10 @@ def set_up(runtime: RuntimeParams, seed: int) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
+    if runtime.portable:
+        use_portable_products()
+    else:
+        unpin()
     torch.set_num_threads(runtime.threads)
     random.seed(seed)
     np.random.seed(seed % 2**32)

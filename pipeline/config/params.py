@@ -35,6 +35,8 @@ class RuntimeParams(Section):
     """CPU threads of torch and FAISS; part of what makes a run repeatable."""
     device: str
     """A torch device; auto: a GPU where there is one."""
+    portable: bool
+    """On a CPU: the same bytes on every x86-64 with AVX2. False: the widest instructions that the machine has."""
     deterministic: bool
     """On a GPU: torch's deterministic algorithms, so that a run repeats bit for bit. On a CPU they always are."""
 

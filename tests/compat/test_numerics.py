@@ -1,0 +1,126 @@
+"""Portable numerics: right products and roots, and settings that arrive before the libraries that read them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.compat.numerics import PINS, use_portable_products
+
+PROGRAM = """
+import pipeline, numpy, sys, hashlib
+from pipeline.compat.numerics import unpin, use_portable_products
+unpin() if sys.argv[1] == "fast" else use_portable_products()
+import torch
+torch.set_num_threads(2)
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(192, 256), torch.nn.GELU(), torch.nn.Linear(256, 64))
+optimiser = torch.optim.AdamW(model.parameters())
+for _ in range(3):
+    values = torch.randn(48, 8, 192)
+    states = model(values)
+    states = torch.nn.functional.scaled_dot_product_attention(states, states, states, is_causal=True)
+    optimiser.zero_grad()
+    (states.softmax(-1).log() - states.exp()).std().backward()
+    optimiser.step()
+digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
+product = numpy.random.default_rng(0).standard_normal((300, 256), numpy.float32)
+digest += hashlib.sha256((product @ product.T).tobytes() + numpy.exp(product).tobytes()).hexdigest()
+print(torch.backends.cpu.get_cpu_capability(), digest)
+"""
+
+
+def run(how: str, **environment: str) -> list[str]:
+    """The program's torch capability and digest, in a process of its own without the settings of this one."""
+    clean = {name: value for name, value in os.environ.items() if name not in PINS}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how],
+        env=clean | {"PYTHONPATH": os.getcwd()} | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def portable():
+    return run("portable")
+
+
+def test_torch_is_held_to_avx2_and_let_go_without_it(portable):
+    if torch.cpu._is_avx2_supported():
+        assert portable[0] == "AVX2"
+    native = "AVX512" if torch.cpu._is_avx512_supported() else portable[0]
+    assert run("fast")[0] == native
+    assert run("portable", ATEN_CPU_CAPABILITY="default")[0] == "DEFAULT"  # what a person has set stays
+
+
+@pytest.mark.parametrize(
+    "lesser",
+    [
+        {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ,-AVX512CD"},
+        {"MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+        {"MKL_NUM_THREADS": "8", "OMP_NUM_THREADS": "8"},
+    ],
+    ids=["glibc", "mkl", "eight cores"],
+)
+def test_a_machine_with_less_or_more_gives_the_same_bytes(portable, lesser):
+    assert run("portable", **lesser) == portable
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_supported(), reason="the machine has nothing wider than AVX2")
+def test_the_digest_notices_wider_instructions(portable):
+    assert run("fast")[1] != portable[1]
+
+
+@pytest.fixture
+def products():
+    use_portable_products()
+
+
+def transposed(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape[::-1]).t()
+
+
+@pytest.mark.parametrize("first", [torch.randn, transposed])
+@pytest.mark.parametrize("second", [torch.randn, transposed])
+@pytest.mark.parametrize("sizes", [(7, 5, 3), (1, 1, 1), (64, 256, 96), (0, 3, 2), (2, 0, 3)])
+def test_products_are_those_of_float64(products, first, second, sizes):
+    m, k, n = sizes
+    a, b, bias = first(m, k), second(k, n), torch.randn(n)
+    exact = a.double().numpy() @ b.double().numpy()
+    np.testing.assert_allclose((a @ b).numpy(), exact, atol=1e-4)
+    np.testing.assert_allclose(torch.addmm(bias, a, b).numpy(), exact + bias.numpy(), atol=1e-4)
+    np.testing.assert_allclose(
+        torch.addmm(bias, a, b, beta=0.5, alpha=2.0).numpy(), 0.5 * bias.numpy() + 2.0 * exact, atol=1e-4
+    )
+    np.testing.assert_allclose(torch.addmm(torch.ones(m, n), a, b).numpy(), exact + 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.float16, torch.bfloat16])
+def test_other_types_keep_torchs_own_products(products, dtype):
+    a = torch.arange(6, dtype=dtype).view(2, 3)
+    assert (a @ a.t()).tolist() == [[5, 14], [14, 50]] and (a @ a.t()).dtype == dtype
+
+
+def test_gradients_are_those_of_float64(products):
+    layer, values = torch.nn.Linear(48, 32), torch.randn(5, 6, 48, requires_grad=True)
+    layer(values).square().sum().backward()
+    w, b, x = (part.detach().double().numpy() for part in (layer.weight, layer.bias, values))
+    y = x @ w.T + b
+    np.testing.assert_allclose(values.grad.numpy(), 2 * y @ w, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(layer.weight.grad.numpy(), 2 * np.einsum("ijo,ijk->ok", y, x), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(layer.bias.grad.numpy(), 2 * y.sum((0, 1)), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_square_roots_are_the_nearest_numbers(products, dtype):
+    values = torch.rand(4096, dtype=dtype).view(64, 64).t()
+    assert np.array_equal(values.sqrt().numpy(), np.sqrt(values.numpy()))
+    assert torch.tensor(4, dtype=torch.int32).sqrt().item() == 2.0 and torch.tensor(4.0).sqrt().shape == ()
