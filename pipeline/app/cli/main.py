@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.app.cli import options
+from pipeline.app.cli.project import check_folder
 from pipeline.app.cli.rejected import rejected
 from pipeline.app.errors import report_errors
 from pipeline.app.scoring.commands import score, submit
@@ -95,6 +96,7 @@ def search(  # noqa: PLR0913 - one argument an option
     from pipeline.artifacts.texts import clean_text
     from pipeline.query.interface import Controls
 
+    check_folder(params)
     opened = open_gallery(gallery or None)
     reference, reference_id = find_reference(image, opened)
     mask = read_region(region, reference.size) if region else None
@@ -176,6 +178,7 @@ def _set_up(path: Path, threads: int | None = None) -> Params:
     """The parameters, with threads and seeds set. One image in a small model gains nothing from a second thread."""
     from pipeline.runtime import set_up
 
+    check_folder(path)
     params = load_params(path)
     params.runtime.threads = threads or params.runtime.threads
     set_up(params.runtime, params.seed)

@@ -39,7 +39,9 @@ def check_outputs(root: Path) -> Checks:
         ArtifactError: When `root` has none of the three folders, or a lock file is not one of DVC.
     """
     if not any((root / folder).is_dir() for folder in FOLDERS):
-        raise ArtifactError(f"{root}: has none of the folders {', '.join(FOLDERS)}")
+        raise ArtifactError(
+            f"{root}: has none of the folders {', '.join(FOLDERS)}; name the project's folder with --root"
+        )
     for check in (check_file_kinds, check_shard_sets, check_indexes, check_models, check_recorded_outputs):
         for name, problem in check(root):
             line = " ".join(problem.replace(f"{root}/", "").split())

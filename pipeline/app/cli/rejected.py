@@ -9,14 +9,17 @@ from typing import Annotated
 
 import typer
 
+from pipeline.app.cli.project import check_folder
 from pipeline.app.errors import report_errors
+
+_DATA = Path("data")
 
 
 @report_errors()
 def rejected(
     place: Annotated[
         Path, typer.Argument(help="A rejected.parquet, or a folder to look through: data/, or a folder of images.")
-    ] = Path("data"),
+    ] = _DATA,
     rows: Annotated[int, typer.Option(min=0, help="How many rows of each file to print; 0: all of them.")] = 10,
     reason: Annotated[str, typer.Option(help="Only rows whose reason contains this.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as a JSON object, nothing else.")] = False,
@@ -24,6 +27,8 @@ def rejected(
     """Print what was left out: counts by reason, then the rows themselves."""
     from pipeline.artifacts.rejections import find_rejections
 
+    if place == _DATA and not place.exists():
+        check_folder()
     files = find_rejections(place)
     if not files and not as_json:
         typer.echo(f"{place}: nothing was left out")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
+import shlex
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from pipeline.app.search.remedies import index_command
 from pipeline.artifacts import ArtifactError, ShardSet, read_json
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.artifacts.shards import MANIFEST
@@ -69,6 +72,10 @@ class Gallery(ABC):
     def id_of(self, path: Path) -> str | None:
         """The id of a file's image. None when the file is not one of this gallery's."""
 
+    @abstractmethod
+    def index_command(self, method: str) -> str:
+        """The command that makes the index that a method searches."""
+
     @property
     def spaces(self) -> list[str]:
         """The names of the spaces that have an index."""
@@ -95,6 +102,10 @@ class BenchmarkGallery(Gallery):
         """None: a benchmark's images are not files."""
         return None
 
+    def index_command(self, method: str) -> str:
+        """See `Gallery.index_command`. The stage makes the indexes of all methods."""
+        return "dvc repro build_index"
+
 
 class FolderGallery(Gallery):
     """A folder of images, which are read where they are. Their ids are paths below the folder.
@@ -104,13 +115,16 @@ class FolderGallery(Gallery):
 
     def __init__(self, library: Path):
         """Open the library that `cir index` has written. Raises ArtifactError when it is not complete."""
-        self.library = library
-        self.root = (library / read_json(library / GALLERY)["root"]).resolve()
+        self.library, self.root = library, _root_of(library)
         self.name, self.indexes = self.root.name or "images", library / "index"
         if not self.spaces:
-            raise ArtifactError(f"{library}: there is no finished index; run `cir index` again")
+            raise ArtifactError(
+                f"{library}: there is no finished index; `{index_command(self.root, library)}` makes it"
+            )
         indexed = ShardSet.open(library / "vectors" / self.spaces[0], verify=False)
         self.ids = indexed.table(["id"])["id"].to_pylist()
+        if self.ids and not any(os.path.isfile(self.root / image_id) for image_id in self.ids):
+            raise ArtifactError(_moved(library, self.root))
         self._known = frozenset(self.ids)
         self._read_recent = functools.lru_cache(maxsize=256)(self._read)
 
@@ -127,14 +141,32 @@ class FolderGallery(Gallery):
         try:
             return decode_file(path, SIDE)
         except ImageError as error:
-            again = f"if it was removed or changed, `cir index {self.root}` again"
+            again = f"if it was removed or changed, run `{index_command(self.root, self.library)}`"
             raise ArtifactError(f"{self.name}: {image_id!r}: {error}; {again}") from None
+
+    def index_command(self, method: str) -> str:
+        """See `Gallery.index_command`."""
+        return index_command(self.root, self.library, [method])
 
     def id_of(self, path: Path) -> str | None:
         """See `Gallery.id_of`."""
         path = path.resolve()
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else None
         return name if name in self._known else None
+
+
+def _root_of(library: Path) -> Path:
+    """The folder of a library's images."""
+    stored = read_json(library / GALLERY)
+    root = stored.get("root") if isinstance(stored, dict) else None
+    if not isinstance(root, str):
+        raise ArtifactError(f"{library / GALLERY}: damaged: it names no folder; run `cir index` again")
+    return Path(os.path.realpath(library / root))
+
+
+def _moved(library: Path, root: Path) -> str:
+    command = f"cir index FOLDER --out {shlex.quote(str(library))}"
+    return f"{library}: none of its images is in {root} any more; after a move, `{command}` embeds nothing anew"
 
 
 def placeholder() -> Image.Image:
@@ -166,5 +198,5 @@ def open_gallery(where: str | Path | None = None) -> Gallery:
         if (library / GALLERY).is_file():
             return FolderGallery(library)
     if folder.is_dir():
-        raise ArtifactError(f"{folder}: not indexed yet; run `cir index {folder}`")
+        raise ArtifactError(f"{folder}: not indexed yet; run `{index_command(folder, folder / LIBRARY)}`")
     return BenchmarkGallery(str(where))

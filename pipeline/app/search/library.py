@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.app.search.folder_files import find_files, identity_of, images_of, is_utf8, left_out_of, list_files
 from pipeline.app.search.galleries import GALLERY, LIBRARY, SIDE
+from pipeline.app.search.remedies import training_command
 from pipeline.artifacts import ArtifactError, ShardSet, write_json
 from pipeline.artifacts.decoding import ImageError, read_image_file
 from pipeline.artifacts.rejections import REJECTED, Rejected, read_rejections
@@ -68,6 +69,9 @@ def index_folder(folder: Path, params: Params, out: Path | None = None, methods:
     if not is_utf8(library):
         raise ArtifactError(f"{ascii(str(library))}: the name is not UTF-8, which indexes need; give --out another one")
     spaces = spaces_of(methods or usual_methods(params), params)
+    untrained = {name: _untrained(space.missing) for name, space in spaces.items() if space.missing}
+    if methods and untrained:
+        raise ArtifactError("; ".join(untrained.values()))
     found = find_files(folder, library)
     if not found:
         raise ArtifactError(f"{folder}: there is no image: the folder is empty")
@@ -83,8 +87,8 @@ def index_folder(folder: Path, params: Params, out: Path | None = None, methods:
     drop_stale(library, spaces, made_of)
     done = Indexed(library)
     for name, space in spaces.items():
-        if not methods and space.missing:
-            done.left_out[name] = f"{space.missing} is not trained yet; `dvc repro train_diffcomp` does it"
+        if name in untrained:
+            done.left_out[name] = untrained[name]
             continue
         embed_folder(FolderReader(folder, images), space, params, library / "vectors" / name, made_of)
         build_index(library / "vectors" / name, library / "index" / name, params.index, params.runtime.threads)
@@ -94,6 +98,10 @@ def index_folder(folder: Path, params: Params, out: Path | None = None, methods:
     undecoded = [*read_rejections(path)] if (path := library / "vectors" / done.spaces[0] / REJECTED).is_file() else []
     done.rejected, done.images = left_out + undecoded, len(images) - len(undecoded)
     return done
+
+
+def _untrained(weights: Path) -> str:
+    return f"{weights} is not trained yet; `{training_command([weights])}` does it"
 
 
 def usual_methods(params: Params) -> list[str]:

@@ -14,7 +14,9 @@ from PIL import Image
 
 from pipeline.app.search.galleries import Gallery
 from pipeline.app.search.nearest_captions import Caption, TrainingCaptions
+from pipeline.app.search.remedies import check_trained
 from pipeline.app.search.requests import REFERENCE, Request
+from pipeline.artifacts import ArtifactError
 from pipeline.config import Params
 from pipeline.encoders.image_source import InMemoryImages
 from pipeline.fusion_diff import TargetSampler
@@ -96,11 +98,12 @@ class Searcher:
         """
         images = InMemoryImages({REFERENCE: request.image})
         with self._lock:
+            self._check_indexed(find_method(request.method, self.params))
             family = self._family(request.method)
             family.methods[request.method].check(request.controls)
             answers = family.answer([request.query()], images, request.controls, methods=[request.method])
             answer = answers[request.method]
-            index = self._index(family.spaces[answer.space])
+            index = self._index(family.spaces[answer.space], request.method)
             start = time.perf_counter()
             ids, scores = index.search(answer.vectors, request.top, [request.exclude], self.params.retrieve.fuse)
             seconds = {**answer.seconds, "search": time.perf_counter() - start}
@@ -135,6 +138,7 @@ class Searcher:
         """The family of a method, loaded now where it was not yet. Raises ParameterError for an unknown method."""
         method, family = find_method(name, self.params), self._loaded(name)
         if family is None:
+            check_trained(method)
             family = load_family(method, self.models)
             family.samplers = {sampled: self._shared(sampler) for sampled, sampler in family.samplers.items()}
             self._families.append(family)
@@ -158,9 +162,21 @@ class Searcher:
         finally:
             self._lock.acquire()
 
-    def _index(self, space: Space) -> Index:
+    def _check_indexed(self, method: Method) -> None:
+        """Raise ArtifactError, before any model is loaded, for a gallery that is indexed for other methods."""
+        if method.space not in self.gallery.spaces:
+            there = ", ".join(self.gallery.spaces) or "nothing"
+            command = self.gallery.index_command(method.name)
+            wanted = f"{method.space}, which {method.name} searches; `{command}` adds it"
+            raise ArtifactError(f"{self.gallery.name}: indexed for {there}, not for {wanted}")
+
+    def _index(self, space: Space, method: str) -> Index:
         if space.name not in self._indexes:
-            self._indexes[space.name] = open_index(self.gallery.indexes, space, self.params.runtime.threads)
+            try:
+                index = open_index(self.gallery.indexes, space, self.params.runtime.threads)
+            except ArtifactError as error:
+                raise ArtifactError(f"{error}; `{self.gallery.index_command(method)}` makes it anew") from None
+            self._indexes[space.name] = index
         return self._indexes[space.name]
 
 

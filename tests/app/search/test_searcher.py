@@ -88,7 +88,7 @@ def test_what_explains_an_answer(searcher, reference):
 
 
 def test_an_index_made_by_another_model_is_rejected(searcher, reference, tmp_path):
-    shutil.copytree("photos/.cir", tmp_path / ".cir")
+    shutil.copytree("photos", tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / ".cir/index/diffcomp")
     shutil.copytree(tmp_path / ".cir/index/clip", tmp_path / ".cir/index/diffcomp")
     other = Searcher(load_params(), FolderGallery(tmp_path / ".cir"), searcher.models)

@@ -1,0 +1,31 @@
+"""Whether a command runs in the project's folder, to which the paths in its parameters are relative."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipeline.app.cli.options import PARAMS_FILE
+from pipeline.config import ParameterError
+
+GRAPH = "dvc.yaml"
+
+
+def check_folder(params: Path = PARAMS_FILE) -> None:
+    """Raise ParameterError with the way out when the parameters, or what they name, are in another folder.
+
+    Args:
+        params: The file that `--params` names.
+    """
+    here = Path.cwd()
+    if params == PARAMS_FILE and not os.path.isfile(params):
+        raise ParameterError(f"{here}: there is no {PARAMS_FILE}, so this is not the project's folder{_where()}")
+    folder = Path(os.path.realpath(params)).parent
+    if os.path.isfile(folder / GRAPH) and not os.path.isfile(GRAPH):
+        raise ParameterError(f"{params}: its paths are relative to its folder; run `cd {folder}` first")
+
+
+def _where() -> str:
+    project = Path(__file__).resolve().parents[3]
+    is_checkout = (project / GRAPH).is_file()
+    return f"; run `cd {project}` first" if is_checkout else "; go there first, or name the file with --params"
