@@ -15,19 +15,27 @@ from pipeline.sources import web
 from pipeline.sources.benchmarks.tables import public_tables
 from pipeline.sources.emoji import build_tables
 from pipeline.sources.emoji.fetch import PACKAGES
+from pipeline.sources.files import linked_folders
+from pipeline.sources.raw import bring_in
 
 DATA, BENCHMARKS = Path("data"), "benchmarks"
 
 
 def main() -> None:
     params = load_params()
+    bring_in([params.data.raw, *(getattr(params.data, name).folder for name in PUBLIC_BENCHMARKS)])
     public = list(public_tables(params.data))  # before anything is written: their images may be missing
     if params.data.sources == "web":
         if "emoji_cir" in params.data.benchmarks:
             raise ParameterError("data.benchmarks: emoji_cir is made of data.sources emoji")
+        for link in linked_folders(Path(params.data.raw)):
+            print(
+                f"{link} is a linked folder: DVC sees no change behind it; let data.raw name the folder that it lies in"
+            )
         for folder, rows in web.build(params.data, params.seed, DATA).items():
             print(f"{folder:40s}{rows:8d} rows")
-        print(*summarise(read_rejections(DATA / "pairs" / REJECTED), "images and other files"), sep="\n")
+        for line in summarise(read_rejections(DATA / "pairs" / REJECTED), "images and other files"):
+            print(line)
     else:
         emoji(params)
     for folder, table, made_by in public:

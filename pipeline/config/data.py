@@ -103,7 +103,7 @@ class DataParams(Section):
     sources: Source
     """emoji: drawings from packages, fetched once; web: what `web` lists."""
     raw: str
-    """The folder of raw data."""
+    """The folder of raw data, which DVC watches: what changes in it makes stage `prepare` run again."""
     fixture: str
     """A folder in the packages' layout that is read instead of fetching; empty: fetch."""
     image_size: Count

@@ -18,10 +18,12 @@ COPIED = (
     ".dvc/config",
     ".dvc/plots",
     ".dvcignore",
+    ".gitignore",
     "dvc.yaml",
     "params.yaml",
     "pyproject.toml",
     "conf",
+    "data/raw/.gitkeep",
     "models/backbones",
     "pipeline",
     "ablations/tables.yaml",
@@ -59,10 +61,8 @@ def run(project: Path, *command: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    """A copy in a Git repository of its own, after `dvc exp run -S profile=smoke`."""
-    folder = tmp_path_factory.mktemp("project")
+def copy_project(folder: Path) -> None:
+    """The project in a Git repository of its own, in which no stage has a network."""
     for name in COPIED:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,18 +70,22 @@ def project(tmp_path_factory) -> Path:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".gitignore"))
         else:
             shutil.copy(source, target)
-    for command in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-qm", "copy"],
-    ):
-        run(folder, "git", *command)
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "config", "user.name", "test")
+    run(folder, "git", "config", "user.email", "test@example.com")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "copy")
     python = folder / ".git/offline/python"  # where nobody looks for a project's files
     python.parent.mkdir()
     python.write_text(OFFLINE.format(python=sys.executable, log=str(folder / ".git/offline/stages")))
     python.chmod(0o755)
-    run(folder, "git", "config", "user.name", "test")
-    run(folder, "git", "config", "user.email", "test@example.com")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project after `dvc exp run -S profile=smoke`."""
+    folder = tmp_path_factory.mktemp("project")
+    copy_project(folder)
     run(folder, "dvc", "exp", "run", "-S", "profile=smoke")
     return folder
 

@@ -8,6 +8,7 @@ Targets of the test split are private: its results come from the server.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from pipeline.sources.benchmarks.annotations import (
 from pipeline.sources.benchmarks.reader import BenchmarkReader, Selection
 
 COCO = "COCO2017_unlabeled"
+COCO_NAME = re.compile(r"\d{12}\.jpg")
+"""What COCO calls an image; a file of another name beside them is none of the gallery's."""
 
 
 class CircoReader(BenchmarkReader):
@@ -54,7 +57,7 @@ class CircoReader(BenchmarkReader):
         """COCO's list; without it the images in the folder and those that the queries name, by number."""
         if annotations.gallery is not None:
             return annotations.gallery
-        present = {int(path.stem) for path in _images(folder).glob("*.jpg")}
+        present = {int(path.stem) for path in _images(folder).glob("*.jpg") if COCO_NAME.fullmatch(path.name)}
         named = {int(image_id) for query in annotations.queries for image_id in (query.reference, *query.targets)}
         return tuple(str(number) for number in sorted(present | named))
 

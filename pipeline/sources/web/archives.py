@@ -11,9 +11,12 @@ from typing import Any
 from pipeline.artifacts.ids import IdError, id_of
 from pipeline.artifacts.texts import TextError, clean_text, clean_texts
 from pipeline.sources.errors import SourceError
-from pipeline.sources.web.files import PassedOver, archives, files_below, printable
+from pipeline.sources.files import files_below
 from pipeline.sources.web.members import TEXTS, DamageError, Member, members
+from pipeline.sources.web.passed_over import PassedOver, printable
 from pipeline.sources.web.samples import Sample
+
+ARCHIVES = (".tar", ".tgz", ".tar.gz")
 
 
 def webdataset(folder: Path, name: str) -> Iterator[Sample]:
@@ -25,6 +28,11 @@ def webdataset(folder: Path, name: str) -> Iterator[Sample]:
     """
     for path in archives(folder):
         yield from _Archive(path, id_of(name, path.relative_to(folder).as_posix(), ".tar")).samples()
+
+
+def archives(folder: Path) -> list[Path]:
+    """The tar files below a folder, in order."""
+    return files_below(folder, ARCHIVES)
 
 
 class _Archive:

@@ -10,7 +10,9 @@ from pipeline.artifacts.ids import IdError, id_of
 from pipeline.artifacts.image_formats import HEAD, is_image, sniff
 from pipeline.artifacts.texts import clean_text, file_encoding
 from pipeline.sources.errors import SourceError
-from pipeline.sources.web.files import PassedOver, files_below, printable
+from pipeline.sources.files import files_below
+from pipeline.sources.raw import real_folders
+from pipeline.sources.web.passed_over import PassedOver, printable
 from pipeline.sources.web.samples import Sample
 
 COLUMNS = ("image", "caption")
@@ -28,7 +30,7 @@ def csv_folder(folder: Path, name: str) -> Iterator[Sample]:
         SourceError: A file lacks one of these columns, or is no CSV in UTF-8 or in what its byte order mark says.
     """
     captions: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(path for path in folder.glob("*.csv") if not path.name.startswith(".")):
         for number, image, caption in _rows(path):
             try:
                 image_id = id_of(name, image)
@@ -41,9 +43,8 @@ def csv_folder(folder: Path, name: str) -> Iterator[Sample]:
                 yield Sample(image_id, reason=reason)
             elif caption and caption not in found:
                 found.append(caption)
-    root = folder.resolve()
     for image_id, texts in captions.items():
-        yield _sample(root, image_id, image_id.removeprefix(f"{name}/"), tuple(texts))
+        yield _sample(folder, image_id, image_id.removeprefix(f"{name}/"), tuple(texts))
     yield from _unnamed(folder, name, captions)
 
 
@@ -63,10 +64,10 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str | None]]:
         raise SourceError(f"{path}: not readable as CSV in UTF-8 ({error})") from None
 
 
-def _sample(root: Path, image_id: str, image: str, captions: tuple[str, ...]) -> Sample:
+def _sample(folder: Path, image_id: str, image: str, captions: tuple[str, ...]) -> Sample:
     try:
-        place = (root / image).resolve()
-        if not place.is_relative_to(root):
+        place = (folder / image).resolve()
+        if not any(place.is_relative_to(real) for real in real_folders(folder)):
             return Sample(image_id, reason=f"{image} leads out of the folder")
         if place.is_file():
             return Sample(image_id, place.read_bytes(), captions)

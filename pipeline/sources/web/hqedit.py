@@ -15,16 +15,20 @@ import pyarrow.parquet as pq
 from pipeline.artifacts.ids import id_of
 from pipeline.artifacts.texts import clean_text
 from pipeline.sources.errors import SourceError
-from pipeline.sources.web.files import files_below
+from pipeline.sources.files import files_below
+from pipeline.sources.web.passed_over import PassedOver
 from pipeline.sources.web.samples import Sample
 
 TEXTS = ("input", "edit", "inverse_edit", "output")
 IMAGES = ("input_image", "output_image")
+DIRECTIONS = ("edit", "inverse")
 BATCH = 64
 
 
 def hqedit(folder: Path, name: str) -> Iterator[tuple[list[Sample], list[dict[str, Any]]]]:
     """One pair of images after the other, with its two triplets: the edit and its inverse, where that is told.
+
+    After each file come those that are not told, counted.
 
     Raises:
         SourceError: A file is damaged or lacks a column; names the file.
@@ -40,8 +44,13 @@ def hqedit(folder: Path, name: str) -> Iterator[tuple[list[Sample], list[dict[st
                 raise SourceError(f"{path}: column {wrong[0]!r} is {file.schema_arrow.field(wrong[0]).type}, not text")
             rows = (row for batch in file.iter_batches(BATCH, columns=[*TEXTS, *IMAGES]) for row in batch.to_pylist())
             within = id_of(name, path.relative_to(folder).as_posix(), ".parquet")
+            untold = PassedOver(within)
             for number, row in enumerate(rows):
-                yield _edit(f"{within}/{number:06d}", row)
+                samples, triplets = _edit(f"{within}/{number:06d}", row)
+                for _ in range(len(DIRECTIONS) - len(triplets)):
+                    untold.add(f"{number:06d}", "an edit without an instruction or without a description of its target")
+                yield samples, triplets
+            yield list(untold.samples()), []
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise SourceError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})") from None
 
@@ -53,8 +62,8 @@ def _is_text(kind: pa.DataType) -> bool:
 def _edit(edit_id: str, row: dict[str, Any]) -> tuple[list[Sample], list[dict[str, Any]]]:
     before, after = (Sample(f"{edit_id}/{side}", _bytes(row[f"{side}_image"])) for side in ("input", "output"))
     directions = (
-        ("edit", before, after, row["edit"], row["output"]),
-        ("inverse", after, before, row["inverse_edit"], row["input"]),
+        (before, after, row["edit"], row["output"]),
+        (after, before, row["inverse_edit"], row["input"]),
     )
     triplets = [
         {
@@ -65,7 +74,7 @@ def _edit(edit_id: str, row: dict[str, Any]) -> tuple[list[Sample], list[dict[st
             "target_description": clean_text(description),
             "shared_concept": "",
         }
-        for direction, reference, target, instruction, description in directions
+        for direction, (reference, target, instruction, description) in zip(DIRECTIONS, directions, strict=True)
         if clean_text(instruction or "") and clean_text(description or "")
     ]
     return [before, after], triplets

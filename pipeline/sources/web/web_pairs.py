@@ -14,8 +14,8 @@ from pipeline.artifacts.ids import IdRegister
 from pipeline.artifacts.rejections import REJECTED
 from pipeline.config import DataParams
 from pipeline.sources.errors import SourceError
-from pipeline.sources.web.archives import journeydb, webdataset
-from pipeline.sources.web.files import ARCHIVES, files_below
+from pipeline.sources.files import files_below
+from pipeline.sources.web.archives import ARCHIVES, journeydb, webdataset
 from pipeline.sources.web.folder import csv_folder
 from pipeline.sources.web.hqedit import hqedit
 from pipeline.sources.web.samples import Sample, checked

@@ -236,6 +236,26 @@ WRONG = [
 ]
 
 
+def stray_files(folder: Path) -> None:
+    """Beside every file what macOS, Windows and a second download leave."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for name in (f"._{path.name}", ".DS_Store", "Thumbs.db", f"{path.stem} (1){path.suffix}"):
+            (path.parent / name).write_bytes(b"\0\x05\x16\x07 no image")
+
+
+@pytest.mark.parametrize("benchmark", READERS)
+@pytest.mark.parametrize("with_list", [True, False])
+def test_files_that_systems_leave_beside_the_images_change_nothing(small, benchmark, with_list):
+    folder = Path(getattr(small, benchmark).folder)
+    if not with_list:  # CIRCO's gallery is then what lies in the folder
+        for path in folder.rglob("image_info_unlabeled2017.json"):
+            path.unlink()
+    params = dataclasses.replace(small, benchmarks=[benchmark])
+    before = [(name, table.to_pylist()) for name, table, _ in public_tables(params)]
+    stray_files(folder)
+    assert [(name, table.to_pylist()) for name, table, _ in public_tables(params)] == before
+
+
 @pytest.mark.parametrize(("benchmark", "file", "change", "message"), WRONG)
 def test_a_wrong_row_is_named(small, benchmark, file, change, message):
     path = Path(getattr(small, benchmark).folder) / file

@@ -13,8 +13,8 @@ from PIL import Image
 from pipeline.artifacts import ShardSet
 from pipeline.artifacts.rejections import read_rejections, summarise
 from pipeline.sources.errors import SourceError
+from pipeline.sources.files import files_below
 from pipeline.sources.web.archives import webdataset
-from pipeline.sources.web.files import files_below
 from tests.sources.web.test_web_pairs import built, captions, make_image, raw, tar
 
 __all__ = ["raw"]  # the fixture
@@ -127,7 +127,8 @@ def test_what_is_passed_over_has_a_reason_and_is_no_rejected_image(raw):
         f"{place}/linked.jpg": "a link or a device, not a file",
     }
     lines = summarise(read_rejections(folder / "pairs/rejected.parquet"), "images and other files")
-    assert lines[0] == "6 images and other files left out:" and len(lines) == 7
+    assert lines[0] == "7 images and other files left out:", "the inverse that is not told among them"
+    assert len(lines) == 7 and lines[-1] == "  2 x other reasons"
 
 
 def test_what_is_called_an_image_and_is_none_is_a_rejected_image(raw):
@@ -225,6 +226,7 @@ def test_images_of_a_folder_are_told_by_content(raw, tmp_path):
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     write_csv(folder, [(name, name) for name in contents])
+    (folder / "._captions.csv").write_bytes(b"\0\x05\x16\x07")
     out, rows, rejected = built(raw, "folder")
     assert by_caption(out, rows) == contents and not rejected
 

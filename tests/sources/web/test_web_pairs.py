@@ -88,6 +88,10 @@ def raw(tmp_path):
     return tmp_path / "raw"
 
 
+UNTOLD = "an edit without an instruction"
+"""Of the edits in `raw` one has no inverse, which is listed."""
+
+
 def built(raw, *pairs, share=0.0, **more):
     web = section(WebParams, pairs=list(pairs), edits=["hqedit"], max_rejected_share=share)
     params = section(DataParams, sources="web", raw=str(raw), web=web, **more)
@@ -97,7 +101,7 @@ def built(raw, *pairs, share=0.0, **more):
     return (
         folder,
         ShardSet.open(folder / "pairs/pairs").table().to_pylist(),
-        {row["image_id"]: row["reason"] for row in rejected},
+        {row["image_id"]: row["reason"] for row in rejected if UNTOLD not in row["reason"]},
     )
 
 
@@ -207,6 +211,8 @@ def test_edits_become_two_triplets_whose_images_are_found(raw):
     }
     assert (inverse["reference_id"], inverse["instruction"]) == (f"{place}/output", "stop the snow")
     assert inverse["target_description"] == "A scene 0."
+    untold = pq.read_table(folder / "pairs/rejected.parquet").to_pylist()
+    assert [row["image_id"] for row in untold] == [place.replace("000000", "000001")] and UNTOLD in untold[0]["reason"]
     assert alone["instruction"] == "x" and ShardSet.open(folder / "triplets/sampled").rows == 2
     store = ImageStore(ShardSet.open(folder / "pairs/images"), triplet_images(triplets))
     assert store[f"{place}/output"] == make_image(901)

@@ -1,4 +1,4 @@
-"""The files of a source's folder, linked folders among them, and the count of what a reader passes over."""
+"""The files of a source's folder, linked folders among them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.sources.errors import SourceError
-from pipeline.sources.web.samples import Sample
-
-ARCHIVES = (".tar", ".tgz", ".tar.gz")
 
 
 def files_below(folder: Path, endings: tuple[str, ...] = ("",)) -> list[Path]:
@@ -26,6 +23,11 @@ def files_below(folder: Path, endings: tuple[str, ...] = ("",)) -> list[Path]:
     """
     names = (path / name for path, names in _folders(folder) for name in names if not name.startswith("."))
     return sorted(path for path in names if path.name.lower().endswith(endings))
+
+
+def linked_folders(folder: Path) -> list[Path]:
+    """The links to folders right in a folder. DVC does not look behind them."""
+    return sorted(path for path in folder.iterdir() if path.is_symlink() and path.is_dir()) if folder.is_dir() else []
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -49,36 +51,3 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
 
 def _refuse(error: OSError) -> None:
     raise SourceError(f"{error.filename}: cannot be read ({error.strerror})")
-
-
-def archives(folder: Path) -> list[Path]:
-    """The tar files below a folder, in order."""
-    return files_below(folder, ARCHIVES)
-
-
-class PassedOver:
-    """What a reader leaves out that is no image: counted by reason, so that millions of files are a few lines.
-
-    Args:
-        place: What the ids in the list begin with: the archive's, or the source's.
-    """
-
-    def __init__(self, place: str):
-        self._place = place
-        self._found: dict[str, tuple[int, str]] = {}
-
-    def add(self, name: str, reason: str) -> None:
-        """Count one file."""
-        count, first = self._found.get(reason, (0, name))
-        self._found[reason] = (count + 1, first)
-
-    def samples(self) -> Iterator[Sample]:
-        """One sample a reason, under the name of the first file."""
-        for reason, (count, first) in self._found.items():
-            more = f" (and {count - 1} more)" if count > 1 else ""
-            yield Sample(f"{self._place}/{printable(first)}", reason=f"{reason}{more}", is_image=False)
-
-
-def printable(name: str) -> str:
-    """A name that can be written: what is not UTF-8 is spelled out."""
-    return name if name.isprintable() else ascii(name)[1:-1]
