@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.app.scoring.predictions import read_predictions
+from pipeline.app.search.folder_files import FoundFile, describe_file
 from pipeline.app.search.galleries import SIDE
 from pipeline.app.search.library import decode_reduced
 from pipeline.app.search.reference import find_reference
@@ -44,6 +45,7 @@ from pipeline.sources.web.folder import csv_folder
 from pipeline.sources.web.hqedit import hqedit
 from pipeline.sources.web.samples import checked
 from tests import miniature
+from tests.fuzz import texts_and_ids
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_text
 from tests.fuzz.samples import SVG, encoded_images, tarball
 from tests.sections import section
@@ -67,6 +69,10 @@ def readers(folder: Path) -> dict[str, Reader]:
     made = {
         "image from people": Reader(damaged_bytes(whole), lambda content: decode_image(content, SIDE)),
         "image, read in every way": Reader(damaged_bytes(whole), _every_way(folder / "ways")),
+        "captions": Reader(texts_and_ids.damaged_captions(), texts_and_ids.read_captions),
+        "texts in any encoding": Reader(texts_and_ids.damaged_encoded(), texts_and_ids.read_text),
+        "ids of paths": Reader(texts_and_ids.paths(), texts_and_ids.read_paths),
+        "ids of a table": Reader(texts_and_ids.batches_of_ids(), texts_and_ids.read_ids),
         "image of a job": Reader(damaged_bytes(whole), _job_image),
         "image of a package": Reader(damaged_bytes([*whole[:3], SVG]), lambda content: to_png(content, 16, "one")),
         "parameters": Reader(
@@ -121,6 +127,8 @@ def _every_way(folder: Path) -> Callable[[bytes], None]:
         first, *others = [_pixels_or_error(way) for way in ways]
         for other in others:
             assert (first is None) == (other is None) and (first is None or np.array_equal(first, other))
+        listed = describe_file(folder, FoundFile(file))["reason"]
+        assert not listed or first is None, f"cir index leaves out what can be decoded: {listed}"
         if first is not None:
             assert measure(content) == (first.shape[1], first.shape[0])
 

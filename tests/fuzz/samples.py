@@ -6,9 +6,11 @@ import tarfile
 import numpy as np
 from PIL import Image
 
+from tests.artifacts.encoded_images import encode, pillow_heif
+
 
 def encoded_images() -> list[bytes]:
-    """An image in every format that is taken, and in some that are not."""
+    """An image in every format that is taken, upright and turned, and in some that are not taken."""
     colours = np.random.default_rng(0).integers(0, 256, (16, 20, 4), dtype=np.uint8)
     whole = []
     for kind, mode, options in (
@@ -31,7 +33,22 @@ def encoded_images() -> list[bytes]:
         image = Image.fromarray(colours).convert("L" if mode == "I;16" else mode)
         (image.convert("I;16") if mode == "I;16" else image).save(buffer, kind, **options)
         whole.append(buffer.getvalue())
-    return whole
+    return whole + _turned(colours)
+
+
+def _turned(colours: np.ndarray) -> list[bytes]:
+    """Images that a camera held askew, one of them with transparency, and one in CMYK; HEIC where it can be written."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made = []
+    for kind, mode in (("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA")):
+        buffer = io.BytesIO()
+        Image.fromarray(colours).convert(mode).save(buffer, kind, exif=exif.tobytes())
+        made.append(buffer.getvalue())
+    buffer = io.BytesIO()
+    Image.fromarray(colours[..., :3]).save(buffer, "TIFF", tiffinfo={0x0112: 6})
+    made.append(buffer.getvalue())
+    return made + ([encode(Image.fromarray(colours[..., :3]), "HEIC", 6)] if pillow_heif else [])
 
 
 SVG = (

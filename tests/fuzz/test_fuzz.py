@@ -20,6 +20,10 @@ from tests.fuzz.samples import encoded_images, tarball
 NAMES = [
     "image from people",
     "image, read in every way",
+    "captions",
+    "texts in any encoding",
+    "ids of paths",
+    "ids of a table",
     "image of a job",
     "image of a package",
     "parameters",
