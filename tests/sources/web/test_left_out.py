@@ -15,7 +15,7 @@ from pipeline.artifacts.rejections import read_rejections, summarise
 from pipeline.sources.errors import SourceError
 from pipeline.sources.files import files_below
 from pipeline.sources.web.archives import webdataset
-from tests.sources.web.test_web_pairs import built, captions, make_image, raw, tar
+from tests.sources.web.test_web_pairs import built, captions, edits, make_image, raw, tar
 
 __all__ = ["raw"]  # the fixture
 
@@ -267,3 +267,11 @@ def test_a_name_that_is_not_utf8_is_one_rejected_image(tmp_path):
         archive.addfile(info, io.BytesIO(content))
     [sample] = webdataset(tmp_path, "wds")
     assert "not UTF-8" in sample.reason and sample.image_id.isascii()
+
+
+def test_edits_of_which_none_can_be_used_are_an_error(raw):
+    tar(raw / "webdataset/0.tar", pair("0", 0))
+    edits(raw / "hqedit", [(make_image(1), b"", "broken", "broken")])
+    with pytest.raises(SourceError, match="data.web.edits: there is no usable edit in hqedit"):
+        built(raw, "webdataset", share=0.9)
+    assert not (raw.parent / "data/triplets").exists()
