@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pipeline.config.patch_grid import patch_grid, require_tiling
-from pipeline.config.ranges import Count, CountOrZero, NotNegative, Positive, Share
+from pipeline.config.ranges import Count, CountOrZero, Positive, Share
+from pipeline.config.section import require
 from pipeline.config.training import OptimiserParams
 
 Grouping = Literal["grid", "kmeans"]
-CompositionText = Literal["caption", "phrase", "mixed"]
+CompositionText = Literal["caption", "difference"]
 Masking = Literal["phrase", "random", "crop", "cam"]
 MaskModel = Literal["straight_through", "hard", "sigmoid", "gumbel"]
 Granularity = Literal["noun", "phrase", "sentence"]
-Fill = Literal["token", "relative"]
-AlphaForm = Literal["sigmoid", "clip"]
+Fill = Literal["nothing", "relative"]
 
 
 @dataclass(kw_only=True)
 class DiffCompParams(OptimiserParams):
-    """`diffcomp`: what a trained variant is. Table numbers are those of the paper's supplement."""
+    """`diffcomp`: what a trained variant is. Tables are those of the paper's supplement."""
 
     section: ClassVar[str] = "diffcomp"
 
@@ -45,8 +45,8 @@ class DiffCompParams(OptimiserParams):
     local_blocks: CountOrZero
     """k: the last k visual blocks run on each super-patch alone."""
     text: CompositionText
-    """Composition text in training: caption (the paper), phrase, or mixed. Where relatives fill, a phrase is what the
-    caption says and the relative's does not."""
+    """Composition text in training: the caption (the paper's), or what it says and the relative's does not (which
+    needs `fill: relative`)."""
     carriers: Share
     """Share of composition texts, in [0, 1], that stand among random English words (`pipeline.text.carriers`)."""
     masking: Masking
@@ -54,36 +54,39 @@ class DiffCompParams(OptimiserParams):
     mask_model: MaskModel
     """How a mask is drawn from its probabilities (Table 10)."""
     granularity: Granularity
-    """What guides the masks: a caption's nouns, its noun phrases, or the whole of it."""
+    """What guides the masks: a caption's nouns, its noun, verb and prepositional phrases, or the whole of it."""
     fill: Fill
-    """What a masked super-patch shows in training: token (the learned mask token) or relative
-    (`pipeline.diffcomp.relatives`)."""
+    """What a masked super-patch shows in training: nothing (the attention does not read it) or the patches of a
+    relative (`pipeline.diffcomp.relatives`)."""
     relatives: Count
     """An image's relative is drawn from this many nearest ones."""
     augment: bool
     """Vary training images (`pipeline.encoders.augment`), for a backbone that has seen them before."""
-    rho: Share
+    eta: Share
     """The share of super-patches that is masked, in [0, 1]."""
-    tau_mask: Positive
-    """Temperature of the masking probabilities."""
-    alpha_base: Share
-    """The text's weight in a composition before differences move it, in [0, 1]."""
-    alpha_query: Share
-    """`alpha_base` at inference, where it should be another one; 0 keeps it."""
-    alpha_form: AlphaForm
-    """sigmoid of the standardised discrepancy, or clip of the raw one."""
-    kappa: Positive
-    """How strongly the discrepancy moves alpha, before training: it is learned."""
-    lam: Share
-    """lambda: weight of the local composition, in [0, 1]."""
+    saliency_temperature: Positive
+    """Of the softmax over a caption's phrases."""
+    gamma: Positive
+    """Slope of the masking probabilities sigmoid(gamma z + b), before training: it is learned."""
+    gumbel_start: Positive
+    """The Gumbel-softmax's temperature at first."""
+    gumbel_end: Positive
+    """Its temperature from the middle of the training on; it falls linearly."""
+    lambda_base: Share
+    """The text's weight in the global part of a composition, and the upper bound of it in the local ones."""
+    lambda_query: Share
+    """`lambda_base` at inference, where it should be another one; 0 keeps it."""
+    phi: Share
+    """Weight of the local parts of a composition, in [0, 1]."""
     backbone_share: Share
     """Share of the untouched backbone in the fine-tuned weights, in [0, 1] (`pipeline.diffcomp.tuning`)."""
-    w_align: NotNegative
-    """Weight of the loss between images and their captions."""
-    w_ratio: NotNegative
-    """Weight of the loss that keeps the masked share at rho."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: slower, with less memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        alone = self.text == "difference" and self.fill != "relative"
+        require(not alone, "diffcomp.text: difference needs diffcomp.fill: relative")
 
     def check_grid(self) -> None:
         """Check S against the backbone's patch grid, as far as its configuration is at hand.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Phrases:
-    """The noun phrases of B texts, one after the other."""
+    """The phrases of B texts, one after the other."""
 
     ids: Tensor
     """Token ids of all phrases [P, C]."""
@@ -42,4 +42,4 @@ class Batch:
     labels: Tensor | None = None
     """Equal numbers where two captions are equal [B]; None: all differ."""
     relatives: Relatives | None = None
-    """What fills the masks; None: the mask token does."""
+    """What fills the masks; None: masked patches are hidden."""

@@ -1,19 +1,17 @@
-"""DAC: difference-aware composition (algorithm 1, lines 11-12; figure 2; figure 5 shows 1 - alpha_j).
+"""DAC: difference-aware composition (equations 14 to 16; algorithm 1, lines 11-12; figure 5 shows 1 - lambda_j).
 
-Where the image disagrees with the text, the text weighs more. The supplement cites its equations (14)-(16) without
-showing them; what is implemented is this project's form, which `Composition` states.
+Where a part of the image disagrees with the text, the text weighs more. The equations are known second-hand, from
+public notes on the paper.
 """
 
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.config.diffcomp import AlphaForm
 from pipeline.encoders.dual.interface import unit
 
 PARALLEL = 1e-3
@@ -82,89 +80,69 @@ def linear(start: Tensor, end: Tensor, weight: float) -> Tensor:
     return unit((1 - weight) * start + weight * end)
 
 
-def discrepancy(image: Tensor, text: Tensor) -> Tensor:
-    """d = 1 - cos: [..., D] and [..., D] that broadcast, L2-normalised -> [...]."""
-    return 1 - (image * text).sum(-1)
-
-
 class Composition(nn.Module):
-    """f_comp from an image's global and local features and a text's feature.
+    """f_comp from an image's global and local features and a text's feature (equations 14 to 16).
 
-    This project's form, with d_j = 1 - cos(f_j^d, f_T), its mean mu and variance v over the image's super-patches:
+    Over the super-patches that a mask leaves, with sim_j = cos(f_j, f_T):
 
-        alpha_j = sigmoid(logit(alpha_base) + kappa (d_j - mu) / sqrt(v + 1e-6))      alpha_form = sigmoid
-        alpha_j = clip(alpha_base + kappa (d_j - mu), 0, 1)                           alpha_form = clip
-        whole   = slerp(f_Id, f_T, mean_j alpha_j),   g_j = slerp(f_j^d, f_T, alpha_j)
-        f_comp  = normalise((1 - lambda) whole + lambda normalise(mean_j g_j))
+        lambda_j = lambda_base (1 - exp(sim_j) / max_i exp(sim_i))                            (14)
+        f~_j = slerp(f_j, f_T; lambda_j),   f~_global = slerp(f_Id, f_T; lambda_base)         (15)
+        f_comp = phi mean_j f~_j + (1 - phi) f~_global                                        (16)
 
-    Differences are standardised because raw ones hardly move alpha. The global weight is the mean of the alpha_j: a
-    global discrepancy has no siblings in its image to be compared with, and one compared with training images carries
-    their statistics into queries. A modification disagrees with its reference far more than a caption with its image,
-    so every query would become its text.
+    Cosines within one image spread by 0.2 or so, so lambda_j stays below lambda_base (1 - e^-0.2) = 0.18 lambda_base:
+    local parts stay visual, and lambda_base acts on the global part. The notes do not name the path of (15); it is the
+    great circle here.
 
     Args:
-        dac: False: one global linear interpolation.
-        alpha_base: The text's weight where differences do not move it, in [0, 1].
-        lam: lambda, the weight of the local composition, in [0, 1].
-        alpha_form: How differences move alpha.
-        kappa: How strongly, before training; it is learned as its logarithm.
-        alpha_query: What stands in alpha_base's place in evaluation mode, since a modification and its reference are
-            no caption and masked image; 0 keeps alpha_base.
-
-    Raises:
-        ValueError: There is no such form.
+        dac: False: one global linear interpolation by lambda_base (table 8, row 1).
+        lambda_base: The text's weight in the global part, in [0, 1].
+        phi: Weight of the local parts, in [0, 1].
+        lambda_query: What stands in lambda_base's place in evaluation mode; 0 keeps lambda_base.
     """
 
-    def __init__(
-        self,
-        dac: bool = True,
-        alpha_base: float = 0.8,
-        lam: float = 0.4,
-        alpha_form: AlphaForm = "sigmoid",
-        kappa: float = 1.0,
-        alpha_query: float = 0.0,
-    ):
+    def __init__(self, dac: bool, lambda_base: float, phi: float, lambda_query: float = 0.0):
         super().__init__()
-        if alpha_form not in get_args(AlphaForm):
-            raise ValueError(f"alpha_form {alpha_form!r} is not one of {', '.join(get_args(AlphaForm))}")
-        self.dac, self.alpha_form, self.lam = dac, alpha_form, lam
-        self.alpha_base, self.alpha_query = alpha_base, alpha_query
-        self.log_kappa = nn.Parameter(torch.tensor(math.log(kappa)), requires_grad=dac)
+        self.dac, self.phi = dac, phi
+        self.lambda_base, self.lambda_query = lambda_base, lambda_query
 
     @property
     def base(self) -> float:
-        """The text's weight before differences: alpha_base, or alpha_query in evaluation mode."""
-        return self.alpha_base if self.training or not self.alpha_query else self.alpha_query
+        """lambda_base, or lambda_query in evaluation mode."""
+        return self.lambda_base if self.training or not self.lambda_query else self.lambda_query
 
-    def weights(self, super_patches: Tensor, text: Tensor) -> Tensor:
-        """The text's weight for every super-patch.
+    def weights(self, super_patches: Tensor, text: Tensor, retained: Tensor | None = None) -> Tensor:
+        """Equation (14).
 
         Args:
-            super_patches: f_j^d [B, N_s, D].
+            super_patches: f_j [B, N_s, D].
             text: f_T [B, D].
+            retained: 1 - m_j [B, N_s]: the maximum is over those that are retained by more than half; None: all are.
 
         Returns:
-            alpha_j [B, N_s].
+            lambda_j in [0, lambda_base], [B, N_s].
         """
-        difference = discrepancy(super_patches, text[:, None])  # [B, Ns]
-        centred = difference - difference.mean(1, keepdim=True)
-        kappa = self.log_kappa.exp()
-        if self.alpha_form == "clip":
-            return (self.base + kappa * centred).clamp(0, 1)
-        base = torch.tensor(self.base, dtype=centred.dtype, device=centred.device).logit()
-        variance = centred.square().mean(1, keepdim=True)
-        return (base + kappa * centred * (variance + 1e-6).rsqrt()).sigmoid()
+        similarity = (super_patches * text[:, None]).sum(-1)  # sim_j [B, Ns]
+        known = similarity
+        if retained is not None:
+            kept = retained > 0.5
+            kept = kept | ~kept.any(1, keepdim=True)  # nothing is left: any maximum will do
+            known = similarity.masked_fill(~kept, float("-inf"))
+        return self.base * (1 - (similarity - known.amax(1, keepdim=True)).exp()).clamp(min=0)
 
-    def forward(self, image: Tensor, super_patches: Tensor | None, text: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, super_patches: Tensor | None, text: Tensor, retained: Tensor | None = None
+    ) -> Tensor:
         """Compose images with texts.
 
         Args:
             image: f_Id [B, D].
-            super_patches: f_j^d [B, N_s, D]; unread without DAC.
+            super_patches: f_j [B, N_s, D]; unread without DAC.
             text: f_T [B, D].
+            retained: 1 - m_j [B, N_s], the weight of each super-patch in the mean; None: all count alike. Where
+                nothing is retained, f_comp is the global part.
 
         Returns:
-            f_comp [B, D].
+            f_comp [B, D], L2-normalised.
 
         Raises:
             ValueError: DAC got no super-patches.
@@ -173,9 +151,14 @@ class Composition(nn.Module):
             return linear(image, text, self.base)
         if super_patches is None:
             raise ValueError("difference-aware composition needs super-patch features")
-        alpha = self.weights(super_patches, text)  # [B, Ns]
-        whole = slerp(image, text, alpha.mean(1))
-        if not self.lam:
+        whole = slerp(image, text, self.base)
+        if not self.phi:
             return whole
-        parts = slerp(super_patches, text[:, None], alpha)  # g_j [B, Ns, D]
-        return unit((1 - self.lam) * whole + self.lam * unit(parts.mean(1)))
+        parts = slerp(super_patches, text[:, None], self.weights(super_patches, text, retained))  # f~_j [B, Ns, D]
+        if retained is None:
+            mean = parts.mean(1)
+        else:
+            share = retained[..., None].to(parts)
+            mean = (share * parts).sum(1) / share.sum(1).clamp(min=1)
+        empty = mean.detach().square().sum(-1, keepdim=True) == 0
+        return unit(self.phi * mean + torch.where(empty, 1.0, 1 - self.phi) * whole)

@@ -22,13 +22,13 @@ SIDE = 320
 
 
 def masking_probabilities(model: DiffComp, image: Image.Image, text: str, phrases: Sequence[str] = ()) -> np.ndarray:
-    """The probability that PSM masks each patch of an image (figure 3). Its mean over the image is rho.
+    """The probability that PSM masks each patch of an image (figure 3).
 
     Args:
         model: A trained variant, on any device.
         image: RGB.
         text: Its caption.
-        phrases: The noun phrases of `text`; empty: the whole text guides.
+        phrases: The phrases of `text`; empty: the whole text guides.
 
     Returns:
         [h, w] in [0, 1].
@@ -45,9 +45,9 @@ def kept_of_reference(model: DiffComp, image: Image.Image, text: str) -> np.ndar
         text: The modification.
 
     Returns:
-        1 - alpha_j of every patch, [h, w] in [0, 1].
+        1 - lambda_j of every patch, [h, w] in [0, 1].
     """
-    return model.alpha_map(_pixels(model, [image]), _tokens(model, [text]))[0].float().cpu().numpy()
+    return model.kept_map(_pixels(model, [image]), _tokens(model, [text]))[0].float().cpu().numpy()
 
 
 def pair_similarities(

@@ -1,4 +1,4 @@
-"""DiffComp's loss terms (algorithm 1, line 13), in this project's form: InfoNCE and a penalty on the masked share."""
+"""DiffComp's three losses (equations 17 to 20; algorithm 1, line 13), known second-hand from public notes."""
 
 from __future__ import annotations
 
@@ -32,29 +32,28 @@ def info_nce(
     negatives: Negatives | None = None,
     gather: bool = True,
 ) -> Tensor:
-    """Symmetric InfoNCE between rows that belong together.
+    """InfoNCE from queries to the keys that they belong to, one direction (equation 18).
 
     With s_ij = scale * q_i . k_j, N_i the keys that are no twins of query i, and n the further negatives:
 
-        L = -1 / 2B sum_i [ log(exp s_ii / (sum_{j in N_i} exp s_ij + sum_n exp s_in))
-                          + log(exp s_ii / sum_{j in N_i} exp s_ji) ]
+        L = -1/B sum_i log(exp s_ii / (sum_{j in N_i} exp s_ij + sum_n exp s_in))
 
     Twins are other rows with the same label: two artists' drawings of one concept carry one caption, and are
-    left out of both sums.
+    left out.
 
     Args:
         queries: [B, D], L2-normalised.
         keys: [B, D], L2-normalised; row i belongs to query i.
         scale: The inverse temperature.
         labels: [B], equal where rows are twins; None: there are no twins.
-        negatives: Further keys, in the first sum only. Those with a query's own label are left out there.
+        negatives: Further keys; those with a query's own label are left out.
         gather: Where a process group is up, take the batch of all processes, with gradients to each.
 
     Returns:
         A scalar.
     """
     further, further_labels = (negatives.vectors, negatives.labels) if negatives else (None, None)
-    if gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if gather and processes() > 1:
         queries, keys = gather_rows(queries), gather_rows(keys)
         labels, further, further_labels = (
             None if rows is None else gather_rows(rows) for rows in (labels, further, further_labels)
@@ -68,25 +67,42 @@ def info_nce(
     if labels is not None:
         twins = (labels[:, None] == labels[None]) & (own[:, None] != own[None])
         logits = logits.masked_fill(twins, float("-inf"))
-    to_keys = logits
     if beside is not None:
         if labels is not None and further_labels is not None:
             beside = beside.masked_fill(labels[:, None] == further_labels[None], float("-inf"))
-        to_keys = torch.cat([logits, beside], 1)  # [B, B + M]
-    return (F.cross_entropy(to_keys, own) + F.cross_entropy(logits.T, own)) / 2
+        logits = torch.cat([logits, beside], 1)  # [B, B + M]
+    return F.cross_entropy(logits, own)
 
 
-def ratio_loss(mask: Tensor, rho: float) -> Tensor:
-    """How far the masked share is from rho: the mean over images of (mean_j m_j - rho)^2.
+def difference_loss(salient: Tensor, mask: Tensor) -> Tensor:
+    """Equation (19): mask what the most salient phrase names. The mean over images of -mean_{j: m_j = 1} S_k*j.
 
     Args:
-        mask: m_j [B, N_s]; one means masked.
-        rho: The share that is wanted.
+        salient: S_k*j [B, N_s].
+        mask: m_j [B, N_s], the weight of each super-patch in the mean; an image without a masked one counts zero.
 
     Returns:
         A scalar.
     """
-    return (mask.mean(1) - rho).square().mean()
+    return -((mask * salient).sum(1) / mask.sum(1).clamp(min=1)).mean()
+
+
+def ratio_loss(mask: Tensor, eta: float) -> Tensor:
+    """Equation (20): the mean over images of (mean_j m_j - eta)^2.
+
+    Args:
+        mask: m_j [B, N_s]; one means masked.
+        eta: The share that is wanted.
+
+    Returns:
+        A scalar.
+    """
+    return (mask.mean(1) - eta).square().mean()
+
+
+def processes() -> int:
+    """How many train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def inverse_temperature(logit_scale: Tensor) -> Tensor:

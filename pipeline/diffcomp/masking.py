@@ -1,8 +1,8 @@
-"""PSM: phrase-guided selective masking, in training only (algorithm 1, lines 7-9; table 10).
+"""PSM: phrase-guided selective masking, in training only (equations 4 to 11; table 10).
 
-Super-patches that agree with a phrase are masked, a share rho of them on average. The supplement cites its equations
-(4)-(11) without showing them; the functions state this project's forms. Every draw comes from a CPU generator, so a
-run repeats on any device.
+Super-patches that agree with the caption's phrases are masked, a share eta of them on average, by hiding them from the
+attention of every visual block. The equations are known second-hand, from public notes on the paper. Every draw comes
+from a CPU generator, so a run repeats on any device.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 from typing import get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config.diffcomp import MaskModel
 
 BISECTIONS = 40
-"""Halvings of the interval that holds the threshold b."""
+"""Halvings of the interval that holds the first threshold b."""
 REACH = 30.0
-"""The threshold b is sought this many temperatures beyond the scores: sigmoid(30) is one in float32."""
+"""It is sought this far beyond the scores: sigmoid(30) is one in float32."""
+HIDDEN = 1e-9
+"""What is left of 1 - M where M is one, so that its logarithm and the gradient through it stay finite."""
 
 
 def pad_phrases(features: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,69 +47,82 @@ def pad_phrases(features: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     return features[index.to(features.device)], valid.to(features.device)
 
 
-def alignment(phrases: Tensor, valid: Tensor, super_patches: Tensor) -> Tensor:
-    """How much each super-patch agrees with the phrase that it agrees with most: z_j = max_i cos(t_i, f_j).
+def similarities(phrases: Tensor, super_patches: Tensor) -> Tensor:
+    """Equation (4): S_ij = cos(f_i^K, f_j).
 
     Args:
-        phrases: t_i [B, P, D], L2-normalised.
-        valid: Which of them are real [B, P].
+        phrases: f_i^K [B, P, D], L2-normalised.
         super_patches: f_j [B, N_s, D], L2-normalised.
 
     Returns:
-        z_j [B, N_s].
+        S [B, P, N_s], at least in float32.
     """
     with torch.autocast(phrases.device.type, enabled=False):
-        similarity = torch.einsum("bpd,bjd->bpj", phrases.float(), super_patches.float())  # s_ij
-    return similarity.masked_fill(~valid[..., None], float("-inf")).amax(1)
+        kind = torch.promote_types(phrases.dtype, torch.float32)
+        return torch.einsum("bpd,bjd->bpj", phrases.to(kind), super_patches.to(kind))
 
 
-def saliency(super_patches: Tensor, image: Tensor) -> Tensor:
-    """How much each super-patch agrees with its own image: the score of Table 10's CAM row.
+def saliency(similarity: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """omega_i = softmax_i(mean_j S_ij / temperature): how salient each phrase is in the image.
 
-    A gradient-free stand-in for class activation maps: text-blind saliency without a classifier.
+    The notes name omega and do not say what the softmax is of; the mean over super-patches is this project's reading.
 
     Args:
-        super_patches: f_j [B, N_s, D], L2-normalised.
-        image: f_I [B, D], L2-normalised.
+        similarity: S [B, P, N_s].
+        valid: Which phrases are real [B, P].
+        temperature: Of the softmax.
 
     Returns:
-        cos(f_j, f_I) [B, N_s].
+        omega [B, P]; zero where a phrase is padding.
     """
-    return (super_patches * image[:, None]).sum(-1).detach()
+    return (similarity.mean(2) / temperature).masked_fill(~valid, float("-inf")).softmax(1)
 
 
-def mask_logits(scores: Tensor, rho: float, temperature: float) -> Tensor:
-    """l_j = (z_j - b) / tau_m, with b in every image such that mean_j sigmoid(l_j) = rho.
+def guided_scores(omega: Tensor, similarity: Tensor) -> Tensor:
+    """Equation (5): z_j = sum_i omega_i S_ij; [B, P] and [B, P, N_s] -> [B, N_s]."""
+    return torch.einsum("bp,bpj->bj", omega, similarity)
+
+
+def salient_similarity(omega: Tensor, similarity: Tensor) -> Tensor:
+    """S_k*j with k* = argmax_i omega_i: the most salient phrase's row; [B, P] and [B, P, N_s] -> [B, N_s]."""
+    return similarity[torch.arange(len(omega), device=omega.device), omega.argmax(1)]
+
+
+def threshold(scores: Tensor, gamma: float, eta: float) -> float:
+    """The b at which mean_j sigmoid(gamma z_j + b) = eta over some images: where b's training starts.
 
     Args:
         scores: z_j [B, N_s].
-        rho: The share that is masked on average.
-        temperature: tau_m.
-
-    Returns:
-        l_j [B, N_s]; b is a constant for the gradient.
+        gamma: Not zero.
+        eta: The share that is masked on average.
     """
-    with torch.no_grad():
-        low = scores.amin(1, keepdim=True) - REACH * temperature  # everything masked
-        high = scores.amax(1, keepdim=True) + REACH * temperature  # nothing masked
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            too_many = ((scores - middle) / temperature).sigmoid().mean(1, keepdim=True) > rho
-            low, high = torch.where(too_many, middle, low), torch.where(too_many, high, middle)
-    return (scores - (low + high) / 2) / temperature
+    scaled = gamma * scores.detach().double()
+    low, high = -float(scaled.max()) - REACH, -float(scaled.min()) + REACH
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if float((scaled + middle).sigmoid().mean()) > eta else (middle, high)
+    return (low + high) / 2
 
 
-def draw_mask(logits: Tensor, model: MaskModel, rho: float, generator: torch.Generator | None) -> Tensor:
-    """Draw a mask by one of Table 10's models.
+def gumbel_temperature(progress: float, start: float, end: float) -> float:
+    """Linear from `start` to `end` over the first half of training, then `end`; `progress` is in [0, 1]."""
+    return start + (end - start) * min(1.0, 2 * progress)
+
+
+def draw_mask(
+    logits: Tensor, model: MaskModel, eta: float, temperature: float, generator: torch.Generator | None
+) -> Tensor:
+    """Equations (7) and (8), and the other mask models of Table 10.
 
     straight_through: two-class Gumbel-softmax on (l_j, 0), m_j = [s_j > 1/2] forward and s_j backward, where
-    s_j = sigmoid(l_j + g_j1 - g_j0) and g is Gumbel noise. gumbel: s_j itself. sigmoid: the probability
-    sigmoid(l_j), nothing drawn. hard: the round(rho N_s) highest, without a gradient.
+    s_j = sigmoid((l_j + g_j1 - g_j0) / temperature) and g is Gumbel noise. gumbel: s_j itself. sigmoid: the
+    probability p_j = sigmoid(l_j), nothing drawn. hard: the round(eta N_s) highest, without a gradient.
 
     Args:
-        logits: l_j [B, N_s].
+        logits: l_j = gamma z_j + b [B, N_s].
         model: Which of them.
-        rho: The masked share of `hard`.
+        eta: The masked share of `hard`.
+        temperature: Of the Gumbel-softmax.
         generator: What the noise is drawn with.
 
     Returns:
@@ -118,45 +134,45 @@ def draw_mask(logits: Tensor, model: MaskModel, rho: float, generator: torch.Gen
     if model == "sigmoid":
         return logits.sigmoid()
     if model == "hard":
-        return _highest(logits.detach(), rho)
+        return highest(logits.detach(), eta)
     if model not in get_args(MaskModel):
         raise ValueError(f"mask model {model!r} is not one of {', '.join(get_args(MaskModel))}")
     noise = -torch.empty(2, *logits.shape).exponential_(generator=generator).log()  # Gumbel, one for each class
-    soft = (logits + (noise[0] - noise[1]).to(logits)).sigmoid()  # softmax over (l_j + g_1, g_0)
+    soft = ((logits + (noise[0] - noise[1]).to(logits)) / temperature).sigmoid()  # softmax over (l_j + g_1, g_0)
     if model == "gumbel":
         return soft
     return (soft > 0.5).to(soft) + (soft - soft.detach())
 
 
-def random_mask(batch: int, count: int, rho: float, generator: torch.Generator | None) -> Tensor:
-    """A mask without looking: exactly round(rho N_s) ones an image.
+def random_mask(batch: int, count: int, eta: float, generator: torch.Generator | None) -> Tensor:
+    """A mask without looking: exactly round(eta N_s) ones an image.
 
     Args:
         batch: B.
         count: N_s.
-        rho: The masked share.
+        eta: The masked share.
         generator: What is drawn with.
 
     Returns:
         [B, N_s].
     """
-    return _highest(torch.rand(batch, count, generator=generator), rho)
+    return highest(torch.rand(batch, count, generator=generator), eta)
 
 
-def crop_mask(batch: int, shape: tuple[int, int], rho: float, generator: torch.Generator | None) -> Tensor:
-    """Mask all but a random rectangle of about (1 - rho) N_s super-patches, as near to the grid's shape as fits.
+def crop_mask(batch: int, shape: tuple[int, int], eta: float, generator: torch.Generator | None) -> Tensor:
+    """Mask all but a random rectangle of about (1 - eta) N_s super-patches, as near to the grid's shape as fits.
 
     Args:
         batch: B.
         shape: Super-patches, (down, across).
-        rho: The masked share.
+        eta: The masked share.
         generator: What is drawn with.
 
     Returns:
         [B, N_s]; one means masked.
     """
     height, width = shape
-    keep = round((1 - rho) * height * width)
+    keep = round((1 - eta) * height * width)
     if keep == 0:
         return torch.ones(batch, height * width)
     sizes = [(rows, min(width, max(1, round(keep / rows)))) for rows in range(1, height + 1)]
@@ -170,22 +186,38 @@ def crop_mask(batch: int, shape: tuple[int, int], rho: float, generator: torch.G
     return (~inside).flatten(1).float()
 
 
-def apply_mask(patches: Tensor, fill: Tensor, mask: Tensor) -> Tensor:
-    """Replace masked patches; soft masks blend.
+def highest(scores: Tensor, eta: float) -> Tensor:
+    """A mask of the round(eta N_s) highest scores of each image: [B, N_s] -> [B, N_s]."""
+    chosen = scores.topk(round(eta * scores.shape[1]), dim=1).indices
+    return torch.zeros_like(scores).scatter(1, chosen, 1.0)
+
+
+def attention_bias(mask: Tensor) -> Tensor:
+    """Equations (9) to (11): log(1 - M), added to every query's attention scores in every block.
+
+    softmax(Q K^T / sqrt(d_k) + log(1 - M)^T) V weighs a key by 1 - M. CLS, in front, is never masked, so every sum
+    holds something. At M = 1 the logarithm is cut at log(HIDDEN); the product of its steep gradient and of the
+    attention weight is what the gradient is there in the limit.
+
+    Args:
+        mask: M of the patches [B, N], in [0, 1]; one means masked.
+
+    Returns:
+        [B, 1 + N].
+    """
+    return F.pad(((1 - mask) + HIDDEN).log(), (1, 0))
+
+
+def fill(patches: Tensor, others: Tensor, mask: Tensor) -> Tensor:
+    """Masked patches from other images; soft masks blend. This project's, for relatives.
 
     Args:
         patches: Patch embeddings without positions [B, N, W].
-        fill: What masked patches become, [W] or [B, N, W].
+        others: Of the images that fill [B, N, W].
         mask: One means masked [B, N].
 
     Returns:
         [B, N, W].
     """
     mask = mask[..., None].to(patches.dtype)
-    return patches * (1 - mask) + fill.to(patches.dtype) * mask
-
-
-def _highest(scores: Tensor, rho: float) -> Tensor:
-    """One for the round(rho N_s) highest scores of each row, zero elsewhere."""
-    chosen = scores.topk(round(rho * scores.shape[1]), dim=1).indices
-    return torch.zeros_like(scores).scatter(1, chosen, 1.0)
+    return patches * (1 - mask) + others.to(patches.dtype) * mask

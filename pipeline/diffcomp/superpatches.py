@@ -1,9 +1,9 @@
-"""CSS: contextual semantic super-patches (supplement section A, table 9; algorithm 1, line 5).
+"""CSS: contextual semantic super-patches (equations 1 and 2, second-hand; table 9; algorithm 1, line 5).
 
-The supplement cites its equations (1)-(2) without showing them; this is this project's form. The visual transformer
-runs globally to block L - k; then every group of patch tokens, with a copy of the CLS token in front, runs through
-the last k blocks alone, and the group's CLS is its feature f_j. k = L is the literal O(L N S^2 d) form; k = 1 keeps
-the stated cost (at most 7% on ViT-L/14, S = 4).
+f_j = VisualEncoder([e_CLS, e_j1 .. e_jS2]) with e_i = p_i + pos_i: each super-patch through the encoder, its CLS out.
+That is k = L. With a smaller k the transformer runs over the whole image to block L - k, and only then each group of
+patch tokens, with a copy of the CLS token in front, runs through the last k blocks alone. The paper's "about 7%" is
+S^2 / N, the ratio of the attention terms; k = L really costs about as much again as plain encoding.
 """
 
 from __future__ import annotations
@@ -84,12 +84,13 @@ class SuperPatches:
         cls, patches = before[:, :1], before[:, 1:]
         if self.kmeans:
             groups, keep = group_by_assignment(patches, assignment, self.count)  # [B, Ns, M, W], [B, Ns, M]
-            keep = torch.cat([keep.new_ones(*keep.shape[:2], 1), keep], 2).flatten(0, 1)
+            bias = F.pad(torch.zeros_like(keep, dtype=patches.dtype).masked_fill(~keep, float("-inf")), (1, 0))
+            bias = bias.flatten(0, 1)  # [B * Ns, 1 + M]
         else:
-            groups, keep = group_grid(patches, self.grid, self.side), None  # [B, Ns, S*S, W]
+            groups, bias = group_grid(patches, self.grid, self.side), None  # [B, Ns, S*S, W]
         cls = repeat(cls, "b 1 w -> b ns 1 w", ns=self.count)
         sequences = rearrange(torch.cat([cls, groups], 2), "b ns t w -> (b ns) t w")
-        local = encoder.run(sequences, self.cut, self.depth, keep)[:, 0]  # [B * Ns, W]
+        local = encoder.run(sequences, self.cut, self.depth, bias)[:, 0]  # [B * Ns, W]
         return rearrange(encoder.project(local), "(b ns) d -> b ns d", ns=self.count)
 
     def cover(self, region: Tensor, assignment: Tensor) -> Tensor:
@@ -105,10 +106,14 @@ class SuperPatches:
             [B, N_s]; one means masked.
         """
         painted = F.adaptive_avg_pool2d(region.float()[:, None], self.grid).flatten(1)  # [B, N]
-        member = F.one_hot(assignment, self.count).to(painted.dtype)  # [B, N, Ns]
-        share = torch.einsum("bn,bnk->bk", painted, member) / member.sum(1)
+        share = self.pool(painted, assignment)
         most = share.amax(1, keepdim=True)
         return ((share >= 0.5) | ((share == most) & (most > 0) & (most < 0.5))).to(painted.dtype)
+
+    def pool(self, values: Tensor, assignment: Tensor) -> Tensor:
+        """The mean over each super-patch's patches: [B, N] -> [B, N_s]."""
+        member = F.one_hot(assignment, self.count).to(values.dtype)  # [B, N, Ns]
+        return torch.einsum("bn,bnk->bk", values, member) / member.sum(1)
 
     def spread(self, values: Tensor, assignment: Tensor) -> Tensor:
         """One value a patch: [B, N_s] -> [B, N]."""

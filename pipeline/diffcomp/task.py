@@ -23,20 +23,18 @@ ENCODED_AT_ONCE = 256
 class DiffCompTask:
     """Image-caption pairs for `DiffComp`.
 
-    `params.text` decides what is composed with: the caption, a phrase, or either (mixed: a coin for every sample).
-    Where relatives fill, the difference of the two captions is the phrase.
+    `params.text` decides what is composed with: the caption, or what it says and the relative's does not.
 
     Args:
         model: What is trained.
         images: uint8 [N, 3, H, W] at the encoder's size.
         captions: One a pair.
-        phrases: Each pair's noun phrases; where there are none, the caption stands in.
-        mask_phrases: What guides masking where it is not the phrases: the nouns, which granularity noun needs.
+        phrases: What guides masking at granularity phrase or noun; where a pair has none, the caption stands in.
             Granularity sentence takes the captions.
         words: Carrier words, which `params.carriers` needs.
 
     Raises:
-        ValueError: Lengths or sizes do not agree, or nouns or carrier words are needed and absent.
+        ValueError: Lengths or sizes do not agree, or carrier words are needed and absent.
     """
 
     def __init__(
@@ -45,7 +43,6 @@ class DiffCompTask:
         images: Tensor,
         captions: Sequence[str],
         phrases: Sequence[Sequence[str]],
-        mask_phrases: Sequence[Sequence[str]] | None = None,
         words: Sequence[str] = (),
     ):
         params, size = model.params, model.encoder.image_size
@@ -53,25 +50,22 @@ class DiffCompTask:
             raise ValueError(
                 f"images are {images.dtype} {tuple(images.shape[1:])}, the encoder wants uint8 (3, {size}, {size})"
             )
-        if params.granularity == "sentence":
-            mask_phrases = [[caption] for caption in captions]
-        elif params.granularity == "noun" and mask_phrases is None and model.masking == "phrase":
-            raise ValueError("granularity noun needs the nouns as mask_phrases")
-        guides = phrases if mask_phrases is None else mask_phrases
-        if not len(images) == len(captions) == len(phrases) == len(guides):
-            raise ValueError(
-                f"{len(images)} images, {len(captions)} captions, {len(phrases)} and {len(guides)} lists of phrases"
-            )
+        guides = [[caption] for caption in captions] if params.granularity == "sentence" else phrases
+        if not len(images) == len(captions) == len(guides):
+            raise ValueError(f"{len(images)} images, {len(captions)} captions, {len(guides)} lists of phrases")
         if params.carriers and not words:
             raise ValueError(f"carriers {params.carriers} needs words to carry a text among")
         self.model, self.images, self.captions, self.words = model, images, list(captions), list(words)
         self._table: dict[str, int] = {}
         self.caption_rows = torch.tensor([self._row(caption) for caption in captions], dtype=torch.long)
-        self.phrases = self._filled(phrases, "phrases")
-        self.guide_rows, self.guide_starts = self._ragged(self._filled(guides, "masking phrases"))
+        self.guide_rows, self.guide_starts = self._ragged(self._filled(guides))
         self.token_ids = model.encoder.tokenize(list(self._table))  # [distinct texts, C]
         if params.fill == "relative":
             self._find_relatives()
+        if model.masking == "phrase":
+            spread = torch.arange(0, len(self), -(-len(self) // ENCODED_AT_ONCE))
+            pixels = model.encoder.normalise(self.images[spread])
+            model.start_threshold(pixels, self._guides(spread, model.encoder.mean.device))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -96,19 +90,23 @@ class DiffCompTask:
         """
         images = self._pixels(indices, generator, device)
         captions = self.caption_rows[indices]
-        guides, offsets = self._slices(self.guide_rows, self.guide_starts, indices)
         relatives = self._draw_relatives(indices, generator)
         composed = self.model.encoder.tokenize(self._composition_texts(indices, generator, relatives))
         batch = Batch(
             images,
             self.token_ids[captions].to(device),
             composed.to(device),
-            Phrases(self.token_ids[guides].to(device), offsets),
+            self._guides(indices, device),
             captions.to(device),
             None if relatives is None else self._relative_images(relatives, generator, device),
         )
         terms = model(batch, generator)
         return terms.pop("loss"), {name: value.detach() for name, value in terms.items()}
+
+    def _guides(self, indices: Tensor, device: torch.device | str) -> Phrases:
+        """The phrases that guide the masks of some pairs [B]."""
+        rows, offsets = self._slices(self.guide_rows, self.guide_starts, indices)
+        return Phrases(self.token_ids[rows].to(device), offsets)
 
     def _relative_images(self, rows: Tensor, generator: torch.Generator, device: torch.device | str) -> Relatives:
         """The relatives of a batch, by their rows [B]."""
@@ -126,12 +124,9 @@ class DiffCompTask:
     ) -> list[str]:
         """What each sample is composed with; see the class."""
         params = self.model.params
-        drawn = torch.rand(2, len(indices), generator=generator).tolist()
         texts = [self.captions[index] for index in indices.tolist()]
-        if params.text != "caption":
-            whole = 0.5 if params.text == "mixed" else 0.0
-            parts = self._parts(indices, drawn[0], relatives)
-            texts = [text if coin < whole else part for text, part, coin in zip(texts, parts, drawn[1], strict=True)]
+        if params.text == "difference" and relatives is not None:
+            texts = [difference(text, self.captions[row]) for text, row in zip(texts, relatives.tolist(), strict=True)]
         if params.carriers:
             draws = random.Random(int(torch.randint(2**62, (), generator=generator)))
             texts = [
@@ -140,16 +135,8 @@ class DiffCompTask:
             ]
         return texts
 
-    def _parts(self, indices: Tensor, draws: Sequence[float], relatives: Tensor | None) -> list[str]:
-        """A phrase of each sample, or what its caption says and its relative's does not."""
-        if relatives is not None:
-            pairs = zip(indices.tolist(), relatives.tolist(), strict=True)
-            return [difference(self.captions[index], self.captions[relative]) for index, relative in pairs]
-        own = [self.phrases[index] for index in indices.tolist()]
-        return [phrases[int(draw * len(phrases))] for phrases, draw in zip(own, draws, strict=True)]
-
     def _draw_relatives(self, indices: Tensor, generator: torch.Generator) -> Tensor | None:
-        """The row of each sample's relative, [B]; None where the mask token fills."""
+        """The row of each sample's relative, [B]; None where nothing fills the masks."""
         if self.model.params.fill != "relative":
             return None
         choice = torch.randint(self._relatives.shape[1], (len(indices), 1), generator=generator)
@@ -165,11 +152,11 @@ class DiffCompTask:
     def _row(self, text: str) -> int:
         return self._table.setdefault(text, len(self._table))
 
-    def _filled(self, lists: Sequence[Sequence[str]], what: str) -> list[list[str]]:
+    def _filled(self, lists: Sequence[Sequence[str]]) -> list[list[str]]:
         """Every sample's phrases, or its caption where it has none."""
         empty = sum(not phrases for phrases in lists)
         if empty:
-            logger.info("%d of %d captions have no %s: the whole caption stands in", empty, len(lists), what)
+            logger.info("%d of %d captions have no phrases: the whole caption stands in", empty, len(lists))
         return [list(phrases) or [caption] for phrases, caption in zip(lists, self.captions, strict=True)]
 
     def _ragged(self, lists: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:

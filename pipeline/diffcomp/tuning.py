@@ -32,7 +32,7 @@ def new_task(
         params: Where the device and the text encoder are named.
         pixels: The images at a side: side -> uint8 [N, 3, side, side].
         captions: One an image.
-        phrases: The noun phrases of each caption.
+        phrases: The phrases of each caption.
         nouns: Those of every caption, called where they guide the masks.
 
     Returns:
@@ -43,9 +43,9 @@ def new_task(
         ArtifactError: The backbone cannot be loaded; see `load_dual_encoder`.
     """
     model = DiffComp(load_dual_encoder(variant.backbone, variant.pretrained), variant).to(device(params.runtime))
-    guides = nouns() if variant.granularity == "noun" else None
+    guides = nouns() if variant.granularity == "noun" else phrases
     words = carrier_words(captions, resolve_model_path(params.text_encoder.path)) if variant.carriers else []
-    return DiffCompTask(model, pixels(model.encoder.image_size), captions, phrases, guides, words)
+    return DiffCompTask(model, pixels(model.encoder.image_size), captions, guides, words)
 
 
 def fine_tune(task: DiffCompTask, run: Run) -> list[dict[str, float]]:

@@ -108,7 +108,7 @@ def with_shared_concepts(queries: list[Query], images: ImageSource, describer: D
     if not without:
         return queries
     captions = describer.captions(without, images)
-    phrases = PhraseParser(describer.params.captions.spacy_model).phrases(captions)
+    phrases = PhraseParser(describer.params.captions.spacy_model).noun_phrases(captions)
     concepts = {
         query.query_id: (found or [caption])[0]
         for query, caption, found in zip(without, captions, phrases, strict=True)

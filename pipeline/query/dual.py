@@ -53,25 +53,25 @@ METHODS = (
         weights=(DIFFCOMP / "diffcomp_row1",),
     ),
     _diffcomp(
-        "diffcomp_caption",
-        "DiffComp, captions",
-        space="diffcomp_caption",
-        group="DiffComp",
-        note="trained on whole captions, as in the paper",
-        colour="#9d8be0",
-        order=90,
-        weights=(DIFFCOMP / "diffcomp_caption",),
-    ),
-    _diffcomp(
         "diffcomp",
         "DiffComp",
         space="diffcomp",
+        group="DiffComp",
+        note="the paper's form: masked attention, captions",
+        colour="#9d8be0",
+        order=90,
+        weights=(DIFFCOMP / "diffcomp",),
+    ),
+    _diffcomp(
+        "diffcomp_relative",
+        "DiffComp, relatives",
+        space="diffcomp_relative",
         group="DiffComp",
         note="trained on what tells a picture from its relatives",
         colour="#6a4be0",
         order=100,
         featured=True,
-        weights=(DIFFCOMP / "diffcomp",),
+        weights=(DIFFCOMP / "diffcomp_relative",),
     ),
 )
 """The training-free methods, and the variants of the default parameters."""
@@ -155,12 +155,12 @@ class DualEncoders(Family):
     def explain(
         self, method: str, query: Query, images: ImageSource, controls: Controls = NO_CONTROLS
     ) -> np.ndarray | None:
-        """1 - alpha_j over the reference's central square, [h, w]; None for a training-free method."""
+        """1 - lambda_j over the reference's central square, [h, w]; None for a training-free method."""
         model = self.variants.get(method)
         if model is None:
             return None
         pixels, region = self._reference(model.encoder, [query], images, controls.region)
-        return model.alpha_map(pixels, self._tokens(model.encoder, [query]), region)[0].float().cpu().numpy()
+        return model.kept_map(pixels, self._tokens(model.encoder, [query]), region)[0].float().cpu().numpy()
 
     def _composed(self, name: str, image: np.ndarray, text: np.ndarray) -> np.ndarray:
         """A training-free composition of image and text vectors, [Q, d] each."""

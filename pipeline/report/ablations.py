@@ -34,10 +34,15 @@ RECIPE = (
     "fill",
     "augment",
     "super_patch",
-    "rho",
-    "alpha_base",
-    "lam",
+    "local_blocks",
+    "eta",
+    "lambda_base",
+    "phi",
 )
+METRIC = "R@10"
+"""What rows are ordered by."""
+FURTHER = ("R@1", "R@5", "R@50", "mAP@5")
+"""Shown beside it, where the order is told."""
 TRIALS = "trials.yaml"
 CLEAR = 2.0
 """Standard errors of a difference from which on it is called clear."""
@@ -45,7 +50,7 @@ CLEAR = 2.0
 
 @dataclass(frozen=True)
 class Point:
-    """Mean R@10 over kinds of one configuration, in percent, over seeds."""
+    """The mean over kinds of a metric of one configuration, in percent, over seeds."""
 
     values: tuple[float, ...]
 
@@ -78,6 +83,8 @@ class Ablation:
     definition: Definition
     points: Mapping[tuple[str, str, str], Point]
     """Row, setting, benchmark -> mean R@10."""
+    further: Mapping[tuple[str, str, str], Mapping[str, Point]]
+    """The same -> each of `FURTHER`."""
     similarities: Mapping[tuple[str, str], tuple[float, float]]
     """Row, setting -> mean cosine of aligned and of masked pairs in the last logged step, over seeds."""
     diffcomp: Mapping[str, Any]
@@ -95,6 +102,11 @@ class Ablation:
         """The shared configuration in words."""
         shared = [name for name in RECIPE if name != self.definition.parameter and name in self.diffcomp]
         return ", ".join(f"{name} {self.diffcomp[name]}" for name in shared)
+
+    @property
+    def told(self) -> str:
+        """The benchmark whose order the findings speak of."""
+        return HELD_OUT if HELD_OUT in self.benchmarks else self.benchmarks[0]
 
     def columns(self) -> list[tuple[str, str]]:
         """Setting and benchmark of every column that holds something."""
@@ -146,7 +158,7 @@ def read_trials(folder: str | Path) -> list[dict[str, str]]:
 def ablation_table(ablation: Ablation) -> Table:
     """Rows of the definition: mean R@10 and its spread by setting and benchmark, then the paper's figures.
 
-    The best are marked.
+    Where the order is told, R@1, 5 and 50 and mAP@5 stand beside it. The best are marked.
     """
     rows = {
         name: row for name, row in ablation.definition.rows.items() if any(key[0] == name for key in ablation.points)
@@ -165,6 +177,11 @@ def ablation_table(ablation: Ablation) -> Table:
         columns.append(_column(setting, benchmark))
         for name, point in points.items():
             cells[name].append(Cell(point.text, marked[name]) if point else Cell("-"))
+        for metric in FURTHER if benchmark == ablation.told else ():
+            columns.append(f"{_column(setting, benchmark)}: {metric}")
+            for name in rows:
+                beside = ablation.further.get((name, setting, benchmark), {}).get(metric)
+                cells[name].append(Cell(beside.text) if beside else Cell("-"))
     for metric in _paper_metrics(ablation.definition):
         columns.append(f"paper: {metric}")
         for name, row in rows.items():
@@ -193,8 +210,7 @@ def ablation_chart(ablation: Ablation) -> Figure:
 
 def findings(ablation: Ablation) -> list[str]:
     """Where the order of the rows agrees with the paper's and where it does not, worked out from the figures."""
-    benchmark = HELD_OUT if HELD_OUT in ablation.benchmarks else ablation.benchmarks[0]
-    found = []
+    benchmark, found = ablation.told, []
     for setting in ablation.definition.settings:
         points = {
             row: point for (row, of, where), point in ablation.points.items() if (of, where) == (setting, benchmark)
@@ -259,13 +275,15 @@ def _same_order(pair: tuple[str, str], points: Mapping[str, Point], paper: Mappi
 
 
 def _read(name: str, definition: Definition, stored: Mapping[str, Any]) -> Ablation:
-    values: dict[tuple[str, str, str], list[float]] = {}
+    values: dict[tuple[str, str, str], list[dict[str, float]]] = {}
     cosines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for cell in stored["cells"]:
         if cell["row"] not in definition.rows or cell["setting"] not in definition.settings:
             continue  # of an earlier definition
-        for benchmark, recall in cell["recall"].items():
-            values.setdefault((cell["row"], cell["setting"], benchmark), []).append(recall[MEAN])
+        if "scores" not in cell:
+            continue  # of an earlier version
+        for benchmark, scores in cell["scores"].items():
+            values.setdefault((cell["row"], cell["setting"], benchmark), []).append(scores[MEAN])
         shown = cell["training"]
         if "cos_masked" in shown:
             cosines.setdefault((cell["row"], cell["setting"]), []).append((shown["cos_aligned"], shown["cos_masked"]))
@@ -273,7 +291,8 @@ def _read(name: str, definition: Definition, stored: Mapping[str, Any]) -> Ablat
     return Ablation(
         name,
         definition,
-        {key: Point(tuple(found)) for key, found in values.items()},
+        {key: _point(found, METRIC) for key, found in values.items()},
+        {key: {metric: _point(found, metric) for metric in FURTHER} for key, found in values.items()},
         {key: tuple(np.mean(pairs, axis=0).tolist()) for key, pairs in cosines.items()},
         stored["diffcomp"],
         tuple(sorted({cell["device"] for cell in stored["cells"]})),
@@ -281,12 +300,16 @@ def _read(name: str, definition: Definition, stored: Mapping[str, Any]) -> Ablat
     )
 
 
+def _point(scores: Sequence[Mapping[str, float]], metric: str) -> Point:
+    return Point(tuple(of_seed[metric] for of_seed in scores))
+
+
 def _caption(ablation: Ablation) -> str:
     seeds = sorted({len(point.values) for point in ablation.points.values()})
     counted = " or ".join(map(str, seeds)) + (" seed" if seeds == [1] else " seeds")
     missing = f" {ablation.missing} configurations are not finished." if ablation.missing else ""
     devices = ", ".join(ablation.devices)
-    return f"Mean R@10 over query kinds, mean ± standard deviation over {counted}, in percent; {devices}.{missing}"
+    return f"Mean {METRIC} over query kinds, mean ± standard deviation over {counted}, in percent; {devices}.{missing}"
 
 
 def _column(setting: str, benchmark: str) -> str:

@@ -210,7 +210,7 @@ def _write_data(inputs: ReportInputs, results: _Results) -> None:
     own = {name: scores for name, scores in results.metrics.items() if name not in public.names}
     further: dict[str, Any] = {"index": inputs.index} if inputs.index else {}
     if inputs.diffcomp_view is not None:
-        further["diffcomp"] = {"similarity": inputs.diffcomp_view.means}
+        further["diffcomp"] = {"similarity": inputs.diffcomp_view.means, "order": inputs.diffcomp_view.order}
     write_json(out / "metrics.json", {**own, **public.metrics, "orders": results.orders, **further})
     plots.write_recall_csv(out / "plots" / "recall.csv", results.curves)
     for name, log in results.logs.items():

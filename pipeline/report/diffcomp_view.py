@@ -50,13 +50,28 @@ class DiffCompView:
     masks: Sequence[ImageMap]
     """PSM's masking probabilities over training images."""
     kept: Sequence[ImageMap]
-    """1 - alpha_j over the references of queries, one of each kind first."""
+    """1 - lambda_j over the references of queries, one of each kind first."""
     similarities: Mapping[str, np.ndarray]
     """Kind of pair -> cos(f_I, f_T) [N]."""
 
     @property
     def means(self) -> dict[str, float]:
         return {name: round(float(values.mean()), 4) for name, values in self.similarities.items()}
+
+    @property
+    def order(self) -> dict[str, float]:
+        """Figure 4's order: masked pairs lie left of aligned ones, near the test queries.
+
+        `masked left of aligned` is the share of pairs whose cosine falls when they are masked. `gap to queries` is how
+        far the mean of the masked pairs lies from that of the queries, in distances of the aligned pairs: 0 where they
+        meet, 1 where masking brings them no nearer.
+        """
+        aligned, masked, queries = (self.similarities[name] for name in (ALIGNED, MASKED, QUERIES))
+        distance = abs(aligned.mean() - queries.mean())
+        return {
+            "masked left of aligned": round(float((masked < aligned).mean()), 4),
+            "gap to queries": round(float(abs(masked.mean() - queries.mean()) / distance), 4) if distance else 0.0,
+        }
 
 
 def open_view(params: Params, queries: Path, images: Path) -> DiffCompView | None:

@@ -1,4 +1,4 @@
-"""Noun-chunk phrases and nouns of captions, from spaCy's parser."""
+"""Phrases and nouns of captions, from spaCy's parser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc, Span
 
 _MARGIN = ("DET", "PUNCT", "SPACE")
+_OBJECTS = ("dobj", "obj", "prt", "dative")
 
 
 class PhraseParser:
@@ -34,9 +35,13 @@ class PhraseParser:
             raise ArtifactError(f"captions.spacy_model {model!r}: no such spaCy package is installed") from None
         self._batch_size = batch_size
 
-    def phrases(self, texts: Sequence[str]) -> list[list[str]]:
+    def noun_phrases(self, texts: Sequence[str]) -> list[list[str]]:
         """Noun chunks without determiners, as written, each once and in order; may be empty."""
         return self._each(texts, noun_phrases)
+
+    def phrases(self, texts: Sequence[str]) -> list[list[str]]:
+        """Noun, verb and prepositional phrases, as written, each once; may be empty."""
+        return self._each(texts, lambda doc: (*noun_phrases(doc), *verb_phrases(doc), *prepositional_phrases(doc)))
 
     def nouns(self, texts: Sequence[str]) -> list[list[str]]:
         """Nouns and proper nouns, as written, each once and in order; may be empty."""
@@ -60,6 +65,32 @@ def noun_phrases(doc: Doc) -> Iterable[str]:
                 words = words[: words.rindex("(")]
             if words.split():
                 yield " ".join(words.split())
+
+
+def verb_phrases(doc: Doc) -> Iterable[str]:
+    """Verbs with their particles and objects: `a man riding a horse` gives `riding a horse`.
+
+    A participle in front of a noun belongs to the noun's phrase and is none.
+    """
+    for token in doc:
+        if token.pos_ == "VERB" and token.dep_ not in ("amod", "compound"):
+            ends = [child.right_edge.i for child in token.rights if child.dep_ in _OBJECTS]
+            yield _words(doc[token.i : max([token.i, *ends]) + 1])
+
+
+def prepositional_phrases(doc: Doc) -> Iterable[str]:
+    """Prepositions with all that hangs on them: `a face with tears of joy` gives `with tears of joy`, `of joy`."""
+    for token in doc:
+        if token.pos_ == "ADP" and token.right_edge.i > token.i:
+            yield _words(doc[token.i : token.right_edge.i + 1])
+
+
+def _words(span: Span) -> str:
+    """The span as written, without punctuation at its end and line breaks."""
+    end = span.end
+    while end > span.start + 1 and span.doc[end - 1].pos_ in ("PUNCT", "SPACE"):
+        end -= 1
+    return " ".join(span.doc[span.start : end].text.split())
 
 
 def _without_margins(chunk: Span) -> Span | None:

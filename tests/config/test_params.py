@@ -60,7 +60,7 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
         ({"index": {"pq_bits": 5}}, "index.pq_bits: 5 is not one of 4, 8"),
         ({"data": {"triplets": [1]}}, "data.triplets"),
         ({"diffcomp": {"text": "sentence"}}, "diffcomp.text"),
-        ({"diffcomp": {"rho": 1.5}}, "diffcomp.rho"),
+        ({"diffcomp": {"eta": 1.5}}, "diffcomp.eta"),
         ({"encoder": {"backend": "tgi"}}, "encoder.backend"),
         ({"retrieve": {"fuse": "median"}}, "retrieve.fuse"),
         ({"retrieve": {"guided_share": 0.0}}, "retrieve.guided_share"),
@@ -68,8 +68,8 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
         ({"prior": {"fp8": True}}, "prior.fp8 needs prior.fused"),
         ({"control": {"fp8": True}}, "control.fp8 needs control.fused"),
         ({"retrieve": {"hypotheses": 3, "descriptions": 2}}, "retrieve.hypotheses"),
-        ({"diffcomp_variants": {"mine": {"rhoo": 0.5}}}, "diffcomp_variants.mine.rhoo"),
-        ({"diffcomp_variants": {"mine": {"rho": "much"}}}, "diffcomp_variants.mine.rho"),
+        ({"diffcomp_variants": {"mine": {"etaa": 0.5}}}, "diffcomp_variants.mine.etaa"),
+        ({"diffcomp_variants": {"mine": {"eta": "much"}}}, "diffcomp_variants.mine.eta"),
         ({"diffcomp_variants": {"mine": {"masking": "all"}}}, "diffcomp_variants.mine"),
     ],
 )
@@ -171,9 +171,9 @@ def test_params_yaml_is_the_offline_profile():
 
 
 def test_a_variant_is_the_section_with_its_overrides():
-    params = plain_params(diffcomp={"rho": 0.3}, diffcomp_variants={"a": {"text": "caption"}, "b": {}})
+    params = plain_params(diffcomp={"eta": 0.3}, diffcomp_variants={"a": {"text": "caption"}, "b": {}})
     variants = params.variants()
-    assert (variants["a"].text, variants["a"].rho) == ("caption", 0.3)
+    assert (variants["a"].text, variants["a"].eta) == ("caption", 0.3)
     assert variants["b"] == params.diffcomp
 
 
@@ -201,7 +201,7 @@ def test_the_paper_profile_has_the_papers_numbers():
         1.0,
         14,
     )
-    assert (params.diffcomp.super_patch, params.diffcomp.rho, params.diffcomp.alpha_base, params.diffcomp.lam) == (
+    assert (params.diffcomp.super_patch, params.diffcomp.eta, params.diffcomp.lambda_base, params.diffcomp.phi) == (
         4,
         0.7,
         0.8,

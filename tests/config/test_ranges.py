@@ -79,7 +79,7 @@ def test_what_lies_in_a_range(hint, inside, outside):
         ({"seed": 2**40}, "seed: 1099511627776 is not at least 0 and at most 4294967295"),
         ({"sweep": {"solver_steps": [0, 2]}}, "sweep.solver_steps: 0 is not at least 1"),
         ({"sweep": {"solver_steps": []}}, "sweep.solver_steps: there must be at least one value"),
-        ({"diffcomp_variants": {"mine": {"rho": 1.5}}}, "diffcomp.rho: 1.5 is not between 0 and 1"),
+        ({"diffcomp_variants": {"mine": {"eta": 1.5}}}, "diffcomp.eta: 1.5 is not between 0 and 1"),
         ({"data": {"web": {"pairs": []}}}, "data.web.pairs: at least one must be listed"),
         ({"data": {"web": {"pairs": ["folder", "folder"]}}}, "data.web.pairs: ['folder', 'folder'] names a source"),
         ({"data": {"benchmarks": ["cirr", "cirr"]}}, "data.benchmarks: ['cirr', 'cirr'] names a benchmark twice"),

@@ -1,4 +1,4 @@
-"""DAC: slerp against a float64 reference, text weights, the two ends of the interpolation."""
+"""DAC: slerp against a float64 reference, equations 14 to 16 from numbers written out by hand."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.diffcomp.composition import ANTIPODAL, Composition, discrepancy, linear, slerp
+from pipeline.diffcomp.composition import ANTIPODAL, Composition, linear, slerp
 
 
 def units(*shape, seed=0, dtype=torch.float32):
@@ -97,72 +97,106 @@ def test_slerp_cap_is_narrow():
     assert np.degrees(np.arccos(1 - ANTIPODAL)) < 1
 
 
+BY_HAND = {  # two super-patches and the text in a plane: angles in radians
+    "image": 0.0,
+    "parts": (0.2, 0.9),
+    "text": 1.2,
+}
+
+
+def on_circle(angle):
+    return torch.tensor([np.cos(angle), np.sin(angle), 0.0], dtype=torch.float64)
+
+
+def plane():
+    """f_Id [1, 3], f_j [1, 2, 3] and f_T [1, 3] of `BY_HAND`."""
+    parts = torch.stack([on_circle(angle) for angle in BY_HAND["parts"]])
+    return on_circle(BY_HAND["image"])[None], parts[None], on_circle(BY_HAND["text"])[None]
+
+
+def lambdas(base, kept=(True, True)):
+    """Equation (14) from the angles between parts and text: sim = cos(1.0) and cos(0.3)."""
+    sims = [np.cos(1.2 - 0.2), np.cos(1.2 - 0.9)]
+    largest = max(np.exp(sim) for sim, own in zip(sims, kept, strict=True) if own)
+    return [base * max(0.0, 1 - np.exp(sim) / largest) for sim in sims]
+
+
+def test_equation_14_by_hand():
+    # e^0.540302 = 1.716526, e^0.955336 = 2.599545: lambda_1 = 0.8 (1 - 0.660318) = 0.271745
+    _, parts, text = plane()
+    found = Composition(True, 0.8, 0.4).weights(parts, text)[0].tolist()
+    assert found == pytest.approx([0.271745, 0.0], abs=1e-6) and found == pytest.approx(lambdas(0.8))
+
+
+def test_equations_15_and_16_by_hand():
+    """Moving towards the text by a share of the angle, then phi of the mean and 1 - phi of the global part."""
+    image, parts, text = plane()
+    first, second = lambdas(0.8)
+    moved = [0.2 + first * (1.2 - 0.2), 0.9 + second * (1.2 - 0.9)]  # angles
+    whole = 0.8 * 1.2
+    expected = np.zeros(2)
+    for angle, weight in ((moved[0], 0.2), (moved[1], 0.2), (whole, 0.6)):
+        expected += weight * np.array([np.cos(angle), np.sin(angle)])
+    expected /= np.linalg.norm(expected)
+    found = Composition(True, 0.8, 0.4)(image, parts, text)[0]
+    np.testing.assert_allclose(found.numpy(), [*expected, 0.0], atol=1e-7)
+
+
+def test_only_retained_super_patches_count():
+    image, parts, text = plane()
+    module, retained = Composition(True, 0.8, 0.4), torch.tensor([[1.0, 0.0]])
+    # the first alone: its own maximum, so lambda = 0 and it stays where it is
+    assert module.weights(parts, text, retained)[0].tolist() == pytest.approx([0.0, 0.0])
+    expected = 0.4 * on_circle(0.2) + 0.6 * on_circle(0.8 * 1.2)
+    torch.testing.assert_close(module(image, parts, text, retained)[0], expected / expected.norm(), atol=1e-7, rtol=0)
+    np.testing.assert_allclose(module.weights(parts, text, 1 - retained)[0], lambdas(0.8, (False, True)), atol=1e-12)
+
+
+@pytest.mark.parametrize("phi", [0.4, 1.0])
+def test_where_nothing_is_retained_the_global_part_is_left(phi):
+    image, parts, text = plane()
+    parts = parts.requires_grad_()
+    retained = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    composed = Composition(True, 0.8, phi)(image, parts, text, retained)
+    torch.testing.assert_close(composed[0], on_circle(0.8 * 1.2), atol=1e-7, rtol=0)
+    composed.sum().backward()
+    assert retained.grad.isfinite().all() and parts.grad.isfinite().all()
+
+
+def test_local_parts_stay_visual_where_cosines_lie_close():
+    """Cosines within 0.2 of each other keep lambda_j below 0.8 (1 - e^-0.2) = 0.145."""
+    text = units(1, 16, seed=1, dtype=torch.float64)
+    side = units(1, 9, 16, seed=2, dtype=torch.float64)
+    side = torch.nn.functional.normalize(side - (side * text[:, None]).sum(-1, keepdim=True) * text[:, None], dim=-1)
+    cos = torch.linspace(0.1, 0.3, 9, dtype=torch.float64)[None, :, None]
+    found = Composition(True, 0.8, 0.4).weights(cos * text[:, None] + (1 - cos**2).sqrt() * side, text)
+    assert found.max().item() == pytest.approx(0.8 * (1 - np.exp(-0.2)), abs=1e-9) and found.max() < 0.1451
+
+
+def test_gradients_of_the_composition_against_finite_differences():
+    image, parts, text = (values.requires_grad_() for values in plane())
+    retained = torch.tensor([[0.7, 0.9]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(Composition(True, 0.8, 0.4), (image, parts, text, retained), eps=1e-6, atol=1e-5)
+
+
 @pytest.mark.parametrize("dac", [True, False])
 @pytest.mark.parametrize("base, end", [(0.0, "image"), (1.0, "text")])
-def test_the_ends_of_alpha_base(base, end, dac):
+def test_the_ends_of_lambda_base(base, end, dac):
     vectors = {"image": units(3, 8), "text": units(3, 8, seed=1)}
-    composed = Composition(dac, base, lam=0.0)(vectors["image"], units(3, 4, 8, seed=2), vectors["text"])
+    composed = Composition(dac, base, phi=0.0)(vectors["image"], units(3, 4, 8, seed=2), vectors["text"])
     torch.testing.assert_close(composed, vectors[end], atol=1e-5, rtol=0)
 
 
-def test_alpha_base_at_an_end_keeps_gradients_finite():
-    module = Composition(alpha_base=1.0, lam=0.4)
-    image = units(2, 8).requires_grad_()
-    module(image, units(2, 5, 8, seed=2), units(2, 8, seed=1)).sum().backward()
-    assert image.grad.isfinite().all() and module.log_kappa.grad.isfinite()
-
-
-@pytest.mark.parametrize("form", ["sigmoid", "clip"])
-def test_text_weighs_more_where_the_image_disagrees(form):
-    module = Composition(alpha_base=0.5, alpha_form=form)
-    local, text = units(4, 9, 8), units(4, 8, seed=1)
-    weights, difference = module.weights(local, text), discrepancy(local, text[:, None])
-    assert torch.equal(weights.argsort(1), difference.argsort(1))
-    assert ((weights >= 0) & (weights <= 1)).all()
-
-
-def test_clip_form_is_the_written_formula():
-    module = Composition(alpha_base=0.8, alpha_form="clip", kappa=3.0)
-    local, text = units(2, 5, 8), units(2, 8, seed=1)
-    difference = 1 - np.einsum("bjd,bd->bj", local.numpy(), text.numpy())
-    expected = np.clip(0.8 + 3.0 * (difference - difference.mean(1, keepdims=True)), 0, 1)
-    np.testing.assert_allclose(module.weights(local, text).detach().numpy(), expected, atol=1e-6)
-
-
-def test_sigmoid_form_moves_whatever_the_scale_of_the_differences():
-    module, text = Composition(alpha_base=0.4), units(1, 8, seed=1)
-    near = torch.nn.functional.normalize(text[:, None] + 0.2 * units(1, 16, 8), dim=-1)
-    assert module.weights(near, text).std() > 0.05
-
-
-def test_a_query_is_its_image_s_own_matter():
-    """No statistic of other images enters, so neither batch nor training history moves a query's weights."""
-    module, image, local, text = Composition(alpha_base=0.3), units(6, 8), units(6, 4, 8, seed=1), units(6, 8, seed=2)
-    together = module.eval()(image, local, text)
-    module.train()(units(9, 8, seed=3), units(9, 4, 8, seed=4), units(9, 8, seed=5))
-    torch.testing.assert_close(module.eval()(image[:2], local[:2], text[:2]), together[:2])
-
-
-def test_composition_formula():
-    module = Composition(alpha_base=0.4, lam=0.4).eval()
-    image, local, text = units(3, 8), units(3, 4, 8, seed=1), units(3, 8, seed=2)
-    alpha = module.weights(local, text)
-    parts = slerp(local, text[:, None], alpha).mean(1)
-    whole = slerp(image, text, alpha.mean(1))
-    expected = torch.nn.functional.normalize(0.6 * whole + 0.4 * torch.nn.functional.normalize(parts, dim=-1), dim=-1)
-    torch.testing.assert_close(module(image, local, text), expected)
-    with pytest.raises(ValueError, match="super-patch"):
-        module(image, None, text)
+def test_a_query_has_its_own_weight_in_evaluation_mode():
+    module = Composition(False, 0.8, 0.4, lambda_query=0.3)
+    image, text = units(3, 8), units(3, 8, seed=1)
+    torch.testing.assert_close(module(image, None, text), linear(image, text, 0.8))
+    torch.testing.assert_close(module.eval()(image, None, text), linear(image, text, 0.3))
 
 
 def test_without_dac_it_is_one_linear_interpolation():
     image, text = units(3, 8), units(3, 8, seed=1)
     expected = torch.nn.functional.normalize(0.2 * image + 0.8 * text, dim=-1)
-    torch.testing.assert_close(Composition(dac=False, alpha_base=0.8)(image, None, text), expected)
-    torch.testing.assert_close(linear(image, text, 0.8), expected)
-    assert not Composition(dac=False).log_kappa.requires_grad
-
-
-def test_unknown_alpha_form_is_refused():
-    with pytest.raises(ValueError, match="cube"):
-        Composition(alpha_form="cube")
+    torch.testing.assert_close(Composition(False, 0.8, 0.4)(image, None, text), expected)
+    with pytest.raises(ValueError, match="super-patch"):
+        Composition(True, 0.8, 0.4)(image, None, text)

@@ -8,11 +8,14 @@ import torch
 from pipeline.artifacts import ArtifactError
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import Batch, DiffComp, Phrases, load_diffcomp, save_diffcomp, slerp
+from pipeline.diffcomp.cam import class_activation
+from pipeline.diffcomp.masking import pad_phrases
+from pipeline.diffcomp.model import Guides
 from tests.sections import section
 
 CAPTIONS = ["a red ball", "a cat with a hat", "a dog", "a dog", "a blue hat", "a red dog with a ball"]
 PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["a red dog", "a ball"]]
-SMALL = {"image_layers": 2, "text_layers": 1, "alpha_base": 0.4}
+SMALL = {"image_layers": 2, "text_layers": 1, "lambda_base": 0.4}
 TABLE_8 = [
     {"css": css, "psm": psm, "dac": dac} for css in (False, True) for psm in (False, True) for dac in (False, True)
 ]
@@ -28,8 +31,8 @@ TABLES_9_AND_10 = [
     {"mask_model": "gumbel"},
     {"local_blocks": 0},
     {"local_blocks": 3},
-    {"lam": 0.0},
-    {"lam": 1.0},
+    {"phi": 0.0},
+    {"phi": 1.0},
     {"gradient_checkpointing": True},
 ]
 
@@ -61,8 +64,8 @@ def seeded():
 def test_every_variant_trains_all_that_it_declares(make_model, pixels, values):
     model = make_model(**values)
     terms = model(batch(model, pixels), seeded())
-    expected = terms["comp"] + model.params.w_align * terms["align"] + model.params.w_ratio * terms["ratio"]
-    torch.testing.assert_close(terms["loss"], expected)
+    torch.testing.assert_close(terms["loss"], terms["align"] + terms["diff"] + terms["ratio"])  # equation (17)
+    assert (terms["diff"] != 0) == (model.masking == "phrase")
     terms["loss"].backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -106,27 +109,114 @@ def test_psm_off_masks_at_random_and_reads_no_phrases(make_model, pixels):
 
 
 def test_the_phrases_steer_the_masks_by_gradient(make_model, pixels):
-    model = make_model(w_align=0.0, w_ratio=0.0, dac=False)
+    model = make_model(dac=False)
     inputs = batch(model, pixels)
     phrases = model.encode_text(inputs.phrases.ids).detach().requires_grad_()
-    model.views(inputs.images, phrases, inputs.phrases.offsets, seeded()).masked_image.square()[:, :7].sum().backward()
-    assert phrases.grad.abs().sum() > 0
+    guides = Guides(phrases[:6], *pad_phrases(phrases, inputs.phrases.offsets))
+    model.views(inputs.images, guides, seeded()).masked_image.square()[:, :7].sum().backward()
+    assert phrases.grad.abs().sum() > 0 and model.gamma.grad != 0 and model.b.grad != 0
 
 
 def test_nothing_masked_leaves_the_image_as_it_is(make_model, pixels):
-    model = make_model(psm=False, rho=0.0)
-    views = model.views(model.encoder.normalise(pixels), None, None, seeded())
+    model = make_model(psm=False, eta=0.0)
+    images = model.encoder.normalise(pixels)
+    views = model.views(images, Guides(model.encode_image(images)), seeded())
     torch.testing.assert_close(views.masked_image, views.image)
-    image, local, _ = model.reference_features(model.encoder.normalise(pixels))
-    torch.testing.assert_close(views.masked_super_patches, local)
-    torch.testing.assert_close(image, model.encode_image(model.encoder.normalise(pixels)))
+    reference = model.reference(images)
+    torch.testing.assert_close(views.super_patches, reference.super_patches)
+    torch.testing.assert_close(reference.image, model.encode_image(images))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_masked_patches_are_never_read(make_model, pixels, blocks):
+    """f_Id and the retained f_j do not change with what stands under the mask, in any block."""
+    model = make_model(psm=False, eta=0.5, local_blocks=blocks)
+    images = model.encoder.normalise(pixels)
+    views = model.views(images, Guides(model.encode_image(images)), seeded())
+    spread = model.super_patches.spread(views.mask, model.super_patches.assign(images)).view(6, 1, 4, 4)
+    hidden = torch.nn.functional.interpolate(spread, 32)
+    again = model.views(images * (1 - hidden) + 9 * hidden, Guides(views.image), seeded())
+    assert torch.equal(again.mask, views.mask)
+    torch.testing.assert_close(again.masked_image, views.masked_image, atol=1e-5, rtol=0)
+    kept = views.retained.bool()
+    torch.testing.assert_close(again.super_patches[kept], views.super_patches[kept], atol=1e-5, rtol=0)
+    assert not torch.allclose(again.image, views.image, atol=1e-3)
+
+
+def test_an_image_whose_super_patches_are_all_masked_stays_finite(make_model, pixels):
+    model = make_model(psm=False, eta=1.0)
+    terms = model(batch(model, pixels), seeded())
+    terms["loss"].backward()
+    assert terms["masked_share"] == 1 and terms["loss"].isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    images = model.encoder.normalise(pixels)
+    views = model.views(images, Guides(model.encode_image(images)), seeded())
+    alone = model.encoder.project(model.encoder.run(model.encoder.embed_patches(images)[:, :1], 0, 3)[:, 0])
+    torch.testing.assert_close(views.masked_image, alone, atol=1e-5, rtol=0)  # CLS reads itself
+
+
+def test_the_gradient_of_a_soft_mask_against_finite_differences(make_model, pixels):
+    """Through gamma and b, the attention of all blocks, the composition and the three losses, in float64."""
+    model = make_model(mask_model="sigmoid", local_blocks=3, gamma=2.0).double()
+    inputs = batch(model, pixels)
+    inputs = dataclasses.replace(inputs, images=inputs.images.double())
+    for parameter in (model.gamma, model.b):
+        model.zero_grad()
+        model(inputs, seeded())["loss"].backward()
+        losses = []
+        for step in (1e-5, -2e-5):
+            with torch.no_grad():
+                parameter += step
+                losses.append(model(inputs, seeded())["loss"].item())
+        with torch.no_grad():
+            parameter += 1e-5
+        assert parameter.grad.item() == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-8)
+        assert parameter.grad != 0
+
+
+def test_super_patches_pass_through_the_whole_encoder_alone(make_model, pixels):
+    """Equation (2) with k = L: CLS and the four patches of one super-patch, nothing else."""
+    model = make_model(local_blocks=3)
+    tokens = model.encoder.embed_patches(model.encoder.normalise(pixels))
+    own = [0, 1 + 2, 1 + 3, 1 + 6, 1 + 7]  # CLS, and the right upper quarter of 4 x 4 patches
+    expected = model.encoder.project(model.encoder.run(tokens[:, own], 0, 3)[:, 0])
+    found = model.reference(model.encoder.normalise(pixels)).super_patches[:, 1]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_progress_counts_images_in_training_only(make_model, pixels):
+    model = make_model(steps=4, batch_size=6)
+    model(batch(model, pixels), seeded())
+    model.eval()(batch(model, pixels), seeded())
+    assert model.progress == 0.25
+
+
+def test_class_activation_is_the_gradient_of_the_score(make_model, pixels):
+    """Against finite differences: the last block's input, one channel of all patches at a time."""
+    model = make_model().double()
+    encoder = model.encoder
+    tokens = encoder.embed_patches(encoder.normalise(pixels[:1]).double())
+    text = encoder.encode_text(encoder.tokenize(CAPTIONS[:1]))
+    inner = encoder.run(tokens, 0, 2).detach()
+
+    def score(values):
+        return (encoder.project(encoder.run(values, 2, 3)[:, 0]) * text).sum().item()
+
+    weights, step = torch.zeros(64, dtype=torch.float64), 1e-5
+    with torch.no_grad():
+        for channel in range(64):
+            shift = torch.zeros_like(inner)
+            shift[:, 1:, channel] = step
+            weights[channel] = (score(inner + shift) - score(inner - shift)) / (2 * step) / 16
+    expected = (inner[0, 1:] @ weights).clamp(min=0)
+    torch.testing.assert_close(class_activation(encoder, tokens, text)[0], expected, atol=1e-7, rtol=0)
 
 
 def test_compose_is_the_composition_of_the_unmasked_reference(make_model, pixels):
-    model = make_model(lam=0.0).eval()
+    model = make_model(phi=0.0).eval()
     images, texts = model.encoder.normalise(pixels), model.encoder.tokenize(CAPTIONS)
-    text, (image, local, _) = model.encode_text(texts), model.reference_features(images)
-    expected = slerp(image, text, model.composition.weights(local, text).mean(1))
+    expected = slerp(model.encode_image(images), model.encode_text(texts), 0.4)
     torch.testing.assert_close(model.compose(images, texts), expected, atol=1e-5, rtol=0)
     one = model.compose(images[:1], texts[:1])
     torch.testing.assert_close(one, model.compose(images, texts)[:1], atol=1e-5, rtol=0)
@@ -136,19 +226,20 @@ def test_compose_is_the_composition_of_the_unmasked_reference(make_model, pixels
 def test_maps_for_images(make_model, pixels, values):
     model = make_model(**values).eval()
     inputs = batch(model, pixels)
-    kept = model.alpha_map(inputs.images, inputs.text_ids)
+    kept = model.kept_map(inputs.images, inputs.text_ids)
     masked = model.mask_map(inputs.images, inputs.phrases)
     for found in (kept, masked):
         assert found.shape == (6, 4, 4) and ((found >= 0) & (found <= 1)).all()
     if not values:
-        torch.testing.assert_close(masked.mean((1, 2)), torch.full((6,), 0.7), atol=1e-3, rtol=0)
+        model.start_threshold(inputs.images, inputs.phrases)
+        assert model.mask_map(inputs.images, inputs.phrases).mean().item() == pytest.approx(0.7, abs=1e-4)
         assert torch.equal(kept[:, 0, 0], kept[:, 1, 1])
     aligned, perturbed = model.similarities(inputs, seeded())
     assert aligned.shape == perturbed.shape == (6,)
 
 
 def test_store_and_load(make_model, make_encoder, pixels, tmp_path):
-    model = make_model(super_patch=4, lam=0.2)
+    model = make_model(super_patch=4, phi=0.2)
     model(batch(model, pixels), seeded())["loss"].backward()
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1).step()
     save_diffcomp(tmp_path / "full", model)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, subtract
-from pipeline.diffcomp.masking import apply_mask
+from pipeline.diffcomp.masking import attention_bias
 from pipeline.encoders.dual.interface import unit
 from tests.sections import section
 
@@ -30,31 +30,32 @@ def queries(make_encoder, pixels):
 
 @torch.no_grad()
 def test_super_patches_under_the_region_are_masked_and_the_others_kept(make_model, queries):
-    """By hand: the mask token in the patches of the image's left upper quarter."""
+    """By hand: the patches of the image's left upper quarter are hidden from the attention."""
     model, (images, texts) = make_model(), queries
     region = torch.zeros(6, 32, 32)
     region[:, :16, :16] = 1
     mask = torch.zeros(4, 4)
     mask[:2, :2] = 1
     encoder = model.encoder
-    masked = apply_mask(encoder.patchify(images), model.mask_token, mask.flatten().expand(6, -1))
-    tokens = encoder.run(encoder.assemble(masked), 0, 2)
-    image = encoder.project(encoder.run(tokens, 2, 3)[:, 0])
+    bias = attention_bias(mask.flatten().expand(6, -1))
+    tokens = encoder.run(encoder.embed_patches(images), 0, 2, bias)
+    image = encoder.project(encoder.run(tokens, 2, 3, bias)[:, 0])
     local = model.super_patches.encode(encoder, tokens, tokens, model.super_patches.assign(tokens))
-    expected = model.composition(image, local, model.encode_text(texts))
+    retained = torch.tensor([[0.0, 1, 1, 1]]).expand(6, -1)
+    expected = model.composition(image, local, model.encode_text(texts), retained)
     torch.testing.assert_close(model.compose(images, texts, region), expected)
     assert not torch.allclose(model.compose(images, texts, region), model.compose(images, texts), atol=1e-3)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("changes", [{}, {"dac": False}, {"lam": 0.0}, {"css": False}])
+@pytest.mark.parametrize("changes", [{}, {"dac": False}, {"phi": 0.0}, {"css": False}])
 def test_a_region_over_everything_leaves_nothing_of_the_image(make_model, queries, changes):
     model, (images, texts) = make_model(**changes), queries
     everything = torch.ones(6, 32, 32)
     composed = model.compose(images, texts, everything)
     torch.testing.assert_close(composed, composed[:1].expand_as(composed))
     assert model.compose(images, texts).var(dim=0).sum() > 1e-4
-    maps = model.alpha_map(images, texts, everything)
+    maps = model.kept_map(images, texts, everything)
     torch.testing.assert_close(maps, maps[:1].expand_as(maps))
 
 

@@ -37,14 +37,14 @@ sizes = {
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=table, pad_token="[PAD]", eos_token="[EOS]")
 encoder = ClipEncoder(new_clip(sizes), tokenizer)
 params = section(DiffCompParams,  # nothing is drawn: every process sees what one alone would see
-    image_layers=1, text_layers=1, psm=False, rho=0.0, text="caption", steps=3, batch_size=6, lr=0.01, eps=0.01,
+    image_layers=1, text_layers=1, psm=False, eta=0.0, text="caption", steps=3, batch_size=6, lr=0.01, eps=0.01,
 )
 captions = [f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("ball", "cat")]
 images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 task = DiffCompTask(DiffComp(encoder, params), images, captions, [[]] * 6)
 log = train(task, params, Run(0, Path(sys.argv[1]), {}, "cpu"))
 weights = torch.cat([p.detach().flatten() for p in task.model.parameters() if p.requires_grad])
-print(json.dumps({"losses": [row["comp"] for row in log], "weights": weights[::7].tolist()}))
+print(json.dumps({"losses": [row["align"] for row in log], "weights": weights[::7].tolist()}))
 """
 
 

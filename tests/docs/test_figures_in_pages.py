@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import statistics
 from typing import Any
 
 import pytest
@@ -127,22 +126,6 @@ def test_costs_of_diffcomp():
         assert shown in PERFORMANCE.replace("\n", " ")
 
 
-def test_ablations_of_the_modules():
-    rows = ("none", "css", "psm", "dac", "css_psm", "css_dac", "psm_dac", "all")
-    found = json.loads((ROOT / "reports/ablations/modules.json").read_text())["cells"]
-    names = list(dict.fromkeys(cell["row"] for cell in found))
-    assert len(names) == len(rows)
-    for label, setting in (("captions", "caption"), ("captions and parts, mixed", "mixed")):
-        shown = [numbers(cell) for cell in cells("docs/sweeps-and-ablations.md", label)]
-        for name, (mean, spread) in zip(names, shown, strict=True):
-            values = [
-                cell["recall"]["emoji_cir"]["mean"]
-                for cell in found
-                if cell["row"] == name and cell["setting"] == setting
-            ]
-            assert [mean, spread] == pytest.approx([statistics.mean(values), statistics.stdev(values)], abs=0.051)
-
-
 def sweep(name: str) -> dict[float, float]:
     """Value -> mean R@10."""
     rows = csv.DictReader((ROOT / f"reports/sweeps/{name}.csv").read_text().splitlines())
@@ -166,29 +149,6 @@ def test_sweeps():
         f"({tenth(min(steps.values()))} to {tenth(max(steps.values()))})",
     ):
         assert sentence in SWEEPS, sentence
-
-
-def ablation(table: str) -> dict[str, list[float]]:
-    """Row -> mean R@10 on the held-out team, a number a seed."""
-    found: dict[str, list[float]] = {}
-    for cell in json.loads((ROOT / f"reports/ablations/{table}.json").read_text())["cells"]:
-        found.setdefault(cell["row"], []).append(cell["recall"]["emoji_cir"]["mean"])
-    return found
-
-
-def test_ablations_of_masks_and_weights():
-    masks = ablation("masks")
-    for label, row in (
-        ("random masks reach", "random"),
-        ("class activation maps", "cam"),
-        ("phrases with straight-through gradients", "psm"),
-    ):
-        shown = f"{label} {statistics.mean(masks[row]):.1f} ± {statistics.stdev(masks[row]):.1f}"
-        assert shown in SWEEPS, shown
-    assert f"recall is {statistics.mean(ablation('alpha_base')['0.8']):.1f}" in SWEEPS
-    for table, best in (("alpha_base", "0.4"), ("rho", "0.9"), ("lam", "0.2")):
-        rows = ablation(table)
-        assert max(rows, key=lambda row: statistics.mean(rows[row])) == best
 
 
 def test_sizes_of_fusion_diff():

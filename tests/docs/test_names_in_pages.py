@@ -17,7 +17,7 @@ FOLDERS = "ablations|bench|conf|docs|pipeline|reports|requirements|stages|sweeps
 MADE = {"reports/index.html"}
 """Written by a run, and not in git."""
 PLACEHOLDER = re.compile("/(?:NAME|STAGE)")
-NOT_PARAMETERS = {"diffcomp.similarity"}
+NOT_PARAMETERS = {"diffcomp.similarity", "diffcomp.order"}
 """Of metrics.json."""
 COMMANDS = typer.main.get_command(app).commands
 PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -29,6 +29,10 @@ CSS = {
 """The full model is second here; the paper's order of PSM and DAC is turned round."""
 
 
+def metrics(value):
+    return {"R@1": value - 20, "R@5": value - 10, "R@10": value, "R@50": value + 20, "mAP@5": value - 15}
+
+
 def cell(row, setting, seed, value, masked=0.2):
     return {
         "row": row,
@@ -36,7 +40,10 @@ def cell(row, setting, seed, value, masked=0.2):
         "seed": seed,
         "identity": f"{row} {setting} {seed}",
         "device": "cpu",
-        "recall": {"emoji_cir_val": {"mean": value + 10}, "emoji_cir": {"mean": value, "tone": 1.0}},
+        "scores": {
+            "emoji_cir_val": {"mean": metrics(value + 10)},
+            "emoji_cir": {"mean": metrics(value), "tone": metrics(1.0)},
+        },
         "training": {"cos_aligned": 0.3, "cos_masked": masked, "loss": 1.0},
     }
 
@@ -48,7 +55,7 @@ def write(folder: Path, name: str, cells: list) -> None:
             "table": name,
             "profile": "offline",
             "made_of": {},
-            "diffcomp": {"steps": 200, "lr": 1e-4, "rho": 0.7},
+            "diffcomp": {"steps": 200, "lr": 1e-4, "eta": 0.7},
             "cells": cells,
         },
     )
@@ -61,38 +68,45 @@ def folder(tmp_path) -> Path:
         tmp_path,
         "modules",
         [
-            cell(row, "mixed", seed, value + spread[seed], 0.4 if row == "dac" else 0.2)
+            cell(row, "", seed, value + spread[seed], 0.4 if row == "dac" else 0.2)
             for row, value in CSS.items()
             for seed in range(3)
         ],
     )
     write(
         tmp_path,
-        "rho",
+        "eta",
         [cell(row, "", seed, value) for row, value in (("0.1", 50.0), ("0.5", 54.0), ("0.9", 48.0)) for seed in (0, 1)],
     )
     return tmp_path
 
 
 def test_a_table_has_means_spreads_and_the_papers_figures(folder):
-    modules, rho = read_ablations(folder, TABLES)
+    modules, eta = read_ablations(folder, TABLES)
     table = ablation_table(modules)
     assert table.columns == (
-        "mixed, Emoji-CIR",
-        "mixed, Emoji-CIR, validation split",
+        "Emoji-CIR",
+        "Emoji-CIR: R@1",
+        "Emoji-CIR: R@5",
+        "Emoji-CIR: R@50",
+        "Emoji-CIR: mAP@5",
+        "Emoji-CIR, validation split",
         "paper: FashionIQ R@10",
         "paper: CIRR R@1",
     )
     by_row = {row.method: [cell.text for cell in row.cells] for row in table.rows}
-    assert by_row["css"] == ["52.0 ± 0.1", "62.0 ± 0.1", "30.1", "29.5"]
+    assert by_row["css"] == [
+        *("52.0 ± 0.1", "32.0 ± 0.1", "42.0 ± 0.1", "72.0 ± 0.1", "37.0 ± 0.1"),
+        *("62.0 ± 0.1", "30.1", "29.5"),
+    ]
     assert [row.method for row in table.rows if row.cells[0].mark == "best"] == ["css+dac"]
-    assert modules.missing == 8 and "8 configurations are not finished" in table.caption and "3 seeds" in table.caption
-    assert rho.recipe == "steps 200, lr 0.0001"
-    assert ablation_table(rho).rows[1].cells[0].text == "54.0 ± 0.0"
+    assert modules.missing == 0 and "3 seeds" in table.caption
+    assert eta.recipe == "steps 200, lr 0.0001"
+    assert ablation_table(eta).rows[1].cells[0].text == "54.0 ± 0.0"
 
 
 def test_the_sentences_count_what_the_figures_say(folder):
-    modules, rho = read_ablations(folder, TABLES)
+    modules, eta = read_ablations(folder, TABLES)
     said = findings(modules)
     paper = {name: row.paper["FashionIQ R@10"] for name, row in read_tables(TABLES)["modules"].rows.items()}
     names = list(CSS)
@@ -103,7 +117,7 @@ def test_the_sentences_count_what_the_figures_say(folder):
     assert "Highest is CSS + DAC (55.0 ± 0.1), in the paper CSS + PSM + DAC." in said[0]
     assert "CSS + PSM + DAC lies above 6 of the 7 others; not above CSS + DAC (+1.0)." in said[0]
     assert "in 7 of 8 configurations" in said[1]
-    assert findings(rho)[0].startswith("Emoji-CIR: highest at 0.5 (54.0 ± 0.0), in the paper at 0.7. Lowest at 0.9")
+    assert findings(eta)[0].startswith("Emoji-CIR: highest at 0.5 (54.0 ± 0.0), in the paper at 0.7. Lowest at 0.9")
 
 
 def test_a_clear_difference_needs_several_seeds():
@@ -153,6 +167,8 @@ def test_the_page_shows_them(folder, tmp_path):
         MASKED: 0.1,
         QUERIES: 0.15,
     }
+    order = read_json(inputs.out / "metrics.json")["diffcomp"]["order"]
+    assert order == {"masked left of aligned": 1.0, "gap to queries": pytest.approx(0.05 / 0.15, abs=1e-4)}
     assert "| CSS + PSM + DAC | <u>54.0 ± 0.1</u> |" in (inputs.out / "tables/ablations.md").read_text()
     for name in ("masks", "kept"):
         assert Image.open(inputs.out / f"figures/{name}.png").width > 100

@@ -30,12 +30,12 @@ OUT = Path("reports/ablations")
 TABLES = """
 modules:
   title: Modules
-  settings: {mixed: {text: mixed}, caption: {text: caption}}
+  settings: {plain: {lambda_query: 0.0}, moved: {lambda_query: 0.3}}
   full: full
   rows:
     none: {label: nothing, changes: {css: false, psm: false, dac: false}, paper: {R@10: 29.5}}
     full: {label: everything}
-rho: {title: Share, parameter: rho, values: [0.3, 0.7], peak: 0.7}
+eta: {title: Share, parameter: eta, values: [0.3, 0.7], peak: 0.7}
 """
 
 
@@ -76,21 +76,21 @@ def cells(name: str) -> list[dict]:
 def test_a_table_is_every_row_in_every_setting_with_every_seed(ready, monkeypatch):
     trained = []
     monkeypatch.setattr(run, "run_cell", lambda cell, params, key: trained.append(cell) or measured(len(trained)))
-    run_tables(["modules", "rho"], read_tables("tables.yaml"), ready)
+    run_tables(["modules", "eta"], read_tables("tables.yaml"), ready)
     assert [(cell["row"], cell["setting"], cell["seed"]) for cell in cells("modules")] == [
-        (row, setting, seed) for row in ("none", "full") for setting in ("mixed", "caption") for seed in (0, 1)
+        (row, setting, seed) for row in ("none", "full") for setting in ("plain", "moved") for seed in (0, 1)
     ]
     first = trained[0].variant
-    assert (first.css, first.psm, first.dac, first.text, first.rho) == (False, False, False, "mixed", 0.7)
-    assert [(cell["row"], cell["seed"]) for cell in cells("rho")] == [("0.3", 0), ("0.3", 1), ("0.7", 0), ("0.7", 1)]
-    # rho 0.7 is the full model in the mixed setting: one training serves both tables
-    assert len(trained) == 8 + 2 and [cell["recall"] for cell in cells("rho")[2:]] == [
-        cell["recall"] for cell in cells("modules")[4:6]
+    assert (first.css, first.psm, first.dac, first.lambda_query, first.eta) == (False, False, False, 0.0, 0.7)
+    assert [(cell["row"], cell["seed"]) for cell in cells("eta")] == [("0.3", 0), ("0.3", 1), ("0.7", 0), ("0.7", 1)]
+    # eta 0.7 is the full model in the plain setting: one training serves both tables
+    assert len(trained) == 8 + 2 and [cell["scores"] for cell in cells("eta")[2:]] == [
+        cell["scores"] for cell in cells("modules")[4:6]
     ]
 
 
 def measured(number: int) -> dict:
-    return {"recall": {"val": {"mean": float(number)}}, "training": {"loss": 1.0}, "device": "cpu"}
+    return {"scores": {"val": {"mean": {"R@10": float(number)}}}, "training": {"loss": 1.0}, "device": "cpu"}
 
 
 def test_what_holds_is_kept_and_what_failed_is_named(ready, monkeypatch):
@@ -105,7 +105,7 @@ def test_what_holds_is_kept_and_what_failed_is_named(ready, monkeypatch):
     monkeypatch.setattr(run, "run_cell", fake)
     tables = read_tables("tables.yaml")
     with pytest.raises(
-        ArtifactError, match="2 of 8 cells failed, the first is modules full mixed with seed 1: lost its way"
+        ArtifactError, match="2 of 8 cells failed, the first is modules full plain with seed 1: lost its way"
     ):
         run_tables(["modules"], tables, ready)
     assert len(cells("modules")) == 6
@@ -130,9 +130,9 @@ def test_what_holds_is_kept_and_what_failed_is_named(ready, monkeypatch):
 
 def test_a_cell_is_the_stage_s_own_training(ready):
     """The same weights as `train_diffcomp` makes, scored as FAISS and the protocol score them."""
-    ready.ablations.seeds, ready.ablations.recipe = [0], {"rho": 0.7}
-    run_tables(["rho"], read_tables("tables.yaml"), ready)
-    [measured] = [cell["recall"]["val"] for cell in cells("rho") if cell["row"] == "0.7"]
+    ready.ablations.seeds, ready.ablations.recipe = [0], {"eta": 0.7}
+    run_tables(["eta"], read_tables("tables.yaml"), ready)
+    [measured] = [cell["scores"]["val"] for cell in cells("eta") if cell["row"] == "0.7"]
     train_diffcomp.main()
     folder, pictures = Path("data/benchmarks/val"), ImageTable("data/benchmarks/val/images")
     queries = read_queries(folder / "queries")
@@ -140,13 +140,17 @@ def test_a_cell_is_the_stage_s_own_training(ready):
     embed_gallery(model.encoder, pictures, "data/gallery/val", {}, 7)
     build_index("data/gallery/val", "data/index/val", ready.index)
     vectors = dual.load(Models(ready)).answer(queries, pictures, methods=["diffcomp"])["diffcomp"].vectors
-    ranked = [one.ranked_ids for one in rank_queries(Index.open("data/index/val"), queries, vectors, 10)]
+    ranked = [one.ranked_ids for one in rank_queries(Index.open("data/index/val"), queries, vectors, 50)]
     expected = recall_by_category(
-        ranked, [query.target_ids for query in queries], [query.category for query in queries], (10,)
+        ranked, [query.target_ids for query in queries], [query.category for query in queries], (1, 5, 10, 50)
     )
-    assert measured == pytest.approx({kind: values["R@10"] for kind, values in expected.items()}, abs=0.001)
-    assert 0 < measured["mean"] < 100
-    assert {"cos_aligned", "cos_masked", "masked_share"} <= cells("rho")[0]["training"].keys()
+    assert measured.keys() == expected.keys()
+    for kind, values in expected.items():
+        assert {name: measured[kind][name] for name in values} == pytest.approx(values, abs=0.001)
+    assert 0 < measured["mean"]["R@10"] < 100
+    kinds = [measured[kind]["mAP@5"] for kind in measured if kind != "mean"]
+    assert measured["mean"]["mAP@5"] == pytest.approx(sum(kinds) / len(kinds), abs=0.001)
+    assert {"cos_aligned", "cos_masked", "masked_share"} <= cells("eta")[0]["training"].keys()
     assert not list(Path("data/ablations").rglob("*/*"))
 
 
@@ -155,7 +159,7 @@ def test_the_reference_is_never_an_answer(ready):
     scorer = BenchmarkScorer("val", 32)
     only = [query for query in scorer.queries if query.query_id == "q1"]
     scorer.queries = [type(only[0])(**{**vars(only[0]), "target_ids": (only[0].reference_id,)})]
-    assert scorer.recall(model, 5)["mean"] == 0.0
+    assert scorer.scores(model, 5)["mean"]["R@10"] == 0.0
 
 
 def test_nouns_are_parsed_once(ready, monkeypatch):
@@ -169,7 +173,7 @@ def test_nouns_are_parsed_once(ready, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: {rows: {b: {changes: {rhoo: 1}}}}", "a.b.rhoo"),
+        ("a: {rows: {b: {changes: {etaa: 1}}}}", "a.b.etaa"),
         ("a: {rows: {b: {change: {}}}}", "rows.b.change"),
         ("a: {rows: {}}", "no rows"),
         ("a: {full: c, rows: {b: {}}}", "'c' is none of them"),
@@ -187,7 +191,7 @@ def test_the_tables_are_those_of_the_supplement(monkeypatch):
     monkeypatch.chdir(ROOT)
     tables, params = read_tables(), load_params()
     counts = {name: len(cells_of(name, tables, params)) // len(params.ablations.seeds) for name in tables}
-    assert counts == {"modules": 16, "grids": 5, "masks": 9, "rho": 7, "alpha_base": 7, "lam": 6}
+    assert counts == {"modules": 8, "grids": 5, "masks": 9, "eta": 7, "lambda_base": 7, "phi": 6}
     rows = {
         cell.row: (cell.variant.css, cell.variant.psm, cell.variant.dac) for cell in cells_of("modules", tables, params)
     }

@@ -110,8 +110,8 @@ def test_the_smoke_run_reports_every_method(project):
         "stage1_only",
         "fusion_diff",
         "diffcomp_row1",
-        "diffcomp_caption",
         "diffcomp",
+        "diffcomp_relative",
     }
     assert methods <= set(metrics["emoji_cir"])
     for method in methods:

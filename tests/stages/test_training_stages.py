@@ -158,6 +158,6 @@ def test_diffcomp_variants_are_trained_once(workspace, monkeypatch):
     train_diffcomp.main()
     assert files("models/diffcomp") == before
     text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("diffcomp: {}", "diffcomp: {rho: 0.5}"))
+    Path("params.yaml").write_text(text.replace("diffcomp: {}", "diffcomp: {eta: 0.5}"))
     with pytest.raises(AssertionError, match="trained again"):
         train_diffcomp.main()

@@ -28,8 +28,23 @@ def parser() -> PhraseParser:
         ("", []),
     ],
 )
-def test_phrases(parser, sentence, expected):
-    assert parser.phrases([sentence]) == [expected]
+def test_noun_phrases(parser, sentence, expected):
+    assert parser.noun_phrases([sentence]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "verbs", "prepositions"),
+    [
+        ("A man rides a horse.", ["rides a horse"], []),
+        ("A face with tears of joy.", [], ["with tears of joy", "of joy"]),
+        ("The dog chases the cat in the garden.", ["chases the cat"], ["in the garden"]),
+        ("a green apple", [], []),
+        ("", [], []),
+    ],
+)
+def test_phrases_are_noun_phrases_then_verbs_then_prepositions(parser, sentence, verbs, prepositions):
+    [nouns_alone] = parser.noun_phrases([sentence])
+    assert parser.phrases([sentence]) == [[*nouns_alone, *verbs, *prepositions]]
 
 
 def test_no_phrase_keeps_a_parenthesis_that_its_partner_left(parser):

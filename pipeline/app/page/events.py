@@ -152,7 +152,7 @@ class PageEvents:
         if kept is not None:
             panel.heat_map = heat_map(request.image, kept)
             panel.explanation = (
-                "<p>What is kept of the reference: 1 - alpha of every super-patch, "
+                "<p>What is kept of the reference: 1 - lambda of every super-patch, "
                 f"from {kept.min():.2f} (dark) to {kept.max():.2f} (bright).</p>"
             )
         else:

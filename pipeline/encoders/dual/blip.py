@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer, BlipConfig, BlipForImageTextRetrieval, BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipEncoderLayer
 
-from pipeline.encoders.dual.interface import DualEncoder, unit
+from pipeline.encoders.dual.interface import DualEncoder, biased_attention, unit
 
 _checkpoint = functools.partial(checkpoint, use_reentrant=False)
 
@@ -97,16 +96,15 @@ class BlipEncoder(DualEncoder):
         cls = embeddings.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         return torch.cat([cls, patches], 1) + embeddings.position_embedding.to(patches.dtype)
 
-    def block(self, block: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
-        """BLIP's own layer takes no mask, so its attention is spelled out here over the same weights."""
+    def block(self, block: nn.Module, tokens: Tensor, bias: Tensor | None) -> Tensor:
+        """BLIP's own layer takes no bias, so its attention is spelled out here over the same weights."""
         layer = cast(BlipEncoderLayer, block)
         attention = layer.self_attn
         qkv = attention.qkv(layer.layer_norm1(tokens))
         query, key, value = rearrange(
             qkv, "b t (three heads d) -> three b heads t d", three=3, heads=attention.num_heads
         )
-        mask = None if keep is None else keep[:, None, None]  # [B, 1, 1, T], True where a token may be read
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attention.scale)
+        mixed = biased_attention(query, key, value, bias)
         tokens = tokens + attention.projection(rearrange(mixed, "b heads t d -> b t (heads d)"))
         return tokens + layer.mlp(layer.layer_norm2(tokens))
 

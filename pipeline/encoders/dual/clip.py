@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import open_clip
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CustomTextCLIP
 from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer, text_global_pool
@@ -20,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.artifacts import ArtifactError, read_json, write_atomically, write_json
-from pipeline.encoders.dual.interface import DualEncoder, unit
+from pipeline.encoders.dual.interface import DualEncoder, biased_attention, unit
 from pipeline.encoders.hub import clip_not_loaded
 
 SHORT_TEXTS = 64
@@ -285,12 +287,17 @@ class ClipEncoder(DualEncoder):
         cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)  # [B, 1, W]
         return visual.ln_pre(torch.cat([cls, patches], 1) + visual.positional_embedding.to(patches.dtype))
 
-    def block(self, block: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
-        if keep is None:
+    def block(self, block: nn.Module, tokens: Tensor, bias: Tensor | None) -> Tensor:
+        """open_clip's own block without a bias; with one it would hold [B * heads, T, T] of it."""
+        if bias is None:
             return block(tokens)
-        length, heads = tokens.shape[1], cast(ResidualAttentionBlock, block).attn.num_heads
-        bias = torch.zeros_like(keep, dtype=tokens.dtype).masked_fill(~keep, float("-inf"))  # [B, T]
-        return block(tokens, attn_mask=bias[:, None, None].expand(-1, heads, length, -1).flatten(0, 1))
+        layer = cast(ResidualAttentionBlock, block)
+        attention = layer.attn
+        qkv = F.linear(layer.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+        query, key, value = rearrange(qkv, "b t (three h d) -> three b h t d", three=3, h=attention.num_heads)
+        mixed = rearrange(biased_attention(query, key, value, bias), "b h t d -> b t (h d)")
+        tokens = tokens + layer.ls_1(attention.out_proj(mixed))
+        return tokens + layer.ls_2(layer.mlp(layer.ln_2(tokens)))
 
     def project(self, cls: Tensor) -> Tensor:
         visual = self._visual

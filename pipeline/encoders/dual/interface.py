@@ -17,6 +17,24 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
+def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(Q K^T / sqrt(d) + bias) V, the same bias for all heads and queries.
+
+    FlashAttention takes no bias: with one, PyTorch picks its memory-efficient kernel on a GPU.
+
+    Args:
+        query: [B, heads, T, d].
+        key: [B, heads, T, d].
+        value: [B, heads, T, d].
+        bias: Of the keys [B, T]; None: none.
+
+    Returns:
+        [B, heads, T, d].
+    """
+    added = None if bias is None else bias[:, None, None].to(query.dtype)  # [B, 1, 1, T]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
+
+
 def unit(vectors: Tensor) -> Tensor:
     """L2-normalise the last axis; half-precision inputs come back as float32."""
     return F.normalize(vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors, dim=-1)
@@ -87,8 +105,8 @@ class DualEncoder(nn.Module, ABC):
         """[B, N, W] -> [B, 1 + N, W]: CLS in front, positions added, the norm before the blocks applied."""
 
     @abstractmethod
-    def block(self, block: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
-        """One visual block on [B, T, W]; `keep` [B, T] is False where a token is padding."""
+    def block(self, block: nn.Module, tokens: Tensor, bias: Tensor | None) -> Tensor:
+        """One visual block on [B, T, W]; `bias` [B, T] is added to the attention scores of every token as a key."""
 
     @abstractmethod
     def project(self, cls: Tensor) -> Tensor:
@@ -117,13 +135,24 @@ class DualEncoder(nn.Module, ABC):
         """[B, 3, H, W] -> [B, 1 + N, W]: what the first block reads."""
         return self.assemble(self.patchify(images))
 
-    def run(self, tokens: Tensor, first: int, last: int, keep: Tensor | None = None) -> Tensor:
-        """Visual blocks first..last-1 on [B, T, W]. T is free: super-patches are short sequences."""
+    def run(self, tokens: Tensor, first: int, last: int, bias: Tensor | None = None) -> Tensor:
+        """Visual blocks first..last-1 on [B, T, W]. T is free: super-patches are short sequences.
+
+        Args:
+            tokens: [B, T, W].
+            first: From 0.
+            last: One more than the last that is run.
+            bias: [B, T], added in every block to the attention scores of each token as a key: minus infinity for
+                padding, log(1 - M) for a mask M. It may need a gradient. None: every token is read as it is.
+
+        Returns:
+            [B, T, W].
+        """
         for block in self.image_blocks[first:last]:
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(self.block, block, tokens, keep, use_reentrant=False)
+                tokens = checkpoint(self.block, block, tokens, bias, use_reentrant=False)
             else:
-                tokens = self.block(block, tokens, keep)
+                tokens = self.block(block, tokens, bias)
         return tokens
 
     def encode_image(self, images: Tensor) -> Tensor:

@@ -20,11 +20,12 @@ from pipeline.encoders.batching import batches, encode_in_batches
 from pipeline.encoders.image_source import ImageTable, centre_square, square_pixels
 from pipeline.query.spaces import ImageEmbedder
 from pipeline.retrieval import Query, read_queries
-from pipeline.retrieval.protocols import recall_by_category
+from pipeline.retrieval.protocols import MEAN, circo, recall_by_category
 
 IMAGES, TEXTS, BENCHMARKS = Path("data/pairs/images"), Path("data/texts/pairs"), Path("data/benchmarks")
 NOUNS = Path("data/ablations/nouns")
-K = 10
+KS, MAP_K = (1, 5, 10, 50), 5
+"""Of the metrics R@K and mAP@K, those of the paper's tables."""
 
 
 def short_rows() -> list[dict[str, Any]]:
@@ -76,7 +77,7 @@ class BenchmarkScorer:
                 raise ArtifactError(f"{folder}: the reference of query {query.query_id!r} is not in the gallery")
         self._squares = [centre_square(images.image(image_id), size) for image_id in self.ids]
 
-    def recall(self, model: DiffComp, batch_size: int) -> dict[str, float]:
+    def scores(self, model: DiffComp, batch_size: int) -> dict[str, dict[str, float]]:
         """Score a model by exact search, with the references left out.
 
         Args:
@@ -84,16 +85,23 @@ class BenchmarkScorer:
             batch_size: Images or queries that are encoded at once.
 
         Returns:
-            Kind of query -> R@10 in percent, and under `mean` the mean over kinds.
+            Kind of query -> metric -> percent, and under `mean` the means over kinds.
         """
         references = [self._rows[query.reference_id] for query in self.queries]
         scores = self._query_vectors(model, batch_size) @ self._gallery_vectors(model, batch_size).T  # [Q, G]
         scores[np.arange(len(references)), references] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : max(KS)]
         ranked = [[self.ids[row] for row in rows] for rows in best]
         kinds = [query.category or "all" for query in self.queries]
-        found = recall_by_category(ranked, [query.target_ids for query in self.queries], kinds, (K,))
-        return {kind: round(values[f"R@{K}"], 3) for kind, values in found.items()}
+        targets = [query.target_ids for query in self.queries]
+        found = recall_by_category(ranked, targets, kinds, KS)
+        for kind, values in found.items():
+            rows = [row for row, own in enumerate(kinds) if own == kind]
+            if rows:
+                values |= circo([ranked[row] for row in rows], [targets[row] for row in rows], (MAP_K,))
+        of_kinds = [values[f"mAP@{MAP_K}"] for kind, values in found.items() if kind != MEAN]
+        found[MEAN][f"mAP@{MAP_K}"] = float(np.mean(of_kinds))
+        return {kind: {metric: round(value, 3) for metric, value in values.items()} for kind, values in found.items()}
 
     def _gallery_vectors(self, model: DiffComp, batch_size: int) -> np.ndarray:
         """f_I of the gallery, [G, d], embedded as every gallery in a variant's space."""

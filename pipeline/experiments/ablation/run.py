@@ -28,8 +28,8 @@ from pipeline.training import Run
 FOLDER, SCRATCH = Path("reports/ablations"), Path("data/ablations/cells")
 WITHOUT_EFFECT = ("log_every", "checkpoint_every", "gradient_checkpointing")
 """Of a configuration: what changes no result."""
-MEASURED = ("recall", "training", "device")
-SHOWN = ("loss", "masked_share", "cos_aligned", "cos_masked", "kappa")
+MEASURED = ("scores", "training", "device")
+SHOWN = ("loss", "align", "diff", "ratio", "masked_share", "cos_aligned", "cos_masked", "gamma", "b")
 """What of a training log's last line is kept."""
 
 
@@ -110,7 +110,7 @@ def run_cell(cell: Cell, params: Params, key: str) -> dict[str, Any]:
         key: The cell's identity.
 
     Returns:
-        `recall`: benchmark -> kind of query -> R@10 in percent; `training`: the last line of the log; `device`.
+        `scores`: benchmark -> kind of query -> metric -> percent; `training`: the last line of the log; `device`.
     """
     set_up(params.runtime, cell.seed)
     scratch = SCRATCH / key[:16]
@@ -121,8 +121,8 @@ def run_cell(cell: Cell, params: Params, key: str) -> dict[str, Any]:
     shutil.rmtree(scratch, ignore_errors=True)
     size, batch_size = task.model.encoder.image_size, params.retrieve.batch_size
     return {
-        "recall": {
-            name: _scorer(name, size).recall(task.model.eval(), batch_size) for name in params.ablations.benchmarks
+        "scores": {
+            name: _scorer(name, size).scores(task.model.eval(), batch_size) for name in params.ablations.benchmarks
         },
         "training": {name: round(log[-1][name], 5) for name in SHOWN if name in log[-1]},
         "device": torch.cuda.get_device_name() if device(params.runtime) == "cuda" else "cpu",
@@ -157,7 +157,8 @@ def _results(cells: dict[str, Cell], params: Params, jobs: int) -> Iterator[tupl
 def _known(out: Path) -> dict[str, dict[str, Any]]:
     """Identity -> what was measured, of every table in `out`."""
     entries = [entry for path in sorted(out.glob("*.json")) for entry in read_json(path)["cells"]]
-    return {entry["identity"]: {name: entry[name] for name in MEASURED} for entry in entries}
+    whole = (entry for entry in entries if all(name in entry for name in MEASURED))  # not of another version
+    return {entry["identity"]: {name: entry[name] for name in MEASURED} for entry in whole}
 
 
 def _entry(key: str, cell: Cell, measured: dict[str, Any]) -> dict[str, Any]:

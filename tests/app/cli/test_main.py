@@ -69,7 +69,7 @@ def test_the_embedded_default():
     models = info("offline")
     assert models["prior"]["dim"] == models["encoder"]["dim"]
     assert models["prior"]["parameters"] > models["control_adapter"]["trainable"] > 0
-    assert list(models["diffcomp"]) == ["diffcomp_row1", "diffcomp_caption", "diffcomp"]
+    assert list(models["diffcomp"]) == ["diffcomp_row1", "diffcomp", "diffcomp_relative"]
 
 
 def test_an_unknown_profile_is_one_line():

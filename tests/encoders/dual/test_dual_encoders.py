@@ -133,8 +133,17 @@ def test_padding_is_never_read(encoder):
     encoder = encoder()
     tokens = torch.randn(2, 5, encoder.width)
     padded = torch.cat([tokens, torch.full((2, 3, encoder.width), 7.0)], 1)
-    keep = torch.arange(8).expand(2, -1) < 5
-    torch.testing.assert_close(encoder.run(padded, 0, 3, keep)[:, :5], encoder.run(tokens, 0, 3), atol=1e-5, rtol=1e-4)
+    bias = torch.zeros(2, 8).masked_fill(torch.arange(8) >= 5, float("-inf"))
+    torch.testing.assert_close(encoder.run(padded, 0, 3, bias)[:, :5], encoder.run(tokens, 0, 3), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("encoder", [small_clip, small_blip])
+def test_a_bias_of_nothing_changes_nothing(encoder):
+    encoder = encoder()
+    tokens = torch.randn(2, 5, encoder.width)
+    torch.testing.assert_close(
+        encoder.run(tokens, 0, 3, torch.zeros(2, 5)), encoder.run(tokens, 0, 3), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_clip_text_is_cut_to_the_batch_without_changing_it():
