@@ -44,7 +44,7 @@ def read_corpus(params: Params) -> Corpus:
     further = [name for name in teams if name in ARTISTS]
     emoji = read_emoji(raw) if further else []
     artists: dict[str, Files] = {name: read_artist(name, raw, emoji, params.data.image_size) for name in further}
-    vocabulary = resolve_model_path(params.text_encoder.path)
+    vocabulary = resolve_model_path(params.captions.carrier_vocabulary)
     return load_corpus("data/pairs", "data/triplets/all", vocabulary, teams, artists)
 
 

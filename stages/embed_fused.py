@@ -11,12 +11,20 @@ from pipeline.config import Params, load_params
 from pipeline.encoders.embedding.conditions import run_condition_job
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
-from pipeline.encoders.embedding.readers import ImageStore, PairReader, TripletReader, training_rows, triplet_images
+from pipeline.encoders.embedding.readers import (
+    ImageStore,
+    PairReader,
+    TripletReader,
+    training_images,
+    training_rows,
+    triplet_images,
+)
 from pipeline.encoders.embedding.rejected import rejected_images
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
+from pipeline.encoders.mllm.interface import Mllm
 from pipeline.encoders.mllm.open import open_mllm
-from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.text import open_text_encoder
 from pipeline.errors import run_stage
 from pipeline.runtime import set_up
 
@@ -31,19 +39,23 @@ def main() -> None:
     set_up(params.runtime, params.seed)
     texts, triplets = ShardSet.open(TEXTS), ShardSet.open(TRIPLETS)
     inputs = {"inputs": {str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, TEXTS, TRIPLETS)}}
-    embed_images(params, texts, triplets, inputs)
-    encode_texts(params, texts, triplets, inputs)
+    mllm = open_mllm(params.encoder, params.runtime.device)
+    embed_images(params, mllm, texts, triplets, inputs)
+    encode_texts(params, mllm, texts, triplets, inputs)
 
 
-def embed_images(params: Params, texts: ShardSet, triplets: ShardSet, inputs: dict[str, Any]) -> None:
-    """f_M's vectors: z_0 of the pairs, z_r,delta of the queries, z_t of the target descriptions."""
+def embed_images(params: Params, mllm: Mllm, texts: ShardSet, triplets: ShardSet, inputs: dict[str, Any]) -> None:
+    """f_M's vectors: z_0 of the pairs, z_r,delta of the queries, z_t of the targets, z of their descriptions."""
     images, encoder = ShardSet.open(IMAGES), params.encoder
-    job = embedding_job(open_mllm(encoder, params.runtime.device))
-    identity, options = mllm_identity(encoder, **inputs), JobOptions.from_params(encoder)
-    run_job(PairReader(images, texts, training_rows), job, FUSED / "pairs", identity, options)
+    job = embedding_job(mllm)
+    identity = mllm_identity(encoder, targets=encoder.targets, **inputs)
+    options, many = JobOptions.from_params(encoder), JobOptions.from_params(encoder, MANY)
+    fused = encoder.targets == "fused"
+    pairs = PairReader(images, texts, training_rows if fused else training_images)
+    run_job(pairs, job, FUSED / "pairs", identity, options)
     if not triplets.rows:
         print("there are no edits: nothing is embedded for Stage 2")
-        for name in ("triplets_query", "triplets_target"):
+        for name in ("triplets_query", "triplets_target", "triplets_description"):
             write_table(
                 FUSED / name, schemas.embeddings(job.schema.field("vector").type.list_size).empty_table(), identity
             )
@@ -52,15 +64,17 @@ def embed_images(params: Params, texts: ShardSet, triplets: ShardSet, inputs: di
     unreadable = rejected_images(FUSED / "pairs")
     store = ImageStore(images, triplet_images(triplets))
     queries = TripletReader(triplets, "instruction", "reference_id", store, unreadable)
-    targets = TripletReader(triplets, "target_description", "target_id", store, unreadable)
+    targets = TripletReader(triplets, "target_description" if fused else None, "target_id", store, unreadable)
+    descriptions = TripletReader(triplets, "target_description", skip=unreadable)
     run_job(queries, job, FUSED / "triplets_query", identity, options)
-    run_job(targets, job, FUSED / "triplets_target", identity, JobOptions.from_params(encoder, MANY))
+    run_job(targets, job, FUSED / "triplets_target", identity, many)
+    run_job(descriptions, job, FUSED / "triplets_description", identity, many)
 
 
-def encode_texts(params: Params, texts: ShardSet, triplets: ShardSet, inputs: dict[str, Any]) -> None:
+def encode_texts(params: Params, mllm: Mllm, texts: ShardSet, triplets: ShardSet, inputs: dict[str, Any]) -> None:
     """E_text's token states: of the captions, unless training encodes them itself, and of the instructions."""
-    encoder = TextEncoder(params.text_encoder, params.runtime.device)
-    identity = text_encoder_identity(params.text_encoder) | inputs
+    encoder = open_text_encoder(params.text_encoder, lambda: mllm, params.runtime.device)
+    identity = text_encoder_identity(params.text_encoder, params.encoder) | inputs
     options = JobOptions(params.encoder.batch_size, rows_per_shard=MANY)
     unreadable = rejected_images(FUSED / "pairs")
     if params.text_encoder.while_training:

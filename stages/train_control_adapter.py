@@ -12,6 +12,7 @@ from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
 from pipeline.errors import run_stage
 from pipeline.fusion_diff import ControlAdapter, ControlledPrior, ControlTask
+from pipeline.fusion_diff.anchor import FusedDescriptions
 from pipeline.fusion_diff.checkpoints import load_prior, prior_hash, save_control, skip_control
 from pipeline.fusion_diff.tables import check_same_ids, open_conditions, open_vectors
 from pipeline.gpu import accelerate
@@ -20,7 +21,9 @@ from pipeline.training import Run, train
 from pipeline.training.loop import log_csv
 
 FUSED, PRIOR, FOLDER = Path("data/fused"), Path("models/prior"), Path("models/control")
-QUERIES, TARGETS, TEXTS = (FUSED / f"triplets_{name}" for name in ("query", "target", "text"))
+QUERIES, TARGETS, TEXTS, DESCRIPTIONS = (
+    FUSED / f"triplets_{name}" for name in ("query", "target", "text", "description")
+)
 
 
 def main() -> None:
@@ -35,20 +38,24 @@ def main() -> None:
         "control": as_dict(params.control),
         "seed": params.seed,
         "prior": prior_hash(PRIOR),
-        "triplets": [sha256_file(folder / MANIFEST) for folder in (QUERIES, TARGETS, TEXTS)],
+        "triplets": [sha256_file(folder / MANIFEST) for folder in (QUERIES, TARGETS, TEXTS, DESCRIPTIONS)],
     }
     origin = Origin(
         Path("models/.made/control.json"), identity, ("artifacts", "fusion_diff", "gpu", "runtime", "training")
     )
     if origin.made(FOLDER):
         return
-    ids, fused, _ = open_vectors(QUERIES)  # z_r,delta
+    ids, signal, _ = open_vectors(QUERIES)  # z_r,delta
+    if params.control.signal == "fused_description":
+        described_ids, descriptions, _ = open_vectors(DESCRIPTIONS)
+        check_same_ids(DESCRIPTIONS, described_ids, ids)
+        signal = FusedDescriptions(signal, descriptions)
     target_ids, targets, _ = open_vectors(TARGETS)  # z_t
     check_same_ids(TARGETS, target_ids, ids)
     text, _ = open_conditions(TEXTS, ids)  # the encoded edit texts
     prior, diffusion = load_prior(PRIOR)
     model = accelerate(ControlledPrior(prior, ControlAdapter(prior)), params.control.on(device(params.runtime)))
-    task = ControlTask(model, diffusion, fused, targets, text, params.control.p_cfg)
+    task = ControlTask(model, diffusion, signal, targets, text, params.control.p_cfg)
     run = Run(params.seed, FOLDER, identity, params.runtime.device, "control adapter", params.control.cuda_graph)
     log = train(task, params.control, run)
     if PartialState().is_main_process:

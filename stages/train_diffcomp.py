@@ -42,7 +42,7 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
         "seed": params.seed,
         "images": sha256_file(IMAGES / MANIFEST),
         "texts": sha256_file(TEXTS / MANIFEST),
-        "text_encoder": params.text_encoder.path,
+        "carrier_vocabulary": params.captions.carrier_vocabulary,
         **backbone_identity(variant.backbone, variant.pretrained),
     }
     code = ("artifacts", "diffcomp", "encoders", "runtime", "text", "training")

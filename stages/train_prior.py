@@ -14,7 +14,8 @@ from pipeline.config import Params, as_dict, load_params
 from pipeline.encoders.embedding.readers import PairReader, training_rows
 from pipeline.encoders.embedding.rejected import rejected_images
 from pipeline.encoders.identity import text_encoder_identity
-from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.mllm.open import open_mllm
+from pipeline.encoders.text import open_text_encoder
 from pipeline.errors import run_stage
 from pipeline.fusion_diff import Diffusion, EncodedConditions, Prior, PriorSizes, PriorTask
 from pipeline.fusion_diff.checkpoints import save_prior
@@ -35,10 +36,10 @@ def read_texts(params: Params, ids: Ids) -> tuple[Texts, dict[str, Any]]:
         return open_conditions(TEXTS, ids)
     rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_rows, rejected_images(PAIRS)).rows(0))
     check_same_ids(CAPTIONS, [row.id for row in rows], ids)
-    encoder, sizes = TextEncoder(params.text_encoder, params.runtime.device), params.text_encoder
-    return EncodedConditions([row.text for row in rows], encoder, sizes.dim, sizes.max_tokens), text_encoder_identity(
-        sizes
-    )
+    sizes, where = params.text_encoder, params.runtime.device
+    encoder = open_text_encoder(sizes, lambda: open_mllm(params.encoder, where), where)
+    texts = EncodedConditions([row.text for row in rows], encoder, sizes.dim, sizes.max_tokens)
+    return texts, text_encoder_identity(sizes, params.encoder)
 
 
 def main() -> None:

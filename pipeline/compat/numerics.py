@@ -57,6 +57,7 @@ def use_portable_products() -> None:
         library.impl("mm", _mm, "CPU")
         library.impl("addmm", _addmm, "CPU")
         library.impl("sqrt", _sqrt, "CPU")
+        library.impl("pow.Tensor_Scalar", _pow, "CPU")
     _libraries.append(library)
 
 
@@ -89,6 +90,16 @@ def _product(first: Any, second: Any, bias: Any) -> Any:
     import torch
 
     return torch.ops.mkldnn._linear_pointwise(first, second.t(), bias, "none", [], "")
+
+
+def _pow(values: Any, exponent: Any) -> Any:
+    """MKL takes the square root where the exponent is a half."""
+    import torch
+
+    if exponent == 0.5:
+        return _sqrt(values)
+    out = torch.empty_like(values, dtype=torch.result_type(values, exponent))
+    return torch.ops.aten.pow.Tensor_Scalar_out(values, exponent, out=out)
 
 
 def _sqrt(values: Any) -> Any:

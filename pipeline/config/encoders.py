@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pipeline.config.ranges import Count, CountOrZero, Share, ShareBelowOne
-from pipeline.config.section import Section
+from pipeline.config.section import Section, require
 
 Backend = Literal["transformers", "vllm"]
 Dtype = Literal["float32", "bfloat16"]
 Engine = Literal["local", "ray"]
+TextEncoderKind = Literal["huggingface", "mllm"]
+Targets = Literal["fused", "image"]
 
 
 @dataclass(kw_only=True)
@@ -39,6 +41,9 @@ class EncoderParams(Section):
     """The instruction for a long caption."""
     target_prompt: str
     """The instruction for a target description, of a {modification} and a {shared_concept}."""
+    targets: Targets
+    """What the prior learns to make. fused (the paper): f_M of an image and its text. image: f_M of the image alone, as
+    galleries are embedded."""
     max_new_tokens: Count
     """Tokens of a generated answer, at most."""
     max_rejected_share: ShareBelowOne
@@ -64,8 +69,10 @@ class TextEncoderParams(Section):
 
     section: ClassVar[str] = "text_encoder"
 
+    kind: TextEncoderKind
+    """huggingface: a text encoder of its own, such as T5. mllm: f_M's own text branch."""
     path: str
-    """An installed package that carries the weights, a local folder, or a hub name."""
+    """An installed package that carries the weights, a local folder, or a hub name; empty for kind mllm."""
     revision: str
     """The commit of a hub name; empty otherwise."""
     dim: Count
@@ -74,6 +81,13 @@ class TextEncoderParams(Section):
     """Tokens of a text, at most."""
     while_training: bool
     """Stage 1 encodes the captions as it needs them, and their token states are not stored."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = "needs none" if self.kind == "mllm" else "needs one"
+        require(
+            (self.path == "") == (self.kind == "mllm"), f"text_encoder.path: {self.path!r}; kind {self.kind} {named}"
+        )
 
 
 @dataclass(kw_only=True)
@@ -86,3 +100,6 @@ class CaptionParams(Section):
     """Share of pairs, in [0, 1], that take the long caption (the paper's 28 : 5)."""
     spacy_model: str
     """The installed spaCy model that finds noun phrases."""
+    carrier_vocabulary: str
+    """Whose words may stand around a text in training: an installed package, or a folder with a vocabulary of word
+    pieces."""

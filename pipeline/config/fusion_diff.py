@@ -11,6 +11,7 @@ from pipeline.config.speed import Speed
 from pipeline.config.training import OptimiserParams
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+ControlSignal = Literal["fused", "fused_description"]
 
 
 @dataclass(kw_only=True)
@@ -68,3 +69,5 @@ class ControlParams(OptimiserParams, Speed):
 
     p_cfg: Share
     """As `prior.p_cfg`."""
+    signal: ControlSignal
+    """What steers. fused (the paper): z_r,delta. fused_description: that and the described target's text embedding."""

@@ -30,6 +30,8 @@ class RetrieveParams(Section):
     """On a GPU: sample in bfloat16, with fused kernels, and as CUDA graphs of fixed sizes."""
     fp8: bool
     """With `fast`: products of 8-bit numbers in the prior's and the adapter's blocks."""
+    anchor: Share
+    """Weight of the fused description in what is searched with, beside the sampled target. 0: the paper."""
     guided_share: PositiveShare
     """Share of the solver's steps, from the first on, that are guided. 1: the paper."""
     hypotheses: Count

@@ -44,7 +44,7 @@ def new_task(
     """
     model = DiffComp(load_dual_encoder(variant.backbone, variant.pretrained), variant).to(device(params.runtime))
     guides = nouns() if variant.granularity == "noun" else phrases
-    words = carrier_words(captions, resolve_model_path(params.text_encoder.path)) if variant.carriers else []
+    words = carrier_words(captions, resolve_model_path(params.captions.carrier_vocabulary)) if variant.carriers else []
     return DiffCompTask(model, pixels(model.encoder.image_size), captions, guides, words)
 
 

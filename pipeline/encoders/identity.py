@@ -29,8 +29,16 @@ def mllm_identity(params: EncoderParams, **more: Any) -> dict[str, Any]:
     return {"encoder": {**named, "weights": fingerprint(params.path)}, **more}
 
 
-def text_encoder_identity(params: TextEncoderParams) -> dict[str, Any]:
-    """The identity of E_text's token states: `{"text_encoder": {...}}`."""
+def text_encoder_identity(params: TextEncoderParams, encoder: EncoderParams) -> dict[str, Any]:
+    """The identity of E_text's token states: `{"text_encoder": {...}}`.
+
+    Args:
+        params: The section `text_encoder`.
+        encoder: The section `encoder`: f_M, whose text branch it may be.
+    """
+    if params.kind == "mllm":
+        own = {"kind": params.kind, "dim": params.dim, "max_tokens": params.max_tokens}
+        return {"text_encoder": mllm_identity(encoder)["encoder"] | own}
     named = {name: getattr(params, name) for name in ("path", "revision", "dim", "max_tokens")}
     return {"text_encoder": {**named, "weights": fingerprint(resolve_model_path(params.path))}}
 

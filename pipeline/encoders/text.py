@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from pipeline.artifacts import ArtifactError
 from pipeline.config import TextEncoderParams
 from pipeline.encoders.batching import batches
 from pipeline.encoders.hub import not_loaded, resolve_model_path
+from pipeline.encoders.mllm.interface import Mllm
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,52 @@ class TextEncoder:
             logger.warning(
                 "%d texts are longer than text_encoder.max_tokens = %d and were cut", self.truncated - before, limit
             )
+
+
+class MllmTextEncoder(TextEncoder):
+    """f_M's own text branch: the final states of a text's tokens and of those that end the embedding template.
+
+    The last one, normalised, is z of the text itself. States of the template's beginning are the same for every text,
+    since attention is causal, and are left out.
+
+    Args:
+        params: The section `text_encoder`.
+        mllm: f_M.
+
+    Raises:
+        ValueError: f_M's width is not `text_encoder.dim`.
+    """
+
+    def __init__(self, params: TextEncoderParams, mllm: Mllm):
+        self.params, self._mllm, self.truncated = params, mllm, 0
+        width = mllm.text_states(["a"])[0].shape[1]
+        if width != params.dim:
+            raise ValueError(f"text_encoder.dim {params.dim}: the states of encoder.path have {width} dimensions")
+
+    @torch.inference_mode()
+    def encode_batch(self, texts: Sequence[str]) -> list[Tensor]:
+        """As `encode`. A text that is too long keeps its last states, which have seen all of it."""
+        found = self._mllm.text_states(texts)
+        self.truncated += sum(len(states) > self.params.max_tokens for states in found)
+        return [states[-self.params.max_tokens :].half() for states in found]
+
+
+def open_text_encoder(params: TextEncoderParams, mllm: Callable[[], Mllm], device: str = "auto") -> TextEncoder:
+    """E_text, as `text_encoder.kind` says.
+
+    Args:
+        params: The section `text_encoder`.
+        mllm: Opens f_M, or gives the open one.
+        device: As for `TextEncoder`.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ArtifactError: The weights cannot be loaded.
+        ValueError: Their width is not `text_encoder.dim`.
+    """
+    return MllmTextEncoder(params, mllm()) if params.kind == "mllm" else TextEncoder(params, device)
 
 
 def _not_loaded(params: TextEncoderParams, error: Exception) -> ArtifactError:

@@ -24,11 +24,13 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import ParameterError, Params, RetrieveParams, as_dict
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
-from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.mllm.open import open_mllm
+from pipeline.encoders.text import open_text_encoder
 from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, Sampler, SamplerSettings, TextConditions
+from pipeline.fusion_diff.anchor import towards
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.fusion_diff.tables import check_same_ids, read_vectors
-from pipeline.query.sampling import Draws, draw_targets
+from pipeline.query.sampling import FUSED_DESCRIPTION, FUSED_ONLY, Draws, draw_targets
 from pipeline.retrieval import Index, Query, rank_queries, read_queries
 from pipeline.retrieval.bootstrap import mean_interval
 from pipeline.retrieval.protocols import MEAN, hits
@@ -55,6 +57,8 @@ class SweepPaths:
     queries: Path
     fused: Path
     """z_r,delta of the queries (`schemas.embeddings`)."""
+    anchor: Path
+    """Their fused descriptions."""
     descriptions: Path
     index: Path
     """The gallery in f_M's space."""
@@ -67,7 +71,8 @@ class SweepPaths:
         retrieved, queries = Path("data/retrieved") / benchmark, Path("data/benchmarks") / benchmark / "queries"
         if not (queries / MANIFEST).is_file():
             raise ParameterError(f"sweep.benchmark: {queries} is not there")
-        return cls(queries, retrieved / "fused", retrieved / "descriptions", Path("data/index") / benchmark / FUSED)
+        fused, anchor, texts = (retrieved / name for name in (FUSED_ONLY, FUSED_DESCRIPTION, "descriptions"))
+        return cls(queries, fused, anchor, texts, Path("data/index") / benchmark / FUSED)
 
 
 def run_sweep(name: str, params: Params, paths: SweepPaths, out: Path) -> None:
@@ -114,26 +119,32 @@ class SweepInputs:
     """One for each of the D descriptions."""
     fused: torch.Tensor
     """z_r,delta [Q, d]."""
+    anchor: torch.Tensor
+    """The fused descriptions [Q, d]."""
 
     @classmethod
     def load(cls, params: Params, paths: SweepPaths) -> SweepInputs:
         """Read models, queries and what was retrieved. Raises ArtifactError when they do not belong together."""
         where, queries = device(params.runtime), read_queries(paths.queries)
         ids = [query.query_id for query in queries]
-        identity = {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder)}
+        identity = {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder, params.encoder)}
         prior, diffusion = load_prior(paths.prior, **identity)
         adapter = load_control(paths.control, prior, paths.prior).to(where)
         names, fused, _ = read_vectors(paths.fused)
         check_same_ids(paths.fused, names, ids)
+        names, anchor, _ = read_vectors(paths.anchor)
+        check_same_ids(paths.anchor, names, ids)
         described = ShardSet.open(paths.descriptions).table().to_pylist()
         check_same_ids(paths.descriptions, [row["query_id"] for row in described], ids)
         index = Index.open(paths.index, threads=params.runtime.threads)
         if index.dim != fused.shape[1]:
             raise ArtifactError(f"{paths.index}: {index.dim} dimensions, but {paths.fused} has {fused.shape[1]}")
-        encoder = TextEncoder(params.text_encoder, params.runtime.device)
+        encoder = open_text_encoder(
+            params.text_encoder, lambda: open_mllm(params.encoder, params.runtime.device), params.runtime.device
+        )
         columns = zip(*(row["descriptions"] for row in described), strict=True)
         texts = [TextConditions.from_list(encoder.encode(list(column)), ids) for column in columns]
-        return cls(params, queries, index, prior.to(where), adapter, diffusion, texts, fused)
+        return cls(params, queries, index, prior.to(where), adapter, diffusion, texts, fused, anchor)
 
     def score(self, retrieve: RetrieveParams) -> list[Score]:
         """The recall of targets that are sampled with these parameters, the mean over kinds first."""
@@ -156,12 +167,14 @@ class SweepInputs:
         """Targets [Q, K, d], as the retrieve stage samples them, on the plain path."""
         sampler = Sampler(self.prior, self.adapter, self.diffusion, SamplerSettings.from_params(retrieve))
         ids = [query.query_id for query in self.queries]
-        return draw_targets(sampler, ids, self.texts, self.fused, Draws.from_params(retrieve, self.params.seed))
+        control = self.anchor if self.params.control.signal == FUSED_DESCRIPTION else self.fused
+        targets = draw_targets(sampler, ids, self.texts, control, Draws.from_params(retrieve, self.params.seed))
+        return towards(torch.from_numpy(targets), self.anchor, retrieve.anchor).numpy()
 
 
 def _identity(name: str, params: Params, paths: SweepPaths) -> dict[str, Any]:
     """Everything that decides a row, except the value."""
-    read = {"queries": paths.queries, "fused": paths.fused, "descriptions": paths.descriptions, "index": paths.index}
+    read = {name: getattr(paths, name) for name in ("queries", "fused", "anchor", "descriptions", "index")}
     retrieve = {key: value for key, value in as_dict(params.retrieve).items() if key not in (name, *WITHOUT_EFFECT)}
     return {
         "benchmark": params.sweep.benchmark,

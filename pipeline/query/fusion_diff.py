@@ -1,8 +1,8 @@
-"""Fusion-Diff's methods: the fused query itself, the prior alone, and the prior under control."""
+"""Fusion-Diff's methods: what f_M says by itself, the prior alone, and the prior under control."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.image_source import ImageSource
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.fusion_diff import Sampler, SamplerSettings, TargetSampler, TextConditions
+from pipeline.fusion_diff.anchor import fused_description, towards
 from pipeline.fusion_diff.checkpoints import is_control_skipped, load_control, load_prior
 from pipeline.gpu import accelerate
 from pipeline.query.clock import Clock
@@ -29,7 +30,7 @@ from pipeline.query.interface import (
     QueryVectors,
 )
 from pipeline.query.models import Models
-from pipeline.query.sampling import Draws, draw_targets
+from pipeline.query.sampling import FUSED_DESCRIPTION, FUSED_ONLY, Draws, draw_targets
 from pipeline.query.spaces import FusedSpace, ModelSpace
 from pipeline.query.turning import turn_away
 from pipeline.retrieval.queries import Query
@@ -41,7 +42,9 @@ PRIOR, CONTROL = Path("models/prior"), Path("models/control")
 NEGATIVE_GUIDANCE = 1.0
 """The guidance scale for a negative text where `retrieve.guidance_scale` is 0."""
 
-FUSED_ONLY, STAGE1_ONLY, FUSION_DIFF = "fused_only", "stage1_only", "fusion_diff"
+STAGE1_ONLY, FUSION_DIFF, DESCRIPTION = "stage1_only", "fusion_diff", "description"
+UNSAMPLED = (FUSED_ONLY, DESCRIPTION, FUSED_DESCRIPTION)
+"""The methods that need no diffusion."""
 
 
 _method = partial(Method, space=FUSED, family=NAME, group="Fusion-Diff", weights=(PRIOR,))
@@ -53,6 +56,25 @@ METHODS = (
         note="the fused query embedding, no diffusion",
         colour="#f2b8a0",
         order=50,
+        weights=(),
+        controls=frozenset({"negative"}),
+    ),
+    _method(
+        DESCRIPTION,
+        "Description",
+        note="the embedding of the described target's text, no diffusion",
+        colour="#f6d3c6",
+        order=52,
+        weights=(),
+        controls=frozenset({"negative"}),
+    ),
+    _method(
+        FUSED_DESCRIPTION,
+        "Fused description",
+        note="half way between the fused query and the description, no diffusion",
+        colour="#efa88f",
+        order=54,
+        weights=(),
         controls=frozenset({"negative"}),
     ),
     _method(
@@ -92,7 +114,7 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
 
     Args:
         models: Opens f_M and the text encoder.
-        only: Ignored: the three methods share all models.
+        only: Without a method that samples, neither the prior nor the adapter is loaded.
 
     Returns:
         The family.
@@ -101,7 +123,9 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
         ArtifactError: The prior learned another encoder's embeddings, or the adapter another prior.
     """
     params, retrieve, where = models.params, models.params.retrieve, device(models.params.runtime)
-    identity = {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder)}
+    if only is not None and set(only) <= set(UNSAMPLED):
+        return FusionDiff(models, {})
+    identity = {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder, params.encoder)}
     prior, diffusion = load_prior(PRIOR, **identity)
     adapter = None if is_control_skipped(CONTROL) else load_control(CONTROL, prior, PRIOR).to(where)
     prior.to(where)
@@ -118,12 +142,14 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
 
 
 class FusionDiff(Family):
-    """`fused_only` (A) is z_r,delta itself, `stage1_only` (B) the prior, `fusion_diff` (C) the prior under control."""
+    """What f_M says by itself, and what is sampled.
+
+    `fused_only` (A) is z_r,delta, `description` the described target's text, `fused_description` half way between the
+    two. `stage1_only` (B) samples from the prior, `fusion_diff` (C) from the prior under control.
+    """
 
     def __init__(self, models: Models, samplers: dict[str, TargetSampler]):
-        self.methods = {
-            method.name: method for method in METHODS if method.name == FUSED_ONLY or method.name in samplers
-        }
+        self.methods = {method.name: method for method in METHODS if method.name in (*UNSAMPLED, *samplers)}
         self.params, self.samplers, self.spaces = models.params, samplers, spaces(models)
         self._mllm, self._text_encoder, self._describer = models.mllm, models.text_encoder, models.describer
 
@@ -142,22 +168,45 @@ class FusionDiff(Family):
         """
         names, clock = self.chosen(methods, controls), Clock()
         fused: np.ndarray | None = None
+        described: np.ndarray | None = None
         with clock.part("describe"):
-            if {FUSED_ONLY, FUSION_DIFF} & set(names):
+            if {FUSED_ONLY, FUSED_DESCRIPTION, FUSION_DIFF} & set(names):
                 fused = self.fuse(queries, images)
-            if descriptions is None and {STAGE1_ONLY, FUSION_DIFF} & set(names):
+            if descriptions is None and set(names) - {FUSED_ONLY}:
                 descriptions = self._describer.targets(queries, images)
+            if descriptions is not None and self._described(names):
+                described = self.describe(descriptions)
+        own = self._unsampled(fused, described)
         found = {}
         for name in names:
-            if name == FUSED_ONLY and fused is not None:
-                found[name] = QueryVectors(FUSED, self._turned(fused, controls), seconds=clock.seconds)
+            if name in UNSAMPLED:
+                texts = None if name == FUSED_ONLY else descriptions
+                found[name] = QueryVectors(FUSED, self._turned(own[name], controls), texts, clock.seconds)
             elif descriptions is not None:
-                own = Clock()
-                with own.part("sample"):
-                    control = torch.from_numpy(fused) if name == FUSION_DIFF and fused is not None else None
-                    targets = self._sample(name, queries, descriptions, control, controls)
-                found[name] = QueryVectors(FUSED, targets, descriptions, clock.seconds | own.seconds)
+                sampling = Clock()
+                with sampling.part("sample"):
+                    steering = own if name == FUSION_DIFF else {}
+                    targets = self._sample(name, queries, descriptions, steering, controls)
+                found[name] = QueryVectors(FUSED, targets, descriptions, clock.seconds | sampling.seconds)
         return found
+
+    def _described(self, names: Collection[str]) -> bool:
+        """Whether one of these methods needs the descriptions' own embeddings."""
+        anchored = self.params.retrieve.anchor > 0.0 or self.params.control.signal == FUSED_DESCRIPTION
+        return bool({DESCRIPTION, FUSED_DESCRIPTION} & set(names)) or (FUSION_DIFF in names and anchored)
+
+    def describe(self, descriptions: Descriptions) -> np.ndarray:
+        """z of each query's likeliest description, f_M of the text alone -> float32 [Q, d]."""
+        inputs = [MllmInput(texts[0]) for texts in descriptions]
+        return np.concatenate([self._mllm.embed(part) for part in batches(inputs, self.params.encoder.batch_size)])
+
+    def _unsampled(self, fused: np.ndarray | None, described: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The vectors [Q, d] that need no diffusion, by method, as far as their parts are there."""
+        found = {FUSED_ONLY: fused, DESCRIPTION: described}
+        if fused is not None and described is not None:
+            both = fused_description(torch.from_numpy(fused), torch.from_numpy(described))
+            found[FUSED_DESCRIPTION] = both.numpy()
+        return {name: vectors for name, vectors in found.items() if vectors is not None}
 
     def fuse(self, queries: Sequence[Query], images: ImageSource) -> np.ndarray:
         """z_r,delta: f_M of Q references and modifications -> float32 [Q, d]."""
@@ -178,10 +227,18 @@ class FusionDiff(Family):
         method: str,
         queries: Sequence[Query],
         descriptions: Descriptions,
-        control: torch.Tensor | None,
+        steering: Mapping[str, np.ndarray],
         controls: Controls,
     ) -> np.ndarray:
-        """K targets a query, K / D of them for each of its D descriptions: [Q, K, d]."""
+        """K targets a query, K / D of them for each of its D descriptions, drawn towards the anchor: [Q, K, d].
+
+        Args:
+            method: The method that samples.
+            queries: Q queries.
+            descriptions: Of their targets.
+            steering: What `_unsampled` found, for a method under control; empty: the prior alone.
+            controls: What a person adds.
+        """
         guidance = controls.guidance_scale
         if controls.negative and guidance is None and self.params.retrieve.guidance_scale == 0.0:
             guidance = NEGATIVE_GUIDANCE
@@ -193,7 +250,13 @@ class FusionDiff(Family):
             negative = TextConditions.from_list(self._text_encoder.encode([controls.negative]))
         ids = [query.query_id for query in queries]
         draws = Draws.from_params(self.params.retrieve, self.params.seed, controls.hypotheses)
-        return draw_targets(sampler, ids, self._conditions(ids, descriptions), control, draws, negative)
+        signal = steering.get(FUSED_DESCRIPTION if self.params.control.signal == FUSED_DESCRIPTION else FUSED_ONLY)
+        control = None if signal is None else torch.from_numpy(signal)
+        targets = draw_targets(sampler, ids, self._conditions(ids, descriptions), control, draws, negative)
+        if not steering or not self.params.retrieve.anchor:
+            return targets
+        anchor = torch.from_numpy(steering[FUSED_DESCRIPTION])
+        return towards(torch.from_numpy(targets), anchor, self.params.retrieve.anchor).numpy()
 
     def _conditions(self, ids: Sequence[str], descriptions: Descriptions) -> Iterator[TextConditions]:
         """The likeliest descriptions of all queries, then the second ones, and so on."""

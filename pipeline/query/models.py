@@ -11,7 +11,7 @@ from pipeline.encoders.dual.interface import DualEncoder
 from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.mllm.interface import Mllm
 from pipeline.encoders.mllm.open import open_mllm
-from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.text import TextEncoder, open_text_encoder
 from pipeline.query.describer import Describer
 from pipeline.runtime import device
 
@@ -39,7 +39,7 @@ class Models:
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """E_text, which conditions Fusion-Diff."""
-        return TextEncoder(self.params.text_encoder, self.params.runtime.device)
+        return open_text_encoder(self.params.text_encoder, lambda: self.mllm, self.params.runtime.device)
 
     @cached_property
     def backbone(self) -> DualEncoder:

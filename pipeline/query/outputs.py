@@ -15,14 +15,16 @@ from pipeline.config import Params, as_dict
 from pipeline.encoders.image_source import ImageTable
 from pipeline.query.describer import Describer, with_shared_concepts
 from pipeline.query.driver import answer_all, first_descriptions
-from pipeline.query.fusion_diff import FUSED_ONLY
 from pipeline.query.interface import Descriptions, Family, QueryVectors
+from pipeline.query.sampling import FUSED_DESCRIPTION, FUSED_ONLY
 from pipeline.retrieval import Query, rank_queries, read_queries, target_similarities, write_rankings
 from pipeline.retrieval.benchmarks import QUERY_SETS, BenchmarkFolder
 from pipeline.retrieval.spaces import Space, open_index
 
 QUERIES = "queries"
 """The query set that every benchmark has."""
+SWEPT_FROM = (FUSED_ONLY, FUSED_DESCRIPTION)
+"""Methods whose vectors are kept for sweeps."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class BenchmarkRetrieval:
     indexes: Path
     """Holds one index a space."""
     out: Path
-    """Gets `rankings/<method>`, `submissions`, `descriptions`, `similarities` and `fused`."""
+    """Gets `rankings/<method>`, `submissions`, `descriptions`, `similarities`, `fused_only` and `fused_description`."""
     similarities: list[dict[str, Any]] = field(default_factory=list)
     """Rows of `schemas.SIMILARITIES` so far."""
 
@@ -79,13 +81,13 @@ class BenchmarkRetrieval:
             benchmark.write_submissions(self.out / "submissions", method, queries, rankings)
         elif query_set == QUERIES:
             self.similarities += target_similarities(index, method, queries, answer.vectors, rankings, retrieve.fuse)
-        if query_set == QUERIES and method == FUSED_ONLY and answer.vectors.ndim == 2:  # one wording a query
-            self._write_fused(queries, answer.vectors)
+        if query_set == QUERIES and method in SWEPT_FROM and answer.vectors.ndim == 2:  # one wording a query
+            self._write_vectors(method, queries, answer.vectors)
 
-    def _write_fused(self, queries: Sequence[Query], vectors: np.ndarray) -> None:
-        """z_r,delta of every query, [Q, d]: sweeps sample from it again."""
+    def _write_vectors(self, name: str, queries: Sequence[Query], vectors: np.ndarray) -> None:
+        """What steers sampling, [Q, d]: sweeps sample from it again."""
         rows = [{"id": query.query_id, "vector": vector} for query, vector in zip(queries, vectors, strict=True)]
-        self._write("fused", rows, schemas.embeddings(vectors.shape[1]))
+        self._write(name, rows, schemas.embeddings(vectors.shape[1]))
 
     def _write_descriptions(self, queries: Sequence[Query], descriptions: Descriptions | None) -> None:
         """The targets as they were described; sweeps and the report read them."""

@@ -12,6 +12,10 @@ from pipeline.retrieval.benchmarks import BENCHMARKS
 CLAIMED_ORDERS = (
     ("fusion_diff", "fused_only"),
     ("fusion_diff", "stage1_only"),
+    ("fusion_diff", "cirevl"),
+    ("fusion_diff", "fused_description"),
+    ("fusion_diff", "slerp"),
+    ("fusion_diff", "diffcomp"),
     ("diffcomp", "diffcomp_row1"),
     ("diffcomp", "image_only"),
     ("diffcomp", "text_only"),

@@ -123,4 +123,7 @@ def test_gradients_are_those_of_float64(products):
 def test_square_roots_are_the_nearest_numbers(products, dtype):
     values = torch.rand(4096, dtype=dtype).view(64, 64).t()
     assert np.array_equal(values.sqrt().numpy(), np.sqrt(values.numpy()))
+    assert np.array_equal((values**0.5).numpy(), np.sqrt(values.numpy()))
+    np.testing.assert_allclose((values**1.5).numpy(), values.numpy() ** 1.5, rtol=1e-5)
+    assert (torch.arange(3) ** 2).tolist() == [0, 1, 4] and (torch.arange(3) ** 2.0).dtype == torch.float32
     assert torch.tensor(4, dtype=torch.int32).sqrt().item() == 2.0 and torch.tensor(4.0).sqrt().shape == ()

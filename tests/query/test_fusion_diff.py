@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from pipeline.encoders.image_source import ImageTable
+from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.fusion_diff import (
     ControlAdapter,
     Diffusion,
@@ -15,7 +16,15 @@ from pipeline.fusion_diff import (
     SamplerSettings,
     TextConditions,
 )
-from pipeline.query.fusion_diff import FUSED_ONLY, FUSION_DIFF, STAGE1_ONLY, FusionDiff
+from pipeline.query.fusion_diff import (
+    DESCRIPTION,
+    FUSED_DESCRIPTION,
+    FUSED_ONLY,
+    FUSION_DIFF,
+    STAGE1_ONLY,
+    FusionDiff,
+    load,
+)
 from pipeline.query.interface import ControlError, Controls
 from pipeline.retrieval import Query
 from tests.query.conftest import FakeTextEncoder
@@ -54,6 +63,8 @@ def test_all_methods_at_once(family, images):
     found = family.answer(QUERIES, images)
     assert {name: one.vectors.shape for name, one in found.items()} == {
         FUSED_ONLY: (4, DIM),
+        DESCRIPTION: (4, DIM),
+        FUSED_DESCRIPTION: (4, DIM),
         STAGE1_ONLY: (4, 2, DIM),
         FUSION_DIFF: (4, 2, DIM),
     }
@@ -114,3 +125,39 @@ def test_controls(family, images):
         family.answer(QUERIES, images, Controls(negative="a hat", guidance_scale=0.0), [FUSION_DIFF])
     with pytest.raises(ControlError, match="region: stage1_only takes none"):
         family.answer(QUERIES, images, Controls(region=Image.new("L", (32, 32))), [STAGE1_ONLY])
+
+
+def test_the_rows_that_need_no_diffusion(family, images):
+    """The description is embedded alone; the fused description is the slerp of the two at one half."""
+    found = {name: one.vectors for name, one in family.answer(QUERIES, images).items()}
+    described = family._mllm.embed([MllmInput("a cat")])[0]
+    np.testing.assert_array_equal(found[DESCRIPTION], np.tile(described, (4, 1)))
+    for fused, both in zip(found[FUSED_ONLY], found[FUSED_DESCRIPTION], strict=True):
+        angle = np.arccos(np.dot(fused, described))
+        slerp = np.sin(angle / 2) / np.sin(angle) * (fused + described)
+        np.testing.assert_allclose(both, slerp, atol=1e-5)
+
+
+@pytest.mark.parametrize("signal", [FUSED_ONLY, FUSED_DESCRIPTION])
+def test_what_steers_and_what_samples_are_drawn_towards(family, images, signal):
+    family.params.control.signal = "fused" if signal == FUSED_ONLY else "fused_description"
+    family.params.retrieve.anchor = 0.0
+    found = family.answer(QUERIES, images)
+    steering = torch.from_numpy(found[signal].vectors)
+    text = TextConditions.from_list(FakeTextEncoder().encode(["a cat"] * 4)).batch(torch.arange(4))
+    ids = [query.query_id for query in QUERIES]
+    drawn = family.samplers[FUSION_DIFF].sample(ids, text, steering, hypotheses=2, seed=family.params.seed).numpy()
+    np.testing.assert_allclose(found[FUSION_DIFF].vectors, drawn, atol=1e-6)
+    family.params.retrieve.anchor = 0.25
+    anchor = found[FUSED_DESCRIPTION].vectors[:, None]
+    expected = 0.75 * drawn + 0.25 * anchor
+    expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
+    anchored = family.answer(QUERIES, images)
+    np.testing.assert_allclose(anchored[FUSION_DIFF].vectors, expected, atol=1e-6)
+    np.testing.assert_array_equal(anchored[STAGE1_ONLY].vectors, found[STAGE1_ONLY].vectors)
+
+
+def test_without_trained_models_the_unsampled_methods_answer(models, images):
+    """Nothing is loaded from models/prior, which is not there."""
+    family = load(models, [DESCRIPTION])
+    assert set(family.answer(QUERIES[:1], images, methods=[DESCRIPTION])) == {DESCRIPTION}

@@ -104,7 +104,13 @@ def encoding_while_training(workspace):
     }
     T5EncoderModel(T5Config(**sizes)).save_pretrained("t5")
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["text_encoder"] |= {"path": "t5", "dim": TEXT_DIM, "max_tokens": 2, "while_training": True}
+    params["text_encoder"] |= {
+        "kind": "huggingface",
+        "path": "t5",
+        "dim": TEXT_DIM,
+        "max_tokens": 2,
+        "while_training": True,
+    }
     Path("params.yaml").write_text(yaml.safe_dump(params))
     ids = ShardSet.open("data/fused/pairs").table(["id"])["id"].to_pylist()
     write_vectors("data/fused/pairs", [f"{name}/long" for name in ids], 0, {})

@@ -32,6 +32,14 @@ training_rows = PairChoice(_training_rows, lambda kinds: kinds["long"] or kinds[
 """The pairs that an image trains with: see `training_pairs`."""
 
 
+def _training_images(image_id: str, captions: Captions) -> list[EncoderRow]:
+    return [EncoderRow(pair["pair_id"]) for pair in training_pairs(captions)]
+
+
+training_images = PairChoice(_training_images, training_rows.count)
+"""The same pairs, whose images are seen without their texts."""
+
+
 class ImageReader:
     """Every image alone, with the same text: a gallery.
 
@@ -174,7 +182,7 @@ class TripletReader:
 
     Args:
         triplets: A table of `schemas.TRIPLETS`.
-        text: The column of the text.
+        text: The column of the text; None: the image alone.
         image: The column of the image's id; None for text alone.
         images: Holds the images of that column.
         skip: Ids of images whose triplets are left out.
@@ -186,7 +194,7 @@ class TripletReader:
     def __init__(
         self,
         triplets: ShardSet,
-        text: str,
+        text: str | None,
         image: str | None = None,
         images: ImageStore | None = None,
         skip: Collection[str] = (),
@@ -205,10 +213,11 @@ class TripletReader:
 
     def rows(self, start: int) -> Iterator[EncoderRow]:
         """See `Reader.rows`."""
-        columns = ["triplet_id", "reference_id", "target_id", self._text]
+        columns = ["triplet_id", "reference_id", "target_id", *([self._text] if self._text else [])]
         for row in itertools.islice(self._kept(columns), start, None):
+            text = row[self._text] if self._text else ""
             if self._image is None or self._images is None:
-                yield EncoderRow(row["triplet_id"], row[self._text])
+                yield EncoderRow(row["triplet_id"], text)
                 continue
             image_id = row[self._image]
             try:
@@ -216,7 +225,7 @@ class TripletReader:
             except KeyError:
                 triplet = f"{self._triplets.folder}: triplet {row['triplet_id']!r}"
                 raise ArtifactError(f"{triplet} has {self._image} {image_id!r}, which is no image") from None
-            yield EncoderRow(row["triplet_id"], row[self._text], encoded, image_id, treatment=self._images.treatment)
+            yield EncoderRow(row["triplet_id"], text, encoded, image_id, treatment=self._images.treatment)
 
 
 class ImageStore:

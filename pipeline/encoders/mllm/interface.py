@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 Task = Literal["embed", "generate"]
 """What an input is prepared for; the name of the call that takes it."""
@@ -65,7 +66,18 @@ class Generator(Protocol):
         """
 
 
-class Mllm(Embedder, Generator, Protocol):
+class TextStates(Protocol):
+    """What shows its text branch."""
+
+    def text_states(self, texts: Sequence[str]) -> list[Tensor]:
+        """The final states of N texts' tokens in the embedding template, from the text's first token on.
+
+        Returns:
+            float32 [T_i, D] on the CPU for each; the last one, normalised, is the text's embedding.
+        """
+
+
+class Mllm(Embedder, Generator, TextStates, Protocol):
     """A multimodal LLM. `embed` gives z(x), the last token's final hidden state, L2-normalised.
 
     A backend may also have `prepare(one, task) -> MllmInput`. It does ahead of `embed` or `generate` what can

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from transformers import AutoConfig
 
 from pipeline.config import EncoderParams
@@ -54,6 +55,10 @@ class ReplicatedMllm:
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
         """See `Mllm.embed`."""
         return self._replica().embed(inputs)
+
+    def text_states(self, texts: Sequence[str]) -> list[Tensor]:
+        """See `Mllm.text_states`."""
+        return self._replica().text_states(texts)
 
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:
         """See `Mllm.generate`."""

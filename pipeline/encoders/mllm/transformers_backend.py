@@ -62,7 +62,7 @@ class TransformersMllm:
         """See `Mllm.text_states`."""
         states, lengths = self._states(self._batch(self.params.embed_template, [MllmInput(text) for text in texts]))
         skipped = len(self.processor.tokenizer(self.params.embed_template.split("{image}")[0])["input_ids"])
-        return [one[skipped:length].cpu() for one, length in zip(states, lengths.tolist(), strict=True)]
+        return [one[skipped:length].float().cpu() for one, length in zip(states, lengths.tolist(), strict=True)]
 
     def _states(self, batch: BatchFeature) -> tuple[torch.Tensor, torch.Tensor]:
         """Final states of right-padded sequences [B, T, D], and their lengths [B].

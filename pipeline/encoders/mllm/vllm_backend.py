@@ -28,7 +28,7 @@ from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.preparers import Preparers, rendered
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 
-EMBED, GENERATE = "embed", "generate"
+EMBED, GENERATE, TOKENS = "embed", "generate", "token_embed"
 MAX_TOKENS = 8_192
 """Bound on the tokens of an input with its answer; `encoder.vllm.max_model_len` sets another one."""
 ENVIRONMENT = {
@@ -189,6 +189,13 @@ class VllmMllm:
         outputs = self._run(EMBED, inputs, self._vllm.PoolingParams(task=EMBED))
         last = torch.stack([output.outputs.data for output in outputs]).float()  # [B, D]
         return leading_dimensions(F.normalize(last, dim=-1).cpu().numpy(), self.params.dim)
+
+    def text_states(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """See `Mllm.text_states`."""
+        before = len(self._engine(EMBED).get_tokenizer()(self.params.embed_template.split("{image}")[0])["input_ids"])
+        settings = self._vllm.PoolingParams(task=TOKENS)
+        outputs = self._run(EMBED, [MllmInput(text) for text in texts], settings)
+        return [output.outputs.data[before:].float().cpu() for output in outputs]
 
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:
         """See `Mllm.generate`."""
