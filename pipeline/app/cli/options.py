@@ -33,7 +33,10 @@ LibraryFolder = Annotated[
 ]
 IndexedMethods = Annotated[
     list[str] | None,
-    Option(help="A method to index for; may be repeated. Default: fusion_diff, diffcomp and slerp, as far as trained."),
+    Option(
+        help="A method to index for; may be repeated. "
+        "Default: fusion_diff, diffcomp_relative and the methods without training, as far as trained."
+    ),
 ]
 
 ReferenceName = Annotated[str, Option(help="The reference: an image file, or the id of an image in the gallery.")]

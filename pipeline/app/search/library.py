@@ -27,6 +27,7 @@ from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError, dec
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.query import registry
+from pipeline.query.interface import Method
 from pipeline.query.models import Models
 from pipeline.query.spaces import ModelSpace
 from pipeline.retrieval import build_index
@@ -105,8 +106,20 @@ def _untrained(weights: Path) -> str:
 
 
 def usual_methods(params: Params) -> list[str]:
-    """The methods that a folder is indexed for unless told otherwise: the featured ones, and those without training."""
-    return [name for name, method in registry.methods(params).items() if method.featured or not method.weights]
+    """The methods that a folder is indexed for unless told otherwise.
+
+    They are those without training and, of every group, the featured ones, or the last one where none is featured.
+    """
+    configured = registry.methods(params)
+    groups: dict[str, list[Method]] = {}
+    for method in sorted(configured.values(), key=lambda method: method.order):
+        groups.setdefault(method.group, []).append(method)
+    usual = [method for members in groups.values() for method in _featured(members)]
+    return [name for name, method in configured.items() if method in usual or not method.weights]
+
+
+def _featured(members: Sequence[Method]) -> Sequence[Method]:
+    return [method for method in members if method.featured] or members[-1:]
 
 
 def spaces_of(methods: Collection[str], params: Params) -> dict[str, ModelSpace]:

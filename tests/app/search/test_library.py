@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from pipeline.app.search.galleries import FolderGallery, open_gallery
-from pipeline.app.search.library import index_folder
+from pipeline.app.search.library import index_folder, usual_methods
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.rejections import find_rejections, read_rejections
 from pipeline.config import ParameterError, load_params
+from pipeline.query import registry
 from pipeline.query.spaces import ImageEmbedder
 
 
@@ -150,6 +151,23 @@ def test_an_untrained_variant_is_left_out_or_named(folder, monkeypatch):
         index_folder(folder, params, methods=["diffcomp"])
     with pytest.raises(ParameterError, match="'magic' is not one of "):
         index_folder(folder, params, methods=["magic"])
+
+
+@pytest.mark.parametrize(
+    ("variants", "expected"),
+    [
+        (["diffcomp_row1", "diffcomp", "diffcomp_relative"], ["diffcomp_relative"]),
+        (["diffcomp_row1", "diffcomp"], ["diffcomp"]),
+        ([], []),
+    ],
+)
+def test_the_usual_methods_are_one_of_every_group_and_those_without_training(in_project, variants, expected):
+    params = load_params()
+    params.diffcomp_variants = {name: {} for name in variants}
+    found, methods = usual_methods(params), registry.methods(params)
+    assert [name for name in found if name in variants] == expected
+    assert "fusion_diff" in found and "stage1_only" not in found
+    assert {name for name, method in methods.items() if not method.weights} <= set(found)
 
 
 def test_folders_without_images(in_project, tmp_path, make_bomb):

@@ -83,7 +83,7 @@ def test_a_region_over_everything_answers_alike_for_every_reference(searcher):
 
 def test_what_explains_an_answer(searcher, reference):
     kept = searcher.explain(Request(reference, "a moon", "diffcomp"))
-    assert kept.shape == (8, 8) and ((kept > 0) & (kept < 1)).all()
+    assert kept.shape == (8, 8) and 0 <= kept.min() < kept.max() <= 1
     captions = searcher.nearest_captions(searcher.search(Request(reference, "a moon", "fused_only")), 3)
     assert len(captions) == 3 and captions[0].cosine >= captions[1].cosine >= captions[2].cosine
 
