@@ -199,7 +199,13 @@ class DiffComp(nn.Module):
         return Views(encoder.project(after[:, 0]), encoder.project(masked_after[:, 0]), local, mask, retained, salient)
 
     def _trunk(self, tokens: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """[B, 1 + N, W] -> the tokens at block L - k and at block L."""
+        """[B, 1 + N, W] -> the tokens at block L - k and at block L.
+
+        Where the bias needs a gradient, the tokens get one that nobody reads: PyTorch's memory-efficient attention
+        keeps what its backward pass needs only for queries, keys or values that need a gradient.
+        """
+        if bias is not None and bias.requires_grad and not tokens.requires_grad:
+            tokens = tokens.detach().requires_grad_()
         before = self.encoder.run(tokens, 0, self.super_patches.cut, bias)
         return before, self.encoder.run(before, self.super_patches.cut, self.encoder.depth, bias)
 

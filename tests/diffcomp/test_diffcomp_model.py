@@ -144,6 +144,20 @@ def test_masked_patches_are_never_read(make_model, pixels, blocks):
     assert not torch.allclose(again.image, views.image, atol=1e-3)
 
 
+def test_where_a_mask_is_learned_the_tokens_have_a_gradient_in_frozen_blocks_too(make_model, pixels, monkeypatch):
+    """Memory-efficient attention on a GPU refuses its backward pass otherwise."""
+    model, seen = make_model(), []
+    own = model.encoder.block
+
+    def block(layer, tokens, bias):
+        seen.append(bias is None or tokens.requires_grad or not bias.requires_grad)
+        return own(layer, tokens, bias)
+
+    monkeypatch.setattr(model.encoder, "block", block)
+    model(batch(model, pixels), seeded())["loss"].backward()
+    assert all(seen) and len(seen) > 6
+
+
 def test_an_image_whose_super_patches_are_all_masked_stays_finite(make_model, pixels):
     model = make_model(psm=False, eta=1.0)
     terms = model(batch(model, pixels), seeded())
