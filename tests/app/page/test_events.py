@@ -43,7 +43,7 @@ def test_two_methods_side_by_side(events, form):
     assert len(first.thumbnails) == len(first.image_ids) == 6
     assert "Fusion-Diff" in first.heading and "sample" in first.heading
     assert "&lt;i&gt;caption" in first.explanation and "<i>" not in first.explanation and first.heat_map is None
-    assert second.heat_map is not None and "1 - alpha" in second.explanation
+    assert second.heat_map is not None and "1 - lambda" in second.explanation
 
 
 EXPLANATIONS = {

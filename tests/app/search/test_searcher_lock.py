@@ -64,7 +64,7 @@ def test_threads_that_are_sampled_together_get_what_each_gets_alone(searcher, re
         Controls(),
         Controls(hypotheses=3),
         Controls(negative="a chef"),
-        Controls(guidance_scale=2.0),
+        Controls(guidance_scale=searcher.params.retrieve.guidance_scale + 1),
         Controls(),
     ]
     requests = [Request(reference, f"number {number}", method, controls=one) for number, one in enumerate(controls)]
