@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 
 def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(Q K^T / sqrt(d) + bias) V, the same bias for all heads and queries.
 
-    FlashAttention takes no bias: with one, PyTorch picks its memory-efficient kernel on a GPU.
+    FlashAttention takes no bias. PyTorch's memory-efficient kernel takes one, but its backward pass rejects sequences of
+    other lengths than multiples of its tiles. So with a bias the plain products run.
 
     Args:
         query: [B, heads, T, d].
@@ -31,8 +33,10 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | N
     Returns:
         [B, heads, T, d].
     """
-    added = None if bias is None else bias[:, None, None].to(query.dtype)  # [B, 1, 1, T]
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
+    if bias is None:
+        return F.scaled_dot_product_attention(query, key, value)
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias[:, None, None].to(query.dtype))
 
 
 def unit(vectors: Tensor) -> Tensor:
