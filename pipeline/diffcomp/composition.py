@@ -106,6 +106,11 @@ class Composition(nn.Module):
         self.lambda_base, self.lambda_query = lambda_base, lambda_query
 
     @property
+    def local(self) -> bool:
+        """Whether super-patches are read."""
+        return self.dac and self.phi > 0
+
+    @property
     def base(self) -> float:
         """lambda_base, or lambda_query in evaluation mode."""
         return self.lambda_base if self.training or not self.lambda_query else self.lambda_query
@@ -136,7 +141,7 @@ class Composition(nn.Module):
 
         Args:
             image: f_Id [B, D].
-            super_patches: f_j [B, N_s, D]; unread without DAC.
+            super_patches: f_j [B, N_s, D]; unread without DAC and where phi is zero.
             text: f_T [B, D].
             retained: 1 - m_j [B, N_s], the weight of each super-patch in the mean; None: all count alike. Where
                 nothing is retained, f_comp is the global part.
@@ -149,11 +154,11 @@ class Composition(nn.Module):
         """
         if not self.dac:
             return linear(image, text, self.base)
+        whole = slerp(image, text, self.base)
+        if not self.local:
+            return whole
         if super_patches is None:
             raise ValueError("difference-aware composition needs super-patch features")
-        whole = slerp(image, text, self.base)
-        if not self.phi:
-            return whole
         parts = slerp(super_patches, text[:, None], self.weights(super_patches, text, retained))  # f~_j [B, Ns, D]
         if retained is None:
             mean = parts.mean(1)

@@ -192,7 +192,7 @@ class DiffComp(nn.Module):
         else:
             tokens, retained = encoder.assemble(masking.fill(patches, encoder.patchify(relatives), spread)), None
         masked_before, masked_after = self._trunk(tokens, bias)
-        if not self.composition.dac:
+        if not self.composition.local:
             local = None
         elif local is None or relatives is not None or css.cut:
             local = css.encode(encoder, masked_before, masked_after, assignment)
@@ -305,7 +305,7 @@ class DiffComp(nn.Module):
             [B, D], L2-normalised.
         """
         text = self.encode_text(text_ids)
-        if not self.composition.dac and region is None:
+        if not self.composition.local and region is None:
             return self.composition(self.encode_image(images), None, text)
         found = self.reference(images, region)
         return self.composition(found.image, found.super_patches, text, found.retained)
