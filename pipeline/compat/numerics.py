@@ -80,16 +80,36 @@ def _addmm(bias: Any, first: Any, second: Any, *, beta: float = 1, alpha: float 
     return torch.ops.aten.addmm.out(bias, first, second, beta=beta, alpha=alpha, out=out)
 
 
+LONGEST = 1024
+"""Longest sum of one oneDNN product: it shares out longer ones between threads, by rules that look at the caches."""
+
+
 def _for_onednn(first: Any, second: Any) -> bool:
+    """Whether oneDNN sums in order: products of float32 matrices, not of vectors."""
     import torch
 
-    return first.dtype == second.dtype == torch.float32 and first.numel() > 0 and second.numel() > 0
+    matrices = first.shape[0] > 1 and second.shape[1] > 1 and first.shape[1] > 0
+    return first.dtype == second.dtype == torch.float32 and matrices
 
 
 def _product(first: Any, second: Any, bias: Any) -> Any:
+    """One fused multiply-add after the other along K, whatever the machine; a part of K after the other."""
     import torch
 
-    return torch.ops.mkldnn._linear_pointwise(first, second.t(), bias, "none", [], "")
+    linear, length = torch.ops.mkldnn._linear_pointwise, first.shape[1]
+    if length <= LONGEST:
+        return linear(_dense(first), _dense(second).t(), bias, "none", [], "")
+    total = None
+    for begin in range(0, length, LONGEST):
+        ours, theirs = first[:, begin : begin + LONGEST], second[begin : begin + LONGEST]
+        part = linear(_dense(ours), _dense(theirs).t(), None, "none", [], "")
+        total = part if total is None else total.add_(part)
+    return total if bias is None else total.add_(bias)
+
+
+def _dense(matrix: Any) -> Any:
+    """A matrix without gaps between its rows or columns: for others oneDNN has products that sum otherwise."""
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 def _pow(values: Any, exponent: Any) -> Any:

@@ -88,19 +88,42 @@ def transposed(*shape: int) -> torch.Tensor:
     return torch.randn(*shape[::-1]).t()
 
 
-@pytest.mark.parametrize("first", [torch.randn, transposed])
-@pytest.mark.parametrize("second", [torch.randn, transposed])
-@pytest.mark.parametrize("sizes", [(7, 5, 3), (1, 1, 1), (64, 256, 96), (0, 3, 2), (2, 0, 3)])
+def cut_out(rows: int, columns: int) -> torch.Tensor:
+    return torch.randn(rows + 3, columns + 5)[3:, 5:]
+
+
+@pytest.mark.parametrize("first", [torch.randn, transposed, cut_out])
+@pytest.mark.parametrize("second", [torch.randn, transposed, cut_out])
+@pytest.mark.parametrize(
+    "sizes", [(7, 5, 3), (1, 1, 1), (64, 256, 96), (9, 3000, 5), (1, 40, 1), (1, 9, 7), (7, 9, 1), (0, 3, 2), (2, 0, 3)]
+)
 def test_products_are_those_of_float64(products, first, second, sizes):
     m, k, n = sizes
     a, b, bias = first(m, k), second(k, n), torch.randn(n)
     exact = a.double().numpy() @ b.double().numpy()
-    np.testing.assert_allclose((a @ b).numpy(), exact, atol=1e-4)
-    np.testing.assert_allclose(torch.addmm(bias, a, b).numpy(), exact + bias.numpy(), atol=1e-4)
+    np.testing.assert_allclose((a @ b).numpy(), exact, atol=1e-3)
+    np.testing.assert_allclose(torch.addmm(bias, a, b).numpy(), exact + bias.numpy(), atol=1e-3)
     np.testing.assert_allclose(
-        torch.addmm(bias, a, b, beta=0.5, alpha=2.0).numpy(), 0.5 * bias.numpy() + 2.0 * exact, atol=1e-4
+        torch.addmm(bias, a, b, beta=0.5, alpha=2.0).numpy(), 0.5 * bias.numpy() + 2.0 * exact, atol=1e-3
     )
-    np.testing.assert_allclose(torch.addmm(torch.ones(m, n), a, b).numpy(), exact + 1.0, atol=1e-4)
+    np.testing.assert_allclose(torch.addmm(torch.ones(m, n), a, b).numpy(), exact + 1.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("first", [torch.randn, transposed, cut_out])
+@pytest.mark.parametrize("second", [torch.randn, transposed, cut_out])
+@pytest.mark.parametrize("sizes", [(2, 300, 7), (64, 256, 96), (256, 1024, 16), (33, 2500, 40)])
+def test_products_add_one_term_after_the_other(products, first, second, sizes):
+            product = np.outer(a[:, i].double(), b[i].double())
+            part = (product + part).astype(np.float32).astype(np.float64)
+    m, k, n = sizes
+    a, b = first(m, k), second(k, n)
+    total = np.zeros((m, n), np.float32)
+    for begin in range(0, k, 1024):
+        part = np.zeros((m, n))
+        for i in range(begin, min(begin + 1024, k)):
+            part = (np.outer(a[:, i].double(), b[i].double()) + part).astype(np.float32).astype(np.float64)
+        total += part.astype(np.float32)
+    assert np.mean((a @ b).numpy() == total) > 0.999  # adding in float64 rounds twice, once in many thousand times
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.float16, torch.bfloat16])
