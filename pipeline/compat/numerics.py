@@ -80,8 +80,8 @@ def _addmm(bias: Any, first: Any, second: Any, *, beta: float = 1, alpha: float 
     return torch.ops.aten.addmm.out(bias, first, second, beta=beta, alpha=alpha, out=out)
 
 
-LONGEST = 1024
-"""Longest sum of one oneDNN product: it shares out longer ones between threads, by rules that look at the caches."""
+LONGEST = 256
+"""Terms of one oneDNN product. How it blocks and shares out longer sums depends on the machine's caches."""
 
 
 def _for_onednn(first: Any, second: Any) -> bool:
@@ -97,19 +97,14 @@ def _product(first: Any, second: Any, bias: Any) -> Any:
     import torch
 
     linear, length = torch.ops.mkldnn._linear_pointwise, first.shape[1]
-    if length <= LONGEST:
-        return linear(_dense(first), _dense(second).t(), bias, "none", [], "")
     total = None
     for begin in range(0, length, LONGEST):
-        ours, theirs = first[:, begin : begin + LONGEST], second[begin : begin + LONGEST]
-        part = linear(_dense(ours), _dense(theirs).t(), None, "none", [], "")
+        # In one layout, [M, K] and [N, K]: oneDNN has other products for others.
+        ours = first[:, begin : begin + LONGEST].contiguous()
+        theirs = second[begin : begin + LONGEST].t().contiguous()
+        part = linear(ours, theirs, bias if length <= LONGEST else None, "none", [], "")
         total = part if total is None else total.add_(part)
-    return total if bias is None else total.add_(bias)
-
-
-def _dense(matrix: Any) -> Any:
-    """A matrix without gaps between its rows or columns: for others oneDNN has products that sum otherwise."""
-    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
+    return total if bias is None or length <= LONGEST else total.add_(bias)
 
 
 def _pow(values: Any, exponent: Any) -> Any:

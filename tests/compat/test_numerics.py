@@ -113,15 +113,15 @@ def test_products_are_those_of_float64(products, first, second, sizes):
 @pytest.mark.parametrize("second", [torch.randn, transposed, cut_out])
 @pytest.mark.parametrize("sizes", [(2, 300, 7), (64, 256, 96), (256, 1024, 16), (33, 2500, 40)])
 def test_products_add_one_term_after_the_other(products, first, second, sizes):
-            product = np.outer(a[:, i].double(), b[i].double())
-            part = (product + part).astype(np.float32).astype(np.float64)
+    """What makes them the same everywhere: fused multiply-adds along K, in parts of 256 that are added up in order."""
     m, k, n = sizes
     a, b = first(m, k), second(k, n)
     total = np.zeros((m, n), np.float32)
-    for begin in range(0, k, 1024):
+    for begin in range(0, k, 256):
         part = np.zeros((m, n))
-        for i in range(begin, min(begin + 1024, k)):
-            part = (np.outer(a[:, i].double(), b[i].double()) + part).astype(np.float32).astype(np.float64)
+        for i in range(begin, min(begin + 256, k)):
+            product = np.outer(a[:, i].double(), b[i].double())
+            part = (product + part).astype(np.float32).astype(np.float64)
         total += part.astype(np.float32)
     assert np.mean((a @ b).numpy() == total) > 0.999  # adding in float64 rounds twice, once in many thousand times
 
