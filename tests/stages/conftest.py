@@ -122,7 +122,7 @@ def workspace(tmp_path, monkeypatch):
     embedded, encoded = mllm_identity(params.encoder), text_encoder_identity(params.text_encoder, params.encoder)
     write_vectors("data/fused/pairs", ids, 0, embedded)
     write_conditions("data/fused/pairs_text", ids, encoded)
-    for number, side in enumerate(("query", "target"), start=1):
+    for number, side in enumerate(("query", "target", "description"), start=1):
         write_vectors(f"data/fused/triplets_{side}", ids[:6], number, embedded)
     write_conditions("data/fused/triplets_text", ids[:6], encoded)
     write_clip(Path("models/backbones/clip"))

@@ -29,7 +29,7 @@ OUT = Path("reports/sweeps")
 @pytest.fixture
 def ready(workspace, monkeypatch):
     """Trained models, twelve queries of two kinds, and a gallery of 24."""
-    monkeypatch.setattr(sweep, "TextEncoder", lambda *args: FakeTextEncoder())
+    monkeypatch.setattr(sweep, "open_text_encoder", lambda *args: FakeTextEncoder())
     train_prior.main()
     train_control_adapter.main()
     folder, rows = Path("data/retrieved/val"), []
@@ -48,7 +48,8 @@ def ready(workspace, monkeypatch):
     write_table("data/benchmarks/val/queries", pa.Table.from_pylist(rows, schema=schemas.QUERIES), {})
     described = [{"query_id": name, "descriptions": [f"a {name}"]} for name in IDS]
     write_table(folder / "descriptions", pa.Table.from_pylist(described, schema=schemas.DESCRIPTIONS), {})
-    write_vectors(folder / "fused", IDS, 3, {})
+    write_vectors(folder / "fused_only", IDS, 3, {})
+    write_vectors(folder / "fused_description", IDS, 4, {})
     write_vectors("data/gallery", NAMES, 5, {})
     build_index("data/gallery", "data/index/val/fused", workspace.index)
     workspace.sweep.benchmark, workspace.report.bootstrap = "val", 20
@@ -71,9 +72,12 @@ def test_a_sweep_scores_what_the_sampler_draws(ready):
         prior, load_control("models/control", prior, "models/prior"), diffusion, SamplerSettings(2, guidance_scale=1.5)
     )
     text = TextConditions.from_list(FakeTextEncoder().encode([f"a {name}" for name in IDS]))
+    anchor = unit(12, 4)
     drawn = sampler.sample(
-        IDS, text.batch(torch.arange(12)), torch.from_numpy(unit(12, 3)), hypotheses=2, seed=0
-    ).numpy()
+        IDS, text.batch(torch.arange(12)), torch.from_numpy(anchor), hypotheses=2, seed=0
+    ).numpy()  # steered by the fused description, and drawn towards it
+    assert (ready.control.signal, ready.retrieve.anchor) == ("fused_description", 0.5)
+    drawn = (drawn + anchor[:, None]) / np.linalg.norm(drawn + anchor[:, None], axis=-1, keepdims=True)
     scores = drawn.mean(axis=1) @ GALLERY.T  # [12, 24]
     scores[np.arange(12), np.arange(12)] = -np.inf  # the reference
     hit = [23 - query in np.argsort(-scores[query])[:10] for query in range(12)]
