@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.committed import committed
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 METHODS = {
@@ -17,8 +19,10 @@ METHODS = {
     "Text only": "text_only",
     "Slerp": "slerp",
     "CIReVL": "cirevl",
+    "Fused description": "fused_description",
     "Fusion-Diff (C)": "fusion_diff",
     "DiffComp": "diffcomp",
+    "DiffComp, relatives": "diffcomp_relative",
 }
 
 
@@ -35,7 +39,7 @@ def test_it_is_short():
 
 
 def test_the_results_are_the_metrics():
-    metrics = json.loads((ROOT / "reports/metrics.json").read_text())["emoji_cir"]
+    metrics = json.loads(committed("reports/metrics.json"))["emoji_cir"]
     block = re.search("<!-- results:begin -->(.*)<!-- results:end -->", README, re.DOTALL)[1]
     rows = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \[[\d., ]+\] \| ([\d.]+) \|$", block, re.MULTILINE)
     found = {METHODS[label]: [float(number) for number in numbers] for label, *numbers in rows}
@@ -46,7 +50,7 @@ def test_the_results_are_the_metrics():
 
 
 def test_the_intervals_are_the_reports():
-    table = (ROOT / "reports/tables/results.md").read_text().split("\n\n")[2].replace("**", "").replace("<u>", "")
+    table = committed("reports/tables/results.md").split("\n\n")[2].replace("**", "").replace("<u>", "")
     reported = dict(re.findall(r"^\| ([^|]+) \|.*?(\[[\d., ]+\])", table.replace("</u>", ""), re.MULTILINE))
     shown = dict(re.findall(r"^\| ([^|]+) \| [\d.]+ \| [\d.]+ (\[[\d., ]+\])", README, re.MULTILINE))
     assert shown == {label: reported[label] for label in METHODS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import statistics
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ import pytest
 from bench.index import table as index_table
 from pipeline.app.cli.model_sizes import describe_models
 from pipeline.config import load_profile
+from tests.committed import committed
 from tests.docs.pages import ROOT, TEXTS
 
 RESULTS = TEXTS["docs/results.md"]
 PERFORMANCE = TEXTS["docs/performance.md"]
-SWEEPS = " ".join(TEXTS["docs/sweeps-and-ablations.md"].split())
 
 
 def bench(name: str) -> Any:
@@ -34,12 +35,12 @@ def numbers(text: str) -> list[float]:
 
 
 def test_the_results_table_is_the_reports():
-    table = (ROOT / "reports/tables/results.md").read_text().split("\n\n")[2]
+    table = committed("reports/tables/results.md").split("\n\n")[2]
     assert table.startswith("| method |") and table in RESULTS
 
 
 def test_the_orders_are_the_metrics():
-    orders = json.loads((ROOT / "reports/metrics.json").read_text())["orders"]
+    orders = json.loads(committed("reports/metrics.json"))["orders"]
     rows = re.findall(r"^\| `(\w+)` \| ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\] \| (\w+) \|", RESULTS, re.M)
     found = {name: [float(number) for number in numbers] for name, *numbers, _ in rows}
     assert found == {
@@ -47,7 +48,8 @@ def test_the_orders_are_the_metrics():
         for name, order in orders.items()
     }
     assert {name: verdict for name, *_, verdict in rows} == {
-        name: "holds" if order["low"] > 0 else "open" for name, order in orders.items()
+        name: "holds" if order["low"] > 0 else "fails" if order["high"] < 0 else "open"
+        for name, order in orders.items()
     }
 
 
@@ -128,27 +130,32 @@ def test_costs_of_diffcomp():
 
 def sweep(name: str) -> dict[float, float]:
     """Value -> mean R@10."""
-    rows = csv.DictReader((ROOT / f"reports/sweeps/{name}.csv").read_text().splitlines())
+    rows = csv.DictReader(committed(f"reports/sweeps/{name}.csv").splitlines())
     return {float(row[name]): float(row["recall"]) for row in rows if row["kind"] == "mean"}
 
 
-def tenth(value: float) -> str:
-    """One decimal; halves, which the tables of two decimals have, go up."""
-    return f"{value + 1e-6:.1f}"
-
-
 def test_sweeps():
-    control, guidance, steps = (sweep(name) for name in ("control_scale", "guidance_scale", "solver_steps"))
-    level = [guidance[value] for value in guidance if value <= 2]
-    assert control[0.25] == control[0.5] == control[0.75]
-    for sentence in (
-        f"Mean R@10 is {tenth(control[0])} without it, {tenth(control[0.5])} with $\\delta$ from 0.25 to 0.75, "
-        f"{tenth(control[1])} with 1 and {tenth(control[2])} with 2.",
-        f"({tenth(min(level))} to {tenth(max(level))}) and costs from there on ({tenth(guidance[2.5])} with 2.5, "
-        f"{tenth(guidance[4])} with 4)",
-        f"({tenth(min(steps.values()))} to {tenth(max(steps.values()))})",
-    ):
-        assert sentence in SWEEPS, sentence
+    for name in ("control_scale", "guidance_scale", "solver_steps"):
+        values = sweep(name)
+        row = next(
+            line for line in TEXTS["docs/sweeps-and-ablations.md"].splitlines() if line.startswith(f"| `{name}` |")
+        )
+        low, high = (float(cell) for cell in row.split("|")[2:4])
+        best = [float(number) for number in row.split("|")[4].split(",")]
+        assert (low, high) == (
+            pytest.approx(min(values.values()), abs=0.06),
+            pytest.approx(max(values.values()), abs=0.06),
+        )
+        assert best == [value for value in values if values[value] == max(values.values())]
+
+
+def test_ablation_of_the_modules():
+    found: dict[str, list[float]] = {}
+    for cell in json.loads(committed("reports/ablations/modules.json"))["cells"]:
+        found.setdefault(cell["row"], []).append(cell["scores"]["emoji_cir"]["mean"]["R@10"])
+    shown = [f"{statistics.mean(scores):.1f} ± {statistics.pstdev(scores):.1f}" for scores in found.values()]
+    page = TEXTS["docs/sweeps-and-ablations.md"]
+    assert f"| {' | '.join(found)} |" in page and f"| {' | '.join(shown)} |" in page
 
 
 def test_sizes_of_fusion_diff():
