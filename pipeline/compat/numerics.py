@@ -97,7 +97,7 @@ def _product(first: Any, second: Any, bias: Any) -> Any:
     import torch
 
     linear, length = torch.ops.mkldnn._linear_pointwise, first.shape[1]
-    total = None
+    total: Any = None
     for begin in range(0, length, LONGEST):
         # In one layout, [M, K] and [N, K]: oneDNN has other products for others.
         ours = first[:, begin : begin + LONGEST].contiguous()

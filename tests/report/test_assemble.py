@@ -49,7 +49,7 @@ def test_metrics_have_the_shape_that_dvc_compares(written, built):
     assert sorted(row["circo"]) == ["mAP@10", "mAP@25", "mAP@5", "mAP@50"]
     assert sorted(row["genecis"]) == ["change_object", "focus_attribute", "mean"]
     assert "genecis" not in metrics["emoji_cir_val"]["fusion_diff"]
-    assert sorted(metrics["orders"]) == ["fusion_diff_above_fused_only"]
+    assert sorted(metrics["orders"]) == ["fusion_diff_above_fused_only", "fusion_diff_above_slerp"]
     order = metrics["orders"]["fusion_diff_above_fused_only"]
     assert sorted(order) == ["difference", "high", "low"] and order["low"] <= order["difference"] <= order["high"]
     assert order["difference"] == pytest.approx(
