@@ -21,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(Q K^T / sqrt(d) + bias) V, the same bias for all heads and queries.
 
-    FlashAttention takes no bias. PyTorch's memory-efficient kernel takes one, but its backward pass fails where only the
-    bias needs a gradient. So with a bias the plain products run.
+    FlashAttention takes no bias. PyTorch's memory-efficient kernel takes one, but its backward pass fails where only
+    the bias needs a gradient. So with a bias the plain products run.
 
     Args:
         query: [B, heads, T, d].
