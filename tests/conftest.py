@@ -19,6 +19,10 @@ import hypothesis
 import pytest
 import torch
 
+from pipeline.compat.numerics import use_portable_products
+
+use_portable_products()  # as every stage does: numbers of tests with and without one can be compared
+
 from pipeline.artifacts.table_ids import TableIds
 
 # Examples are drawn the same way every time, and no deadline: the machine may be busy.
