@@ -19,11 +19,10 @@ import hypothesis
 import pytest
 import torch
 
+from pipeline.artifacts.table_ids import TableIds
 from pipeline.compat.numerics import use_portable_products
 
 use_portable_products()  # as every stage does: numbers of tests with and without one can be compared
-
-from pipeline.artifacts.table_ids import TableIds
 
 # Examples are drawn the same way every time, and no deadline: the machine may be busy.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=30)
