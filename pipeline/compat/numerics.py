@@ -61,6 +61,11 @@ def use_portable_products() -> None:
     _libraries.append(library)
 
 
+def products_are_portable() -> bool:
+    """Whether `use_portable_products` was called, so that other processes can do as this one does."""
+    return bool(_libraries)
+
+
 def _mm(first: Any, second: Any) -> Any:
     """[M, K] x [K, N]."""
     if _for_onednn(first, second):

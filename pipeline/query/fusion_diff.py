@@ -99,7 +99,7 @@ METHODS = (
 
 
 def methods(params: Params) -> tuple[Method, ...]:
-    """The three methods, whatever is configured; without the Control-Adapter's where Stage 2 was skipped."""
+    """All methods, whatever is configured; without the Control-Adapter's where Stage 2 was skipped."""
     skipped = is_control_skipped(CONTROL)
     return tuple(method for method in METHODS if not (skipped and method.name == FUSION_DIFF))
 

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from pipeline.compat.numerics import PINS, products_are_portable, use_portable_products
 from pipeline.config import ParameterError
 from pipeline.encoders.embedding.options import JobOptions, RayOptions
 from pipeline.encoders.embedding.rows import EncoderRow, Reader
@@ -47,7 +48,7 @@ def ray_slices(reader: Reader, job: EncoderJob, starts: range, options: JobOptio
     ray = _connect(cluster)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order, context.enable_progress_bars = True, False
-    pickled = cloudpickle.dumps((reader, job, torch.get_num_threads()))
+    pickled = cloudpickle.dumps((reader, job, torch.get_num_threads(), products_are_portable()))
     rows = pa.table({"start": pa.array(list(starts), pa.int64())})
     dataset = ray.data.from_arrow([rows.slice(number, 1) for number in range(len(rows))]).map_batches(
         SliceWorker,
@@ -64,8 +65,10 @@ class SliceWorker:
     """A replica that encodes the slices that it is given. Ray makes it, in a process of its own."""
 
     def __init__(self, pickled: bytes, options: JobOptions):
-        self._reader, self._job, threads = cloudpickle.loads(pickled)
+        self._reader, self._job, threads, portable = cloudpickle.loads(pickled)
         torch.set_num_threads(threads)
+        if portable:
+            use_portable_products()
         self._options = options
 
     def __call__(self, starts: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
@@ -103,7 +106,9 @@ def _connect(cluster: RayOptions) -> Any:
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parents[3])
         paths = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-        environment = {"env_vars": {"PYTHONPATH": paths, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "")}}
+        numerics = {name: os.environ[name] for name in PINS if name in os.environ}
+        variables = {"PYTHONPATH": paths, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", ""), **numerics}
+        environment = {"env_vars": variables}
         where = (
             {"address": cluster.address}
             if cluster.address

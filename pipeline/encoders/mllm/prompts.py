@@ -8,6 +8,11 @@ from pipeline.config import EncoderParams
 from pipeline.encoders.mllm.interface import MllmInput
 
 
+def before_inputs(template: str) -> str:
+    """What a template says before its image and its text: the same for every input."""
+    return template.split("{")[0]
+
+
 def caption_input(params: EncoderParams, image: Image.Image) -> MllmInput:
     """An image with the prompt that asks for its caption."""
     return MllmInput(params.caption_prompt, image)

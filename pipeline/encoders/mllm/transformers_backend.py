@@ -15,6 +15,7 @@ from pipeline.config import EncoderParams
 from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm.batched_qwen import language_states, one_window, patch_tokens
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
+from pipeline.encoders.mllm.prompts import before_inputs
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 
 
@@ -61,7 +62,7 @@ class TransformersMllm:
     def text_states(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """See `Mllm.text_states`."""
         states, lengths = self._states(self._batch(self.params.embed_template, [MllmInput(text) for text in texts]))
-        skipped = len(self.processor.tokenizer(self.params.embed_template.split("{image}")[0])["input_ids"])
+        skipped = len(self.processor.tokenizer(before_inputs(self.params.embed_template))["input_ids"])
         return [one[skipped:length].float().cpu() for one, length in zip(states, lengths.tolist(), strict=True)]
 
     def _states(self, batch: BatchFeature) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,14 +78,14 @@ class TransformersMllm:
         if grids is None:
             return language_states(self.model, batch["input_ids"].gather(1, source), None, 0), lengths
         side = int(grids[0, 1])
+        ids = batch["input_ids"].gather(1, source)
+        begins = (ids == self.model.config.image_token_id).int().argmax(1)  # a text may stand before the image
         alike = len(grids) == len(lengths) and bool((grids == torch.tensor([1, side, side], device=self.device)).all())
-        if not alike or not one_window(self.model, side):
+        if not alike or not bool((begins == begins[0]).all()) or not one_window(self.model, side):
             states = self.model.model(**batch, use_cache=False).last_hidden_state
             return states.gather(1, source.unsqueeze(2).expand_as(states)), lengths
-        ids = batch["input_ids"].gather(1, source)
-        prefix = int((ids[0] == self.model.config.image_token_id).nonzero()[0])
         visual = patch_tokens(self.model, batch["pixel_values"].view(len(ids), side * side, -1))
-        return language_states(self.model, ids, visual, prefix), lengths
+        return language_states(self.model, ids, visual, int(begins[0])), lengths
 
     @torch.inference_mode()
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:

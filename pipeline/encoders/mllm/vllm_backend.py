@@ -26,6 +26,7 @@ from pipeline.config import EncoderParams, ParameterError
 from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.preparers import Preparers, rendered
+from pipeline.encoders.mllm.prompts import before_inputs
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 
 EMBED, GENERATE, TOKENS = "embed", "generate", "token_embed"
@@ -192,7 +193,7 @@ class VllmMllm:
 
     def text_states(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """See `Mllm.text_states`."""
-        before = len(self._engine(EMBED).get_tokenizer()(self.params.embed_template.split("{image}")[0])["input_ids"])
+        before = len(self._engine(EMBED).get_tokenizer()(before_inputs(self.params.embed_template))["input_ids"])
         settings = self._vllm.PoolingParams(task=TOKENS)
         outputs = self._run(EMBED, [MllmInput(text) for text in texts], settings)
         return [output.outputs.data[before:].float().cpu() for output in outputs]

@@ -105,7 +105,7 @@ def test_a_worker_encodes_a_slice_as_this_process_does(make, tiny_params, tiny_m
     reader, options = make.reader(rows), JobOptions(3, rows_per_shard=7, max_rejected_share=0.5)
     whole = list(encode_slices(reader, embedding_job(tiny_mllm), 0, options))
     job = embedding_job(open_mllm(dataclasses.replace(tiny_params, engine="ray"), "cpu"))
-    worker = SliceWorker(cloudpickle.dumps((reader, job, torch.get_num_threads())), options)
+    worker = SliceWorker(cloudpickle.dumps((reader, job, torch.get_num_threads(), True)), options)
     answer = worker({"start": np.array([7, 14])})
     found = [cloudpickle.loads(encoded) for encoded in answer["slice"]]
     assert [(one.start, one.rows, len(one.rejected)) for one in found] == [(7, 7, 1), (14, 3, 0)]

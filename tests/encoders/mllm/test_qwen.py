@@ -18,6 +18,7 @@ from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT, SPECIAL_TOKENS
 from pipeline.encoders.mllm.small_qwen import train_tokenizer
+from pipeline.encoders.mllm.transformers_backend import TransformersMllm
 from tests.sections import section
 
 
@@ -48,6 +49,34 @@ def test_batched_passes_equal_the_forward_of_transformers(make, tiny_mllm, with_
     kept = batch["attention_mask"].bool()
     assert not kept.all(), "the texts differ in length, so there is padding"
     torch.testing.assert_close(states[kept], expected[kept], atol=1e-4, rtol=1e-4)
+
+
+PLACES = ("<|im_start|>{image}{text}<|im_end|>", "{text}{image}<|im_end|>", "{text}<|im_end|>{image}")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("template", PLACES)
+@pytest.mark.parametrize("sizes", [(32, 32, 32), (32, 48, 32)], ids=["one size", "two sizes"])
+def test_embeddings_are_those_of_transformers_own_forward(make, tiny_params, template, sizes):
+    """Also where the image stands elsewhere in every row, and where images differ in size."""
+    mllm = TransformersMllm(dataclasses.replace(tiny_params, embed_template=template), "cpu")
+    images = [Image.open(io.BytesIO(make.png(seed, size))) for seed, size in enumerate(sizes)]
+    texts = [template.format(image=IMAGE_SLOT, text=text) for text in make.texts[:3]]
+    mllm.processor.tokenizer.padding_side = "left"
+    batch = mllm.processor(text=texts, images=images, padding=True, return_tensors="pt")
+    last = mllm.model.model(**batch, use_cache=False).last_hidden_state[:, -1]
+    expected = torch.nn.functional.normalize(last, dim=-1).numpy()
+    found = mllm.embed([MllmInput(text, image) for text, image in zip(make.texts, images, strict=False)])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("template", PLACES[:2])
+def test_the_last_text_state_is_the_texts_embedding(make, tiny_params, template):
+    mllm = TransformersMllm(dataclasses.replace(tiny_params, embed_template=template), "cpu")
+    states, tokenizer = mllm.text_states(make.texts), mllm.processor.tokenizer
+    lasts = torch.stack([torch.nn.functional.normalize(one[-1], dim=0) for one in states])
+    np.testing.assert_allclose(lasts, mllm.embed([MllmInput(text) for text in make.texts]), atol=1e-5)
+    assert [len(one) for one in states] == [len(tokenizer(f"{text}<|im_end|>")["input_ids"]) for text in make.texts]
 
 
 def test_an_embedding_is_the_last_tokens_unit_state_whatever_the_batch(make, tiny_mllm, images):

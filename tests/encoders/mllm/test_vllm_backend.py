@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.artifacts import ShardSet
@@ -81,6 +82,16 @@ def test_the_template_and_the_leading_dimensions_are_followed(vllm_mllm, transfo
         vllm_mllm.params, transformers_mllm.params = as_before
     assert ours.shape == (5, 32) and (ours * theirs).sum(1).min() >= 0.9999
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
+
+
+def test_the_backends_have_the_same_text_states(vllm_mllm, transformers_mllm):
+    texts = [text for text in TEXTS if text]
+    pairs = list(zip(vllm_mllm.text_states(texts), transformers_mllm.text_states(texts), strict=True))
+    for ours, theirs in pairs:
+        assert ours.shape == theirs.shape
+        assert torch.nn.functional.cosine_similarity(ours, theirs).min() >= 0.999
+    lasts = np.stack([torch.nn.functional.normalize(states[-1], dim=0).numpy() for states, _ in pairs])
+    assert (lasts * vllm_mllm.embed([MllmInput(text) for text in texts])).sum(1).min() >= 0.9999
 
 
 def test_the_backends_say_the_same(vllm_mllm, transformers_mllm):
