@@ -1,4 +1,8 @@
-"""The encoded images of a table, which holds them (`schemas.IMAGES`) or names their files (`schemas.IMAGE_FILES`)."""
+"""The encoded images of a table.
+
+It holds them (`schemas.IMAGES`), names their files (`schemas.IMAGE_FILES`) or the archives that they lie in
+(`schemas.IMAGE_MEMBERS`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 from PIL import Image
 
+from pipeline.artifacts.archives import ArchiveReader, Place
 from pipeline.artifacts.atomic import ArtifactError
 from pipeline.artifacts.decoding import ImageError, Treatment, decode
 from pipeline.artifacts.shards import ShardSet
@@ -16,7 +21,9 @@ from pipeline.artifacts.shards import ShardSet
 
 def image_columns(images: ShardSet) -> list[str]:
     """The columns that `EncodedImages` needs of this table, the ids in front."""
-    return ["image_id", "bytes"] if "bytes" in images.columns else ["image_id", "path", "crop"]
+    if "bytes" not in images.columns:
+        return ["image_id", "path", "crop"]
+    return ["image_id", "bytes", *(Place._fields if "archive" in images.columns else ())]
 
 
 def treatment_of(images: ShardSet) -> Treatment:
@@ -30,13 +37,15 @@ def treatment_of(images: ShardSet) -> Treatment:
 class EncodedImages:
     """A table's images by row, read when asked for; b"" for a row without one.
 
-    Raises ArtifactError naming a file that is gone.
+    Raises ArtifactError naming a file that is gone, or an archive that has changed.
     """
 
     def __init__(self, table: pa.Table):
         here = "bytes" in table.column_names
         self._bytes = table["bytes"] if here else None
         self._files: tuple[pa.ChunkedArray, ...] = () if here else (table["path"], table["crop"])
+        self._places = [table[name] for name in Place._fields] if "archive" in table.column_names else []
+        self._archives = ArchiveReader()
         self._rows = table.num_rows
 
     def __len__(self) -> int:
@@ -47,7 +56,10 @@ class EncodedImages:
 
     def __getitem__(self, row: int) -> bytes:
         if self._bytes is not None:
-            return self._bytes[row].as_py() or b""
+            content = self._bytes[row].as_py()
+            if content is None and self._places and self._places[0][row].is_valid:
+                return self._archives.read(Place(*(column[row].as_py() for column in self._places)))
+            return content or b""
         paths, crops = self._files
         path, crop = Path(paths[row].as_py()), crops[row].as_py()
         if not path.is_file():

@@ -4,7 +4,19 @@ import pyarrow as pa
 
 _STRINGS = pa.list_(pa.string())
 
-IMAGES = pa.schema([("image_id", pa.string()), ("bytes", pa.binary()), ("width", pa.int32()), ("height", pa.int32())])
+IMAGES = pa.schema(
+    [("image_id", pa.string()), ("bytes", pa.large_binary()), ("width", pa.int32()), ("height", pa.int32())]
+)
+IMAGE_MEMBERS = pa.schema(
+    [
+        *IMAGES,
+        ("archive", pa.string()),
+        ("archive_size", pa.int64()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+    ]
+)
+"""Images that stay in their archives (`pipeline.artifacts.archives`), where `bytes` is null, and copied ones."""
 IMAGE_FILES = pa.schema(
     [
         ("image_id", pa.string()),
@@ -75,7 +87,7 @@ def embeddings(dim: int, dtype: pa.DataType = pa.float32()) -> pa.Schema:
 
 
 def conditions(dim: int, dtype: pa.DataType = pa.float16()) -> pa.Schema:
-    """`id` and ragged token states, flattened: tokens x `dim` numbers."""
+    """`id` and ragged token states, flattened: tokens x `dim` numbers, of which a shard may have over 2^31."""
     return pa.schema(
-        [("id", pa.string()), ("tokens", pa.int32()), ("states", pa.list_(dtype))], metadata={"dim": str(dim)}
+        [("id", pa.string()), ("tokens", pa.int32()), ("states", pa.large_list(dtype))], metadata={"dim": str(dim)}
     )

@@ -106,6 +106,9 @@ class DataParams(Section):
     """The folder of raw data, which DVC watches: what changes in it makes stage `prepare` run again."""
     fixture: str
     """A folder in the packages' layout that is read instead of fetching; empty: fetch."""
+    copy: bool
+    """Copy the images of web sources into `data/pairs`; false: refer to the archives, which must stay as they are. What
+    lies in compressed archives or in Parquet is copied always."""
     image_size: Count
     """Side of the stored images, in pixels."""
     triplets: Count

@@ -27,11 +27,11 @@ def condition_job(encoder: TextEncoder) -> EncoderJob:
 
     def table(rows: Sequence[EncoderRow], states: Sequence[np.ndarray]) -> pa.Table:
         lengths = np.array([len(one) for one in states], np.int32)
-        offsets = np.concatenate([[0], np.cumsum(lengths * encoder.dim)]).astype(np.int32)
+        offsets = np.concatenate([[0], np.cumsum(lengths.astype(np.int64) * encoder.dim)])
         flat = pa.array(np.concatenate([one.reshape(-1) for one in states]))
         ids = pa.array([row.id for row in rows], pa.string())
         return pa.Table.from_arrays(
-            [ids, pa.array(lengths), pa.ListArray.from_arrays(pa.array(offsets), flat)], schema=schema
+            [ids, pa.array(lengths), pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat)], schema=schema
         )
 
     return EncoderJob(schema, encode, table)

@@ -111,7 +111,7 @@ class _Archive:
         if reason:
             return Sample(image_id, reason=reason)
         try:
-            return Sample(image_id, member.content(), captions)
+            return Sample(image_id, member.content(), captions, place=member.place())
         except DamageError as error:
             return Sample(image_id, reason=str(error))
 
@@ -157,7 +157,7 @@ def journeydb(folder: Path, name: str) -> Iterator[Sample]:
 
 def _journeydb_sample(name: str, member: Member, captions: tuple[str, ...]) -> Sample:
     try:
-        return Sample(id_of(name, member.name), member.content(), captions)
+        return Sample(id_of(name, member.name), member.content(), captions, place=member.place())
     except (IdError, DamageError) as error:
         return Sample(f"{name}/{printable(member.name)}", reason=str(error))
 

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.artifacts.archives import place_in
 from pipeline.artifacts.ids import IdError, id_of
 from pipeline.artifacts.image_formats import HEAD, is_image, sniff
 from pipeline.artifacts.texts import clean_text, file_encoding
@@ -70,7 +71,8 @@ def _sample(folder: Path, image_id: str, image: str, captions: tuple[str, ...]) 
         if not any(place.is_relative_to(real) for real in real_folders(folder)):
             return Sample(image_id, reason=f"{image} leads out of the folder")
         if place.is_file():
-            return Sample(image_id, place.read_bytes(), captions)
+            content = place.read_bytes()
+            return Sample(image_id, content, captions, place=place_in(folder / image, 0, len(content)))
     except (OSError, ValueError):  # no name that a file can have
         pass
     return Sample(image_id, reason=f"the CSV names {image}, which is not there")

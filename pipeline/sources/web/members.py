@@ -6,9 +6,11 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
+from pipeline.artifacts.archives import Place, place_in
 from pipeline.artifacts.image_formats import HEAD, is_image, sniff
 
 TEXTS = ("txt", "caption", "json")
@@ -32,12 +34,15 @@ class Member:
     Args:
         info: What the archive says of it.
         stream: Its content; None for links and devices.
+        archive: The archive, where its bytes lie there as they are; None: it is compressed.
     """
 
-    def __init__(self, info: tarfile.TarInfo, stream: IO[bytes] | None):
+    def __init__(self, info: tarfile.TarInfo, stream: IO[bytes] | None, archive: Path | None = None):
         self.name = PurePosixPath(info.name).as_posix().removeprefix("./")
         self._size, self._stream, self._head = info.size, stream, b""
         self.is_file = stream is not None
+        self._archive = None if info.issparse() else archive
+        self._offset = info.offset_data
         folder, _, self.base = self.name.rpartition("/")
         stem, _, ending = self.base.rpartition(".")
         self.ending = ending.lower() if stem else ""
@@ -59,6 +64,10 @@ class Member:
         if len(found) < self._size:
             raise DamageError("it breaks off")
         return found
+
+    def place(self) -> Place | None:
+        """Where its bytes lie as they are; None: nowhere."""
+        return place_in(self._archive, self._offset, self._size) if self._archive else None
 
     def _read(self, count: int) -> bytes:
         try:
@@ -101,9 +110,10 @@ def members(path: Path) -> Iterator[Member]:
     """
     try:
         with _open(path) as archive:
+            plain = path if isinstance(archive.fileobj, BufferedReader) else None  # else it is decompressed
             for info in archive:
                 if not info.isdir():
-                    yield Member(info, archive.extractfile(info) if info.isfile() else None)
+                    yield Member(info, archive.extractfile(info) if info.isfile() else None, plain)
     except _DAMAGED as error:
         raise DamageError(_first_line(error)) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.artifacts.archives import Place
 from pipeline.artifacts.decoding import ImageError, measure
 
 
@@ -20,6 +21,8 @@ class Sample:
     """Why the sample cannot be used; empty: it can."""
     is_image: bool = True
     """Whether an image is lost with it. What is not one is listed, and does not count as a rejected image."""
+    place: Place | None = None
+    """Where the encoded image lies as it is; None: nowhere, as in a compressed archive."""
 
 
 def checked(sample: Sample) -> tuple[Sample, tuple[int, int]]:

@@ -1,4 +1,7 @@
-"""From the owners' layouts to the canonical tables, one pass, a few images in memory."""
+"""From the owners' layouts to the canonical tables, one pass, a few images in memory.
+
+Images stay in their archives, or are copied where the parameters say so or nobody could find them there again.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,10 @@ def build(params: DataParams, seed: int, out: Path) -> dict[str, int]:
     raw, web = Path(params.raw), params.web
     _check_there(raw, [*web.pairs, *web.edits])
     made_of = {"source": "web", "pairs": web.pairs, "edits": web.edits, "seed": seed, "max_images": params.max_images}
+    made_of["copy"] = params.copy
     made_of["decoding"] = "shown"  # tables from before this treatment must not be continued
     with write_atomically(out / "pairs") as aside:
-        tables = _Tables(aside, made_of)
+        tables = _Tables(aside, made_of, params.copy)
         for name in web.pairs:
             images = 0
             for sample in READERS[name](raw / name, name):
@@ -100,10 +104,12 @@ def _check_there(raw: Path, names: list[str]) -> None:
 class _Tables:
     """Images and pairs as they grow; a few images are in memory."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any]):
+    def __init__(self, folder: Path, identity: dict[str, Any], copy: bool):
         self._folder = folder
         folder.mkdir()
-        self.images = ShardWriter(folder / "images", schemas.IMAGES, identity, SHARD)
+        self._copy = copy
+        schema = schemas.IMAGES if copy else schemas.IMAGE_MEMBERS
+        self.images = ShardWriter(folder / "images", schema, identity, SHARD)
         self.pairs = ShardWriter(folder / "pairs", schemas.PAIRS, identity, 5 * SHARD)
         self._rows: dict[str, list[dict[str, Any]]] = {"images": [], "pairs": []}
         self._rejected: list[Sample] = []
@@ -117,9 +123,9 @@ class _Tables:
         if sample.reason:
             self._rejected.append(sample)
             return False
-        self._rows["images"].append(
-            {"image_id": sample.image_id, "bytes": sample.content, "width": width, "height": height}
-        )
+        image = {"image_id": sample.image_id, "width": width, "height": height}
+        where = {"bytes": sample.content} if self._copy or sample.place is None else sample.place._asdict()
+        self._rows["images"].append(image | where)
         for number, caption in enumerate((sample.captions or ("",)) if with_pairs else ()):
             pair_id = f"{sample.image_id}/short" + (f"/{number}" if number else "")
             pair = {"pair_id": pair_id, "image_id": sample.image_id, "caption": caption}
