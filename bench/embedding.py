@@ -204,9 +204,9 @@ def write_texts(folder: Path, rows: int, tokens: int, width: int, rows_per_shard
     for first in range(0, rows, rows_per_shard):
         count = min(rows_per_shard, rows - first)
         states = pa.array(generator.standard_normal(count * tokens * width, np.float32).astype(np.float16))
-        offsets = pa.array(np.arange(count + 1, dtype=np.int32) * tokens * width)
+        offsets = pa.array(np.arange(count + 1, dtype=np.int64) * tokens * width)
         ids = pa.array([str(n) for n in range(first, first + count)])
-        columns = [ids, pa.array(np.full(count, tokens, np.int32)), pa.ListArray.from_arrays(offsets, states)]
+        columns = [ids, pa.array(np.full(count, tokens, np.int32)), pa.LargeListArray.from_arrays(offsets, states)]
         writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
     writer.close()
 

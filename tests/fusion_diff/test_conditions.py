@@ -15,7 +15,7 @@ def table(rows, dim=3, tokens=None):
     columns = [
         pa.array([f"t{i}" for i in range(len(rows))]),
         pa.array(lengths, pa.int32()),
-        pa.array(flat, pa.list_(pa.float16())),
+        pa.array(flat, pa.large_list(pa.float16())),
     ]
     return pa.table(columns, schema=schemas.conditions(dim))
 
@@ -72,7 +72,7 @@ def test_a_bad_row_is_named(rows, tokens, message):
 
 def test_missing_values_are_named():
     whole = table([[[1, 2, 3]], [[4, 5, 6]]])
-    states = pa.array([[1, 2, 3], None], pa.list_(pa.float16()))
+    states = pa.array([[1, 2, 3], None], pa.large_list(pa.float16()))
     with pytest.raises(ValueError, match=r"row 1 \(t1\) has 0 numbers"):
         TextConditions.from_table(whole.set_column(2, whole.schema.field("states"), states))
     with pytest.raises(ValueError, match=r"row 1 \(t1\) has 3 numbers, expected 0 tokens"):
