@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.decoding import ImageError, decode
 from pipeline.artifacts.images import EncodedImages, image_columns, treatment_of
 
+Fit = Literal["crop", "squash"]
+"""How an image becomes a square. crop: its shorter side fits, and the centre is kept. squash: both sides fit."""
+
 
 class ImageSource(ABC):
     """Images by id."""
@@ -23,19 +27,20 @@ class ImageSource(ABC):
     def image(self, image_id: str) -> Image.Image:
         """One image as RGB."""
 
-    def pixels(self, image_ids: Sequence[str], size: int) -> Tensor:
-        """N images as squares, see `centre_square`.
+    def pixels(self, image_ids: Sequence[str], size: int, fit: Fit = "crop") -> Tensor:
+        """N images as squares.
 
         Args:
             image_ids: The N ids.
             size: The side of a square, in pixels.
+            fit: How they become squares.
 
         Returns:
             uint8 [N, 3, size, size].
         """
         pixels = torch.empty(len(image_ids), 3, size, size, dtype=torch.uint8)
         for row, image_id in enumerate(image_ids):
-            pixels[row] = square_pixels(self.image(image_id), size)
+            pixels[row] = square_pixels(self.image(image_id), size, fit)
         return pixels
 
 
@@ -79,9 +84,15 @@ class ImageTable(ImageSource):
             raise ArtifactError(f"{self.folder}: image {image_id!r}: {error}") from None
 
 
-def square_pixels(image: Image.Image, size: int) -> Tensor:
-    """An RGB image as a square, uint8 [3, size, size]; see `centre_square`."""
-    return torch.from_numpy(np.array(centre_square(image, size))).permute(2, 0, 1)
+def square_pixels(image: Image.Image, size: int, fit: Fit = "crop") -> Tensor:
+    """An RGB image as a square, uint8 [3, size, size]."""
+    square = centre_square(image, size) if fit == "crop" else squashed(image, size)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+def squashed(image: Image.Image, size: int) -> Image.Image:
+    """An image resized to `size` x `size`, whatever its shape was; itself where it has that size already."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:

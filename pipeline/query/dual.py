@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.config import Params
 from pipeline.diffcomp import DiffComp
 from pipeline.encoders.batching import encode_in_batches
-from pipeline.encoders.dual.interface import DualEncoder
+from pipeline.encoders.dual.interface import ImageTextEncoder
 from pipeline.encoders.image_source import ImageSource, centre_square
 from pipeline.query.clock import Clock
 from pipeline.query.interface import NO_CONTROLS, Controls, Descriptions, Family, Method, QueryVectors
@@ -180,7 +180,7 @@ class DualEncoders(Family):
 
     @torch.inference_mode()
     def _turned(
-        self, encoder: DualEncoder, vectors: np.ndarray, queries: Sequence[Query], controls: Controls
+        self, encoder: ImageTextEncoder, vectors: np.ndarray, queries: Sequence[Query], controls: Controls
     ) -> np.ndarray:
         """Query vectors [Q, d], away from what a negative text says beyond the modification."""
         negative = encoder.encode_text(encoder.tokenize([controls.negative]).to(encoder.mean.device))
@@ -193,19 +193,19 @@ class DualEncoders(Family):
 
     def _image(self, batch: Sequence[Query], images: ImageSource) -> Tensor:
         """f_I of the references, [B, d]."""
-        pixels = images.pixels([query.reference_id for query in batch], self.backbone.image_size)
+        pixels = images.pixels([query.reference_id for query in batch], self.backbone.image_size, self.backbone.fit)
         return self.backbone.encode_image(self.backbone.normalise(pixels))
 
-    def _text(self, encoder: DualEncoder, batch: Sequence[Query]) -> Tensor:
+    def _text(self, encoder: ImageTextEncoder, batch: Sequence[Query]) -> Tensor:
         """f_T of the modifications, [B, d]."""
         return encoder.encode_text(self._tokens(encoder, batch))
 
-    def _tokens(self, encoder: DualEncoder, batch: Sequence[Query]) -> Tensor:
+    def _tokens(self, encoder: ImageTextEncoder, batch: Sequence[Query]) -> Tensor:
         """The modifications as token ids [B, C]."""
         return encoder.tokenize([query.text for query in batch]).to(encoder.mean.device)
 
     def _reference(
-        self, encoder: DualEncoder, batch: Sequence[Query], images: ImageSource, region: Image.Image | None
+        self, encoder: ImageTextEncoder, batch: Sequence[Query], images: ImageSource, region: Image.Image | None
     ) -> tuple[Tensor, Tensor | None]:
         """Normalised references [B, 3, S, S], and the region cut as they are, [B, S, S] in [0, 1]."""
         size = encoder.image_size

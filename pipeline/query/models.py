@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline.config import Params
 from pipeline.diffcomp import DiffComp, load_diffcomp
-from pipeline.encoders.dual.interface import DualEncoder
-from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.encoders.dual.interface import ImageTextEncoder
+from pipeline.encoders.dual.open import load_dual_encoder, load_image_text_encoder
 from pipeline.encoders.mllm.interface import Mllm
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.text import TextEncoder, open_text_encoder
@@ -42,10 +42,10 @@ class Models:
         return open_text_encoder(self.params.text_encoder, lambda: self.mllm, self.params.runtime.device)
 
     @cached_property
-    def backbone(self) -> DualEncoder:
+    def backbone(self) -> ImageTextEncoder:
         """The image-text backbone that DiffComp starts from, untouched."""
         section = self.params.diffcomp
-        return load_dual_encoder(section.backbone, section.pretrained).eval().to(device(self.params.runtime))
+        return load_image_text_encoder(section.backbone, section.pretrained).eval().to(device(self.params.runtime))
 
     def diffcomp(self, name: str) -> DiffComp:
         """A trained variant. Raises ArtifactError when it is missing or does not fit its backbone."""

@@ -16,7 +16,7 @@ from pipeline.artifacts import ShardSet, sha256_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import WEIGHTS
 from pipeline.diffcomp.checkpoints import backbone_identity, variant_identity
-from pipeline.encoders.dual.interface import DualEncoder
+from pipeline.encoders.dual.interface import ImageTextEncoder
 from pipeline.encoders.embedding.dual_gallery import embed_gallery
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
@@ -91,7 +91,7 @@ class DualSpace(ModelSpace):
 
     @property
     @abstractmethod
-    def encoder(self) -> DualEncoder:
+    def encoder(self) -> ImageTextEncoder:
         """The dual encoder."""
 
     @cached_property
@@ -116,7 +116,7 @@ class BackboneSpace(DualSpace):
         return backbone_identity(section.backbone, section.pretrained)
 
     @property
-    def encoder(self) -> DualEncoder:
+    def encoder(self) -> ImageTextEncoder:
         return self._models.backbone
 
 
@@ -128,7 +128,7 @@ class VariantSpace(DualSpace):
         return variant_identity(self._models.diffcomp_folder(self.name))
 
     @property
-    def encoder(self) -> DualEncoder:
+    def encoder(self) -> ImageTextEncoder:
         return self._models.diffcomp(self.name).encoder
 
     @property
@@ -140,7 +140,7 @@ class VariantSpace(DualSpace):
 class ImageEmbedder:
     """The image side of a dual encoder, as an embedding job runs it."""
 
-    def __init__(self, encoder: DualEncoder):
+    def __init__(self, encoder: ImageTextEncoder):
         self._encoder, self.dim = encoder, encoder.dim
 
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
@@ -150,7 +150,7 @@ class ImageEmbedder:
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """f_I of images in RGB, float32 [N, d]."""
-        pixels = torch.stack([square_pixels(image, self._encoder.image_size) for image in images])
+        pixels = torch.stack([square_pixels(image, self._encoder.image_size, self._encoder.fit) for image in images])
         return self._encoder.encode_image(self._encoder.normalise(pixels)).float().cpu().numpy()
 
 

@@ -125,6 +125,31 @@ def build_clip(model_cfg: dict[str, Any]) -> ClipModel:
     return (CustomTextCLIP if values.pop("custom_text", False) else open_clip.CLIP)(**values)
 
 
+def is_plain(model_cfg: dict[str, Any]) -> bool:
+    """Whether a model of this configuration is a `ClipEncoder`: a ViT that pools its CLS token, and a text tower."""
+    visual, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    plain = isinstance(visual.get("layers"), int) and "timm_model_name" not in visual and "hf_model_name" not in text
+    return plain and not visual.get("attentional_pool") and visual.get("pool_type", "tok") == "tok"
+
+
+def new_open_clip(name: str, pretrained: str) -> Any:
+    """One of open_clip's models.
+
+    Args:
+        name: Such as ViT-L-14-quickgelu.
+        pretrained: A tag or a file of weights; empty: random weights.
+
+    Raises:
+        ArtifactError: The weights are not on this machine.
+    """
+    try:
+        return open_clip.create_model(name, pretrained=pretrained or None)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise clip_not_loaded(name, pretrained, error) from None
+
+
 class ClipEncoder(DualEncoder):
     """An open_clip model with a plain ViT and a causal text transformer, behind `DualEncoder`.
 
@@ -200,12 +225,7 @@ class ClipEncoder(DualEncoder):
         Raises:
             ArtifactError: The weights are not on this machine.
         """
-        try:
-            model = open_clip.create_model(name, pretrained=pretrained or None)
-        except (OSError, RuntimeError) as error:
-            if not pretrained:
-                raise
-            raise clip_not_loaded(name, pretrained, error) from None
+        model = new_open_clip(name, pretrained)
         preprocess = getattr(model.visual, "preprocess_cfg", {})
         return cls(
             model,

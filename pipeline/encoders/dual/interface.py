@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.encoders.image_source import Fit
+
 
 def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(Q K^T / sqrt(d) + bias) V, the same bias for all heads and queries.
@@ -44,10 +46,10 @@ def unit(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors, dim=-1)
 
 
-class DualEncoder(nn.Module, ABC):
-    """A visual transformer with a CLS token and a text transformer that share one feature space.
+class ImageTextEncoder(nn.Module, ABC):
+    """An image tower and a text tower that share one feature space: all that training-free methods need.
 
-    Symbols: B images, N = h x w patches, W visual width, D joint width, L visual blocks, C context.
+    Symbols: B images, D joint width, C context.
 
     Args:
         mean: Of the pixels of each channel, in [0, 1].
@@ -56,16 +58,52 @@ class DualEncoder(nn.Module, ABC):
 
     image_size: int
     """Side of the square that the encoder sees, in pixels."""
-    patch_grid: tuple[int, int]
-    """h, w."""
-    width: int
-    """W."""
+    fit: Fit = "crop"
+    """How an image becomes that square."""
     dim: int
     """D."""
     context: int
     """C: the longest text, in tokens."""
     mean: Tensor
     std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        # Neither is stored with the weights: they belong to the preprocessing.
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+
+    @abstractmethod
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] -> [B, D], L2-normalised: the global feature f_I."""
+
+    @abstractmethod
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """[B, C] -> [B, D], L2-normalised."""
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> LongTensor [B, C], padded and cut to the context."""
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] -> float32 pixels with the encoder's own mean and deviation."""
+        return (images.to(self.mean.device).float() / 255.0 - self.mean) / self.std
+
+
+class DualEncoder(ImageTextEncoder):
+    """A visual transformer with a CLS token and a text transformer that share one feature space.
+
+    More symbols: N = h x w patches, W visual width, L visual blocks.
+
+    Args:
+        mean: See `ImageTextEncoder`.
+        std: See there.
+    """
+
+    patch_grid: tuple[int, int]
+    """h, w."""
+    width: int
+    """W."""
 
     if TYPE_CHECKING:  # CLIP's lies inside its model, BLIP's is added: nn.Module finds both by this name
 
@@ -74,11 +112,8 @@ class DualEncoder(nn.Module, ABC):
             """log(1 / temperature) of the contrastive loss."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
-        super().__init__()
+        super().__init__(mean, std)
         self.gradient_checkpointing = False
-        # Neither is stored with the weights: they belong to the preprocessing.
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
     # What a backbone supplies -------------------------------------------------------------------
 
@@ -116,24 +151,12 @@ class DualEncoder(nn.Module, ABC):
     def project(self, cls: Tensor) -> Tensor:
         """[..., W] -> [..., D]: final norm and projection, L2-normalised."""
 
-    @abstractmethod
-    def encode_text(self, token_ids: Tensor) -> Tensor:
-        """[B, C] -> [B, D], L2-normalised."""
-
-    @abstractmethod
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts -> LongTensor [B, C], padded and cut to the context."""
-
     # What follows from it -----------------------------------------------------------------------
 
     @property
     def depth(self) -> int:
         """L: the number of visual blocks."""
         return len(self.image_blocks)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> float32 pixels with the encoder's own mean and deviation."""
-        return (images.to(self.mean.device).float() / 255.0 - self.mean) / self.std
 
     def embed_patches(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 1 + N, W]: what the first block reads."""
@@ -160,7 +183,7 @@ class DualEncoder(nn.Module, ABC):
         return tokens
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, D], L2-normalised: the global feature f_I."""
+        """See `ImageTextEncoder.encode_image`."""
         return self.project(self.run(self.embed_patches(images), 0, self.depth)[:, 0])
 
     def freeze_all_but(self, image_layers: int, text_layers: int) -> None:

@@ -13,21 +13,21 @@ from tqdm import tqdm
 
 from pipeline.artifacts import ShardWriter, finished_set, schemas
 from pipeline.encoders.batching import batches
-from pipeline.encoders.dual.interface import DualEncoder
+from pipeline.encoders.dual.interface import ImageTextEncoder
 from pipeline.encoders.image_source import ImageTable
 
 
-def encode_images(encoder: DualEncoder, images: ImageTable, image_ids: Sequence[str]) -> Tensor:
+def encode_images(encoder: ImageTextEncoder, images: ImageTable, image_ids: Sequence[str]) -> Tensor:
     """Global features f_I of B images.
 
     Returns:
         [B, D], L2-normalised, on the encoder's device.
     """
-    return encoder.encode_image(encoder.normalise(images.pixels(image_ids, encoder.image_size)))
+    return encoder.encode_image(encoder.normalise(images.pixels(image_ids, encoder.image_size, encoder.fit)))
 
 
 def embed_gallery(
-    encoder: DualEncoder,
+    encoder: ImageTextEncoder,
     images: ImageTable,
     out: str | Path,
     identity: dict[str, Any],
