@@ -46,6 +46,7 @@ def index(
     ],
     out: options.LibraryFolder = None,
     method: options.IndexedMethods = None,
+    encoder: options.EncoderName = "",
     params: options.ParamsPath = options.PARAMS_FILE,
 ) -> None:
     """Embed and index a folder of images.
@@ -55,9 +56,11 @@ def index(
     An interrupted run continues where it stopped when the command is given again.
     """
     from pipeline.app.search.library import index_folder
+    from pipeline.app.search.own_encoder import knows_emoji_only, parse_encoder, warning
     from pipeline.artifacts.rejections import summarise
 
-    done = index_folder(folder, _set_up(params), out, method or ())
+    own, loaded = parse_encoder(encoder) if encoder else None, _set_up(params)
+    done = index_folder(folder, loaded, out, method or (), own)
     typer.echo(f"{done.library}: {done.images} images in {', '.join(done.spaces)}")
     for space, reason in done.left_out.items():
         typer.echo(f"left out: {space} ({reason})")
@@ -65,6 +68,8 @@ def index(
         typer.echo(line)
     if done.rejected:
         typer.echo(f"`cir rejected {done.library}` lists them")
+    if own is None and knows_emoji_only(loaded):
+        typer.echo(warning(folder))
 
 
 @app.command(rich_help_panel=IMAGES)
@@ -89,6 +94,7 @@ def search(  # noqa: PLR0913 - one argument an option
 ) -> None:
     """Search a gallery by a reference image and a modification text."""
     from pipeline.app.search.galleries import open_gallery
+    from pipeline.app.search.own_encoder import warning
     from pipeline.app.search.reference import find_reference
     from pipeline.app.search.requests import Request, read_region
     from pipeline.app.search.results import write_html
@@ -105,9 +111,12 @@ def search(  # noqa: PLR0913 - one argument an option
     texts = filter(None, map(clean_text, sys.stdin.buffer)) if text == "-" else [text]
 
     searcher, found = None, []
-    for request in (make_request(words, name) for words in texts for name in method or ["fusion_diff"]):
+    for request in (make_request(words, name) for words in texts for name in method or [opened.default_method]):
         # Only now, after the request's own checks: loading the models takes seconds.
-        searcher = searcher or Searcher(_set_up(params, threads), opened)
+        if searcher is None:
+            searcher = Searcher(_set_up(params, threads), opened)
+            if opened.warns(searcher.params):
+                typer.echo(warning(opened.name), err=True)
         answer = searcher.search(request)
         found.append((request, answer))
         _print_answer(request, answer, as_json)

@@ -38,13 +38,24 @@ IndexedMethods = Annotated[
         "Default: fusion_diff, diffcomp_relative and the methods without training, as far as trained."
     ),
 ]
+EncoderName = Annotated[
+    str,
+    Option(
+        help="Search photographs without training: MODEL/WEIGHTS of open_clip, such as ViT-L-14-quickgelu/openai, the "
+        "hub name of a CLIP or SigLIP, or a folder with one. `cir models fetch` fetches it. Default: the models of "
+        "the parameters; those of the default profile know emoji only."
+    ),
+]
 
 ReferenceName = Annotated[str, Option(help="The reference: an image file, or the id of an image in the gallery.")]
 Modification = Annotated[
     str,
     Option(help="The modification: what should be different. `-` reads one a line from standard input."),
 ]
-SearchedMethods = Annotated[list[str] | None, Option(help="May be repeated to compare methods. Default: fusion_diff.")]
+SearchedMethods = Annotated[
+    list[str] | None,
+    Option(help="May be repeated to compare methods. Default: fusion_diff, or slerp over an encoder of one's own."),
+]
 Top = Annotated[int, Option(help="The number of results.")]
 Negative = Annotated[str, Option(help="What the results should not show.")]
 NegativeWeight = Annotated[

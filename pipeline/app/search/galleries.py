@@ -11,10 +11,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from pipeline.app.search.own_encoder import DEFAULT_METHOD, OwnEncoder, knows_emoji_only
 from pipeline.app.search.remedies import index_command
 from pipeline.artifacts import ArtifactError, ShardSet, read_json
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.artifacts.shards import MANIFEST
+from pipeline.config import Params
 from pipeline.encoders.image_source import ImageTable
 
 LIBRARY, GALLERY = ".cir", "gallery.json"
@@ -46,6 +48,17 @@ class Gallery(ABC):
     ids: list[str]
     indexes: Path
     """One index folder a space."""
+    encoder: OwnEncoder | None = None
+    """What it was embedded with in the place of the parameters' models; None: with those."""
+
+    @property
+    def default_method(self) -> str:
+        """What a search takes unless a method is named."""
+        return DEFAULT_METHOD if self.encoder else "fusion_diff"
+
+    def warns(self, params: Params) -> bool:
+        """Whether these are people's own images behind models that know emoji only."""
+        return False
 
     @abstractmethod
     def image(self, image_id: str) -> Image.Image:
@@ -115,7 +128,7 @@ class FolderGallery(Gallery):
 
     def __init__(self, library: Path):
         """Open the library that `cir index` has written. Raises ArtifactError when it is not complete."""
-        self.library, self.root = library, _root_of(library)
+        self.library, (self.root, self.encoder) = library, _read_gallery(library)
         self.name, self.indexes = self.root.name or "images", library / "index"
         if not self.spaces:
             raise ArtifactError(
@@ -141,12 +154,16 @@ class FolderGallery(Gallery):
         try:
             return decode_file(path, SIDE)
         except ImageError as error:
-            again = f"if it was removed or changed, run `{index_command(self.root, self.library)}`"
+            again = f"if it was removed or changed, run `{index_command(self.root, self.library, (), self.encoder)}`"
             raise ArtifactError(f"{self.name}: {image_id!r}: {error}; {again}") from None
 
     def index_command(self, method: str) -> str:
         """See `Gallery.index_command`."""
-        return index_command(self.root, self.library, [method])
+        return index_command(self.root, self.library, [method], self.encoder)
+
+    def warns(self, params: Params) -> bool:
+        """See `Gallery.warns`."""
+        return self.encoder is None and knows_emoji_only(params)
 
     def id_of(self, path: Path) -> str | None:
         """See `Gallery.id_of`."""
@@ -155,13 +172,14 @@ class FolderGallery(Gallery):
         return name if name in self._known else None
 
 
-def _root_of(library: Path) -> Path:
-    """The folder of a library's images."""
+def _read_gallery(library: Path) -> tuple[Path, OwnEncoder | None]:
+    """The folder of a library's images, and the encoder that they were embedded with."""
     stored = read_json(library / GALLERY)
     root = stored.get("root") if isinstance(stored, dict) else None
     if not isinstance(root, str):
         raise ArtifactError(f"{library / GALLERY}: damaged: it names no folder; run `cir index` again")
-    return Path(os.path.realpath(library / root))
+    own = stored.get("encoder")
+    return Path(os.path.realpath(library / root)), OwnEncoder(own["name"], own["pretrained"]) if own else None
 
 
 def _moved(library: Path, root: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.app.search.folder_files import find_files, identity_of, images_of, is_utf8, left_out_of, list_files
 from pipeline.app.search.galleries import GALLERY, LIBRARY, SIDE
+from pipeline.app.search.own_encoder import OwnEncoder
 from pipeline.app.search.remedies import training_command
 from pipeline.artifacts import ArtifactError, ShardSet, write_json
 from pipeline.artifacts.decoding import ImageError, read_image_file
@@ -48,7 +49,13 @@ class Indexed:
     """Space -> why it has no index."""
 
 
-def index_folder(folder: Path, params: Params, out: Path | None = None, methods: Collection[str] = ()) -> Indexed:
+def index_folder(
+    folder: Path,
+    params: Params,
+    out: Path | None = None,
+    methods: Collection[str] = (),
+    encoder: OwnEncoder | None = None,
+) -> Indexed:
     """Embed and index every image below a folder.
 
     Args:
@@ -56,6 +63,7 @@ def index_folder(folder: Path, params: Params, out: Path | None = None, methods:
         params: Models and index.
         out: The library; None: `.cir` in the folder.
         methods: The methods that will be asked for; none: the usual ones, as far as they are trained.
+        encoder: Takes the place of all models that `params` names; the library keeps its name.
 
     Returns:
         What was done.
@@ -69,6 +77,7 @@ def index_folder(folder: Path, params: Params, out: Path | None = None, methods:
     library = out or folder / LIBRARY
     if not is_utf8(library):
         raise ArtifactError(f"{ascii(str(library))}: the name is not UTF-8, which indexes need; give --out another one")
+    params = encoder.into(params) if encoder else params
     spaces = spaces_of(methods or usual_methods(params), params)
     untrained = {name: _untrained(space.missing) for name, space in spaces.items() if space.missing}
     if methods and untrained:
@@ -84,7 +93,7 @@ def index_folder(folder: Path, params: Params, out: Path | None = None, methods:
         raise ArtifactError(
             f"{folder}: there is no image among {len(left_out)} files (first: {first.id}: {first.reason})"
         )
-    made_of = {"files": identity_of(images)}
+    made_of = {"files": identity_of(images), **({"encoder": str(encoder)} if encoder else {})}
     drop_stale(library, spaces, made_of)
     done = Indexed(library)
     for name, space in spaces.items():
@@ -95,7 +104,8 @@ def index_folder(folder: Path, params: Params, out: Path | None = None, methods:
         build_index(library / "vectors" / name, library / "index" / name, params.index, params.runtime.threads)
         done.spaces.append(name)
     root = os.path.relpath(folder.resolve(), library.resolve())
-    write_json(library / GALLERY, {"root": root})  # last: now the library is whole
+    own = {"encoder": {"name": encoder.name, "pretrained": encoder.pretrained}} if encoder else {}
+    write_json(library / GALLERY, {"root": root, **own})  # last: now the library is whole
     undecoded = [*read_rejections(path)] if (path := library / "vectors" / done.spaces[0] / REJECTED).is_file() else []
     done.rejected, done.images = left_out + undecoded, len(images) - len(undecoded)
     return done

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline.app.search.own_encoder import OwnEncoder
 from pipeline.artifacts import ArtifactError
 from pipeline.artifacts.weights import WEIGHTS
 from pipeline.query.interface import Method
@@ -32,15 +33,18 @@ def check_trained(method: Method) -> None:
         raise ArtifactError(f"{method.name} is not trained yet ({where}); `{command}` does it")
 
 
-def index_command(folder: Path, library: Path, methods: Iterable[str] = ()) -> str:
+def index_command(folder: Path, library: Path, methods: Iterable[str] = (), encoder: OwnEncoder | None = None) -> str:
     """The command that indexes a folder.
 
     Args:
         folder: Holds the images.
         library: Where its library is.
         methods: What to index for; none: the usual methods.
+        encoder: What to index with; None: the parameters' models.
     """
     words = ["cir", "index", str(folder)]
     if library.resolve() != (folder / ".cir").resolve():
         words += ["--out", str(library)]
+    if encoder:
+        words += ["--encoder", str(encoder)]
     return shlex.join([*words, *(word for method in methods for word in ("--method", method))])

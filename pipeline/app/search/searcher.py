@@ -65,7 +65,8 @@ class Searcher:
     """
 
     def __init__(self, params: Params, gallery: Gallery, models: Models | None = None):
-        self.params, self.gallery, self.models = params, gallery, models or Models(params)
+        self.params = gallery.encoder.into(params) if gallery.encoder else params
+        self.gallery, self.models = gallery, models or Models(self.params)
         self._families: list[Family] = []
         self._indexes: dict[str, Index] = {}
         self._captions: TrainingCaptions | None = None
