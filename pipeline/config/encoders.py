@@ -24,7 +24,7 @@ class EncoderParams(Section):
     backend: Backend
     """The library that runs the model."""
     path: str
-    """A local folder, or a hub name that `revision` pins."""
+    """A local folder, or a hub name that `revision` pins. Empty: there is none, and no method that needs it."""
     revision: str
     """The commit of a hub name; empty for a local folder."""
     dtype: Dtype

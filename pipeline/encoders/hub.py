@@ -71,7 +71,7 @@ def clip_not_loaded(backbone: str, pretrained: str, error: Exception) -> Artifac
     """As `not_loaded`, for a model name and a pretrained tag of open_clip."""
     size = BYTES.get(f"{backbone}/{pretrained}")
     about = f", about {size / 1e9:,.1f} GB" if size else ""
-    load = f"HF_HUB_OFFLINE=0 python -c \"import open_clip; open_clip.create_model('{backbone}', '{pretrained}')\""
+    load = f"cir models fetch {backbone}/{pretrained}"
     place = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
     why = (str(error) or type(error).__name__).splitlines()[0]
     missing = f"diffcomp.backbone {backbone!r}: the weights {pretrained!r} are not on this machine"

@@ -43,8 +43,8 @@ METHODS = (
 
 
 def methods(params: Params) -> tuple[Method, ...]:
-    """The one method."""
-    return METHODS
+    """The one method, where there is an f_M to describe targets."""
+    return METHODS if params.encoder.path else ()
 
 
 def spaces(models: Models) -> dict[str, ModelSpace]:

@@ -99,7 +99,9 @@ METHODS = (
 
 
 def methods(params: Params) -> tuple[Method, ...]:
-    """All methods, whatever is configured; without the Control-Adapter's where Stage 2 was skipped."""
+    """All methods; without the Control-Adapter's where Stage 2 was skipped, and none without an f_M."""
+    if not params.encoder.path:
+        return ()
     skipped = is_control_skipped(CONTROL)
     return tuple(method for method in METHODS if not (skipped and method.name == FUSION_DIFF))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.app.cli import options
+from pipeline.app.cli import models, options
 from pipeline.app.cli.project import check_folder
 from pipeline.app.cli.rejected import rejected
 from pipeline.app.errors import report_errors
@@ -144,6 +144,7 @@ def demo(
 app.command(rich_help_panel=BENCHMARKS)(score)
 app.command(rich_help_panel=BENCHMARKS)(submit)
 app.command(rich_help_panel=PROJECT)(rejected)
+app.add_typer(models.app, name="models", rich_help_panel=PROJECT)
 
 
 @app.command(rich_help_panel=PROJECT)

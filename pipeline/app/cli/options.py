@@ -42,7 +42,7 @@ EncoderName = Annotated[
     str,
     Option(
         help="Search photographs without training: MODEL/WEIGHTS of open_clip, such as ViT-L-14-quickgelu/openai, the "
-        "hub name of a CLIP or SigLIP, or a folder with one. `cir models fetch` fetches it. Default: the models of "
+        "hub name of a CLIP or SigLIP, or a folder with one. `cir models fetch` downloads it. Default: the models of "
         "the parameters; those of the default profile know emoji only."
     ),
 ]

@@ -31,7 +31,7 @@ class OwnEncoder:
     def into(self, params: Params) -> Params:
         """Parameters that search with this encoder, and with nothing that is trained."""
         diffcomp = replace(params.diffcomp, backbone=self.name, pretrained=self.pretrained)
-        return replace(params, diffcomp=diffcomp, diffcomp_variants={})
+        return replace(params, diffcomp=diffcomp, diffcomp_variants={}, encoder=replace(params.encoder, path=""))
 
 
 def parse_encoder(text: str) -> OwnEncoder:

@@ -11,26 +11,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    PreTrainedTokenizerFast,
-    SiglipConfig,
-    SiglipImageProcessorPil,
-    SiglipModel,
-)
+from transformers import CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil, SiglipModel
 
 from pipeline.artifacts import ArtifactError
 from pipeline.encoders.dual.clip import ClipEncoder
 from pipeline.encoders.dual.interface import DualEncoder
 from pipeline.encoders.dual.open import load_image_text_encoder
 from pipeline.encoders.image_source import square_pixels
-
-TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 12}
-VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-WORDS = ["<pad>", "<unk>", "a", "red", "fox", "on", "snow", "dog", "cat", "</s>"]
+from tests.encoders.dual.random_models import save_clip, save_siglip
 
 
 def photograph(width: int = 61, height: int = 40) -> Image.Image:
@@ -38,34 +26,14 @@ def photograph(width: int = 61, height: int = 40) -> Image.Image:
     return Image.fromarray(noise).resize((width * 2, height * 2), Image.Resampling.BICUBIC)
 
 
-def save_tokenizer(folder: Path, longest: int) -> None:
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=longest
-    ).save_pretrained(folder)
-
-
 @pytest.fixture
 def siglip(tmp_path: Path) -> Path:
-    """A random SigLIP in the hub's layout, with a patch grid that nothing divides."""
-    torch.manual_seed(0)
-    text, vision = {**TEXT, "max_position_embeddings": 16}, {**VISION, "image_size": 28, "patch_size": 4}
-    SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(tmp_path)
-    SiglipImageProcessorPil(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
-    save_tokenizer(tmp_path, 16)
-    return tmp_path
+    return save_siglip(tmp_path)
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    text = {**TEXT, "max_position_embeddings": 16, "eos_token_id": 9, "bos_token_id": 2, "pad_token_id": 0}
-    vision = {**VISION, "image_size": 35, "patch_size": 5}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).save_pretrained(tmp_path)
-    CLIPImageProcessorPil(size={"shortest_edge": 35}, crop_size={"height": 35, "width": 35}).save_pretrained(tmp_path)
-    save_tokenizer(tmp_path, 16)
-    return tmp_path
+    return save_clip(tmp_path)
 
 
 def reference_features(folder: Path, model_class: type, processor_class: type) -> torch.Tensor:
