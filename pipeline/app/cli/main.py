@@ -145,6 +145,7 @@ app.command(rich_help_panel=BENCHMARKS)(score)
 app.command(rich_help_panel=BENCHMARKS)(submit)
 app.command(rich_help_panel=PROJECT)(rejected)
 app.add_typer(models.app, name="models", rich_help_panel=PROJECT)
+app.command(rich_help_panel=PROJECT)(models.check)
 
 
 @app.command(rich_help_panel=PROJECT)

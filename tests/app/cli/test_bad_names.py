@@ -33,6 +33,7 @@ TAKES_NAMES = {
     "score": ("benchmark", "annotations", "predictions", "split"),
     "submit": ("benchmark", "annotations", "predictions", "out", "split", "name"),
     "info": ("profile", "conf"),
+    "check": ("profile", "conf"),
     "rejected": ("place",),
     "verify": ("root",),
 }
@@ -60,6 +61,7 @@ def given(in_project, tmp_path, photo, monkeypatch) -> dict[str, dict[str, objec
         "score": scored,
         "submit": scored | {"out": "submission"},
         "info": {},
+        "check": {},
         "rejected": {},
         "verify": {},
     }

@@ -44,7 +44,18 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 def test_help_names_every_command():
     listed = CliRunner().invoke(app, ["--help"]).output
-    assert set(COMMANDS) == {"index", "search", "demo", "score", "submit", "info", "rejected", "verify"}
+    assert set(COMMANDS) == {
+        "index",
+        "search",
+        "demo",
+        "score",
+        "submit",
+        "info",
+        "rejected",
+        "verify",
+        "models",
+        "check",
+    }
     assert all(f" {name} " in listed for name in COMMANDS)
 
 

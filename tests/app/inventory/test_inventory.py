@@ -1,0 +1,109 @@
+"""What a profile needs, and what `cir check` says of a machine that lacks it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pipeline.app.cli.main import app
+from pipeline.app.inventory import checks, needs
+from tests.sections import profile
+
+ROOT = Path(__file__).parents[3]
+T5 = "google/t5-v1_1-xxl"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of the hub, in a folder without data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # fetching sets it; this puts it back
+    return tmp_path / "hub"
+
+
+def cir(*arguments):
+    return CliRunner().invoke(app, [*arguments, "--conf", str(ROOT / "conf")])
+
+
+def found(name="paper"):
+    return {need.name: need for need in needs.needs(profile(name))}
+
+
+def test_a_bare_machine_lacks_all_of_the_paper_profile_and_every_line_says_what(cache):
+    every = found()
+    assert {T5, "cc3m", "cc12m", "journeydb", "sa1b", "hqedit", "fashioniq", "cirr", "circo", "genecis"} <= set(every)
+    assert not any(need.there for need in every.values())
+    result = cir("check", "--profile", "paper")
+    assert result.exit_code == 1 and result.stdout.splitlines()[-1].endswith("problems")
+    lines = result.stdout.splitlines()
+    for need in every.values():
+        assert any(str(need.place) in line and need.used_by in line for line in lines), need.name
+
+
+def test_a_checkpoint_is_there_when_every_file_of_its_index_is(cache):
+    need = found()[T5]
+    assert need.revision in str(need.place) and need.licence == "Apache-2.0" and need.size > 1e10
+    need.place.mkdir(parents=True)
+    (need.place / "config.json").write_text("{}")
+    files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": {"a": files[0], "b": files[1]}}
+    (need.place / "model.safetensors.index.json").write_text(json.dumps(index))
+    (need.place / files[0]).write_bytes(b"0")
+    assert not found()[T5].there
+    (need.place / files[1]).write_bytes(b"0")
+    assert found()[T5].there and found()[T5].size < 1000
+
+
+def test_the_default_lacks_nothing_where_the_project_is(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert list(checks.problems(profile("offline"), port)) == []
+    listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
+    assert {row["name"] for row in listed} == {"models/backbones/mllm", "models/backbones/clip"}
+    assert all(row["there"] for row in listed)
+
+
+def test_a_port_in_use_is_said(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert [line for line in checks.problems(profile("offline"), port) if f"port {port} of the page" in line]
+
+
+def test_too_little_gpu_memory_is_said_with_both_numbers(cache, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=24 * 10**9))
+    lines = list(checks.problems(profile("paper")))
+    large = [line for line in lines if "needs at least" in line]
+    assert large and all("a GPU has 24 GB" in line for line in large)
+    assert any("tensor_parallel_size: 4 GPUs are wanted, there are 1" in line for line in lines)
+
+
+def test_fetching_asks_for_the_pinned_revision_and_for_no_pickles(cache, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *name, **more: asked.append((*name, more)) or "here"
+    )
+    result = CliRunner().invoke(app, ["models", "--conf", str(ROOT / "conf"), "fetch", "--profile", "paper"])
+    assert result.exit_code == 0 and f"{T5}: here" in result.stdout
+    revisions = {name: more["revision"] for name, more in asked}
+    assert revisions[T5] == found()[T5].revision
+    assert not any("bin" in pattern for _, more in asked for pattern in more["allow_patterns"])
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(cache, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    result = CliRunner().invoke(app, ["models", "--conf", str(ROOT / "conf"), "fetch", "--profile", "paper"])
+    assert result.exit_code == 1 and "cannot be fetched (no route)" in result.output
