@@ -20,6 +20,7 @@ from PIL import Image
 from bench.machine import versions
 from bench.profiles import profile
 from pipeline.artifacts.decoding import decode
+from pipeline.config import MllmParams
 from pipeline.encoders.batching import batches
 from pipeline.encoders.embedding.decoding import row_decoder
 from pipeline.encoders.embedding.job import run_job
@@ -27,6 +28,8 @@ from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.embedding.slices import EncoderJob
 from pipeline.encoders.embedding.vectors import embedding_job
+from pipeline.encoders.mllm.interface import MllmInput
+from pipeline.encoders.mllm.prompts import filled_in
 from pipeline.encoders.mllm.vllm_backend import EMBED, GENERATE, VllmMllm
 
 SIZE_3B = {
@@ -142,15 +145,15 @@ def random_3b(folder: Path, image_size: int) -> None:
 
 def open_engine(work: Workload, preparation: Preparation, folder: Path) -> VllmMllm:
     """f_M through vLLM. A random model is laid out in the folder."""
-    path, dtype, options = work.model, profile("offline").encoder.dtype, work.vllm
+    path, dtype, options = work.model, profile("offline").embedder.dtype, work.vllm
     if work.model == "random-3b":
         random_3b(folder / "model", work.side)
         path, dtype = str(folder / "model"), "bfloat16"
         options = {"load_format": "dummy", "max_model_len": 2048} | options
-    params = replace(
-        profile("offline").encoder, backend="vllm", path=path, workers=preparation.threads, dtype=dtype, vllm=options
-    )
-    return VllmMllm(params, processes=preparation.processes)
+    known = profile("offline")
+    section: MllmParams = known.embedder if work.task == EMBED else known.captioner
+    params = replace(section, backend="vllm", path=path, dtype=dtype, vllm=options)
+    return VllmMllm(params, preparation.threads, preparation.processes)
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, float]:
@@ -160,11 +163,11 @@ def seconds(call: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - busy
 
 
-def prompts(mllm: VllmMllm, rows: list[EncoderRow], task: str) -> list[dict[str, Any]]:
+def prompts(mllm: VllmMllm, rows: list[EncoderRow]) -> list[dict[str, Any]]:
     """What a script over bare vLLM would make of the rows."""
-    template = mllm.params.embed_template if task == EMBED else mllm.params.chat_template
-    text = [template.format(image="<|vision_start|><|image_pad|><|vision_end|>", text=row.text) for row in rows]
+    slot = "<|vision_start|><|image_pad|><|vision_end|>"
     images = [decode(row.image) for row in rows]
+    text = [filled_in(mllm.params, MllmInput(row.text, image), slot) for row, image in zip(rows, images, strict=True)]
     return [{"prompt": one, "multi_modal_data": {"image": image}} for one, image in zip(text, images, strict=True)]
 
 
@@ -208,11 +211,11 @@ class Comparison:
     def bare(self, rows: list[EncoderRow]) -> None:
         """What a script over bare vLLM does."""
         if self.work.task == EMBED:
-            self.engine.embed(prompts(self.mllm, rows, self.work.task), use_tqdm=False)
+            self.engine.embed(prompts(self.mllm, rows), use_tqdm=False)
         else:
             settings = self.engine.get_default_sampling_params()
             settings.temperature, settings.max_tokens = 0.0, self.work.tokens
-            self.engine.generate(prompts(self.mllm, rows, self.work.task), settings, use_tqdm=False)
+            self.engine.generate(prompts(self.mllm, rows), settings, use_tqdm=False)
 
     def prepare_by(self, preparation: Preparation) -> None:
         """Change what prepares, and warm it up."""

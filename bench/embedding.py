@@ -73,7 +73,7 @@ Ways = Annotated[
     list[str],
     typer.Option("--way", help="THREADS, or THREADS+PROCESSES, that prepare; of several the best is measured."),
 ]
-Vllm = Annotated[str, typer.Option(help="Further arguments of vllm.LLM for both, as `encoder.vllm`; JSON.")]
+Vllm = Annotated[str, typer.Option(help="Further arguments of vllm.LLM for both, as `embedder.vllm`; JSON.")]
 BareCount = Annotated[int, typer.Option(help="Images for bare vLLM; 0: all.")]
 TWO_THREADS = ("2",)
 

@@ -31,7 +31,7 @@ def main(
 ) -> None:
     params = load_params()
     corpus = read_corpus(params)
-    prompts = [params.encoder.target_prompt, params.encoder.caption_prompt, params.encoder.chat_template] * 100
+    prompts = [params.describer.target_prompt, params.captioner.caption_prompt, params.describer.chat_template] * 100
     tokenizer = train_tokenizer(corpus.texts() + prompts, params.backbones.mllm.vocabulary)
     for name, trainer in (("mllm", train_mllm), ("clip", train_clip)):
         if only in ("", name):
@@ -53,7 +53,7 @@ def train_mllm(params: Params, corpus: Corpus, tokenizer: PreTrainedTokenizerFas
     sizes = params.backbones.mllm
     device = make_accelerator(sizes, params.runtime.device).device
     model = build_model(sizes, tokenizer).to(device)
-    log = run_training(params, sizes, MllmTask(model, tokenizer, corpus, sizes, params.encoder, device), folder)
+    log = run_training(params, sizes, MllmTask(model, tokenizer, corpus, params, device), folder)
     with write_atomically(folder) as aside:
         save_model(aside, model, make_processor(tokenizer, sizes, params.data.image_size))
         (aside / "training.csv").write_text(log)

@@ -39,18 +39,19 @@ def main() -> None:
     set_up(params.runtime, params.seed)
     texts, triplets = ShardSet.open(TEXTS), ShardSet.open(TRIPLETS)
     inputs = {"inputs": {str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, TEXTS, TRIPLETS)}}
-    mllm = open_mllm(params.encoder, params.runtime.device)
+    mllm = open_mllm(params.embedder, params.jobs, params.runtime.device)
     embed_images(params, mllm, texts, triplets, inputs)
     encode_texts(params, mllm, texts, triplets, inputs)
 
 
 def embed_images(params: Params, mllm: Mllm, texts: ShardSet, triplets: ShardSet, inputs: dict[str, Any]) -> None:
     """f_M's vectors: z_0 of the pairs, z_r,delta of the queries, z_t of the targets, z of their descriptions."""
-    images, encoder = ShardSet.open(IMAGES), params.encoder
+    images, section = ShardSet.open(IMAGES), params.embedder
     job = embedding_job(mllm)
-    identity = mllm_identity(encoder, targets=encoder.targets, **inputs)
-    options, many = JobOptions.from_params(encoder), JobOptions.from_params(encoder, MANY)
-    fused = encoder.targets == "fused"
+    identity = mllm_identity(section, targets=section.targets, **inputs)
+    options = JobOptions.from_params(section, params.jobs)
+    many = JobOptions.from_params(section, params.jobs, MANY)
+    fused = section.targets == "fused"
     pairs = PairReader(images, texts, training_rows if fused else training_images)
     run_job(pairs, job, FUSED / "pairs", identity, options)
     if not triplets.rows:
@@ -74,8 +75,8 @@ def embed_images(params: Params, mllm: Mllm, texts: ShardSet, triplets: ShardSet
 def encode_texts(params: Params, mllm: Mllm, texts: ShardSet, triplets: ShardSet, inputs: dict[str, Any]) -> None:
     """E_text's token states: of the captions, unless training encodes them itself, and of the instructions."""
     encoder = open_text_encoder(params.text_encoder, lambda: mllm, params.runtime.device)
-    identity = text_encoder_identity(params.text_encoder, params.encoder) | inputs
-    options = JobOptions(params.encoder.batch_size, rows_per_shard=MANY)
+    identity = text_encoder_identity(params.text_encoder, params.embedder) | inputs
+    options = JobOptions(params.embedder.batch_size, rows_per_shard=MANY)
     unreadable = rejected_images(FUSED / "pairs")
     if params.text_encoder.while_training:
         write_table(FUSED / "pairs_text", schemas.conditions(params.text_encoder.dim).empty_table(), identity)

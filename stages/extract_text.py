@@ -35,31 +35,28 @@ def main() -> None:
 
 def identity_of(params: Params) -> dict[str, Any]:
     """Everything that the generated captions depend on."""
-    encoder = params.encoder
+    section = params.captioner
     choice = {"long_share": params.captions.long_share, "seed": params.seed}
     return choice | mllm_identity(
-        encoder,
+        section,
         inputs={str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, PAIRS)},
-        chat_template=encoder.chat_template,
-        caption_prompt=encoder.caption_prompt,
-        max_new_tokens=encoder.max_new_tokens,
-        batch_size=encoder.batch_size,
+        caption_prompt=section.caption_prompt,
     )
 
 
 def generate_captions(params: Params, pairs: ShardSet, identity: dict[str, Any]) -> list[dict[str, Any]]:
     """The long pairs of the images that train with one, or that came without a caption."""
-    encoder, long_share = params.encoder, params.captions.long_share
+    section, long_share = params.captioner, params.captions.long_share
     short = {
         image_id
         for image_id, captions in captions_by_image(pairs)
         if not (takes_long(image_id, long_share, params.seed) or lacks_caption(captions))
     }
-    reader = PairReader(ShardSet.open(IMAGES), pairs, captioning_rows(encoder), skip=short)
+    reader = PairReader(ShardSet.open(IMAGES), pairs, captioning_rows(section), skip=short)
     if not len(reader):
         return []
-    job = captioning_job(open_mllm(encoder, params.runtime.device), encoder)
-    run_job(reader, job, GENERATED, identity, JobOptions.from_params(encoder))
+    job = captioning_job(open_mllm(section, params.jobs, params.runtime.device), section)
+    run_job(reader, job, GENERATED, identity, JobOptions.from_params(section, params.jobs))
     return ShardSet.open(GENERATED).table().to_pylist()
 
 

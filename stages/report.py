@@ -56,7 +56,7 @@ def main() -> None:
             bootstrap=params.report.bootstrap,
             page_megabytes=params.report.page_megabytes,
             public=[public_split_paths(folder) for folder in found if folder.benchmark.public],
-            backbones={FUSED: params.encoder.path, CLIP: params.diffcomp.backbone}
+            backbones={FUSED: params.embedder.path, CLIP: params.diffcomp.backbone}
             | {name: variant.backbone for name, variant in params.variants().items()},
         )
     )

@@ -37,9 +37,9 @@ def read_texts(params: Params, ids: Ids) -> tuple[Texts, dict[str, Any]]:
     rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_rows, rejected_images(PAIRS)).rows(0))
     check_same_ids(CAPTIONS, [row.id for row in rows], ids)
     sizes, where = params.text_encoder, params.runtime.device
-    encoder = open_text_encoder(sizes, lambda: open_mllm(params.encoder, where), where)
+    encoder = open_text_encoder(sizes, lambda: open_mllm(params.embedder, params.jobs, where), where)
     texts = EncodedConditions([row.text for row in rows], encoder, sizes.dim, sizes.max_tokens)
-    return texts, text_encoder_identity(sizes, params.encoder)
+    return texts, text_encoder_identity(sizes, params.embedder)
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     if isinstance(text, EncodedConditions):
         text.encoder.warn_truncated()
     if PartialState().is_main_process:
-        made_of = {"encoder": embedded.get("encoder"), "text_encoder": encoded.get("text_encoder")}
+        made_of = {"embedder": embedded.get("embedder"), "text_encoder": encoded.get("text_encoder")}
         save_prior(FOLDER, prior, params.prior.diffusion, made_of, log_csv(log), origin)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.app.scoring.predictions import read_predictions
 from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sha256_file, write_table
 from pipeline.artifacts.decoding import decode
-from pipeline.config import EncoderParams, IndexParams, TextEncoderParams, load_params
+from pipeline.config import EmbedderParams, IndexParams, JobsParams, TextEncoderParams, load_params
 from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.hub import resolve_model_path
 from pipeline.encoders.mllm.open import open_mllm
@@ -96,7 +96,7 @@ def checkpoint(folder, content):
 def mllm(folder, content):
     shutil.copytree(BACKBONES / "mllm", folder / "mllm", ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "mllm/pytorch_model.bin").write_bytes(content)
-    open_mllm(section(EncoderParams, path=str(folder / "mllm")), "cpu")
+    open_mllm(section(EmbedderParams, path=str(folder / "mllm")), section(JobsParams), "cpu")
 
 
 def text_encoder(folder, content):

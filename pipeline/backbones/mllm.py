@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from pipeline.backbones.corpus import Corpus, Drawings, draw_kinds, texts_by_kind
 from pipeline.backbones.sequences import Sequences, tokenise
-from pipeline.config import EncoderParams, SmallMllmParams
+from pipeline.config import Params
 from pipeline.encoders.augment import augment, mix_styles
 from pipeline.encoders.mllm.batched_qwen import language_states, visual_tokens
 from pipeline.encoders.mllm.prompts import target_prompt
@@ -142,8 +142,7 @@ class MllmTask:
         model: The model to train.
         tokenizer: Its tokenizer.
         corpus: The data.
-        params: Sizes and regularisation.
-        encoder: Templates and prompts.
+        params: Sizes, regularisation, templates and prompts.
         device: Where the data goes.
     """
 
@@ -152,16 +151,16 @@ class MllmTask:
         model: Qwen2_5_VLForConditionalGeneration,
         tokenizer: PreTrainedTokenizerFast,
         corpus: Corpus,
-        params: SmallMllmParams,
-        encoder: EncoderParams,
+        params: Params,
         device: torch.device,
     ):
-        self.model: nn.Module = MllmTrainee(model, params.drop_path)
-        self.params = params
+        embedder, describer, captioner = params.embedder, params.describer, params.captioner
+        self.params = params.backbones.mllm
+        self.model: nn.Module = MllmTrainee(model, self.params.drop_path)
         self.vocabulary = len(tokenizer)
-        slots = (corpus.images.shape[-1] // params.patch_size // MERGE) ** 2
+        slots = (corpus.images.shape[-1] // self.params.patch_size // MERGE) ** 2
         slot = "<|vision_start|>" + "<|image_pad|>" * slots + "<|vision_end|>"
-        before = encoder.chat_template.split("{image}")[0] + "<|vision_start|>"
+        before = describer.chat_template.split("{image}")[0] + "<|vision_start|>"
         self.prefix = len(tokenizer(before, add_special_tokens=False)["input_ids"])
 
         def sequences(template: str, texts: list[str], image: bool, **spans: Any) -> Sequences:
@@ -170,16 +169,16 @@ class MllmTask:
 
         self.characters = len(corpus.short)
         texts = texts_by_kind(corpus)
-        self.text_alone = sequences(encoder.embed_template, texts, image=False)
-        self.fused = sequences(encoder.embed_template, texts, image=True)
-        self.image_alone = sequences(encoder.embed_template, [""], image=True)
+        self.text_alone = sequences(embedder.embed_template, texts, image=False)
+        self.fused = sequences(embedder.embed_template, texts, image=True)
+        self.image_alone = sequences(embedder.embed_template, [""], image=True)
         self.captions = sequences(
-            encoder.chat_template, [encoder.caption_prompt] * self.characters, image=True, answers=corpus.long
+            captioner.chat_template, [captioner.caption_prompt] * self.characters, image=True, answers=corpus.long
         )
         edits = [edit for of_character in corpus.edits for edit in of_character]
         self.edits = sequences(
-            encoder.chat_template,
-            [target_prompt(encoder, edit.instruction, edit.shared_concept) for edit in edits],
+            describer.chat_template,
+            [target_prompt(describer, edit.instruction, edit.shared_concept) for edit in edits],
             image=True,
             answers=[edit.target_description for edit in edits],
             instructions=[edit.instruction for edit in edits],

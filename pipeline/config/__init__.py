@@ -16,7 +16,16 @@ from pipeline.config.data import (
     WebParams,
 )
 from pipeline.config.diffcomp import DiffCompParams
-from pipeline.config.encoders import CaptionParams, EncoderParams, TextEncoderParams
+from pipeline.config.encoders import (
+    CaptionerParams,
+    CaptionParams,
+    DescriberParams,
+    EmbedderParams,
+    GeneratorParams,
+    JobsParams,
+    MllmParams,
+    TextEncoderParams,
+)
 from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
 from pipeline.config.fusion_diff import ControlParams, DiffusionParams, PriorParams
 from pipeline.config.index import IndexParams
@@ -31,13 +40,18 @@ __all__ = [
     "AblationParams",
     "BackbonesParams",
     "CaptionParams",
+    "CaptionerParams",
+    "DescriberParams",
     "CircoParams",
     "CirrParams",
     "ControlParams",
     "DataParams",
     "DiffCompParams",
     "DiffusionParams",
-    "EncoderParams",
+    "EmbedderParams",
+    "GeneratorParams",
+    "JobsParams",
+    "MllmParams",
     "FashionIQParams",
     "GeneCISParams",
     "IndexParams",

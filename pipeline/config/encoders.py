@@ -1,12 +1,13 @@
-"""`encoder`, `text_encoder` and `captions`: the multimodal LLM, the text encoder, and the texts of pairs."""
+"""f_M in its three uses, its jobs, the text encoder, and the texts of pairs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any, ClassVar, Literal
 
 from pipeline.config.ranges import Count, CountOrZero, Share, ShareBelowOne
-from pipeline.config.section import Section, require
+from pipeline.config.section import ParameterError, Section, require
 
 Backend = Literal["transformers", "vllm"]
 Dtype = Literal["float32", "bfloat16"]
@@ -15,11 +16,20 @@ TextEncoderKind = Literal["huggingface", "mllm"]
 Targets = Literal["fused", "image"]
 
 
-@dataclass(kw_only=True)
-class EncoderParams(Section):
-    """`encoder`: f_M, the multimodal LLM that embeds, captions and describes."""
+def check_template(name: str, template: str, fields: set[str]) -> None:
+    """Raise ParameterError unless a template has the fields {image} and {text}, and no others than `fields`."""
+    try:
+        found = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+    except ValueError as error:
+        raise ParameterError(f"{name}: {error}") from None
+    missing, unknown = {"image", "text"} - found, found - fields
+    require(not missing, f"{name}: has no {{{min(missing, default='')}}}")
+    require(not unknown, f"{name}: {{{min(unknown, default='')}}} is none of {', '.join(sorted(fields))}")
 
-    section: ClassVar[str] = "encoder"
+
+@dataclass(kw_only=True)
+class MllmParams(Section):
+    """What every section of f_M says of its model. Each falls back to the one before it, in `conf/`."""
 
     backend: Backend
     """The library that runs the model."""
@@ -30,31 +40,82 @@ class EncoderParams(Section):
     dtype: Dtype
     """The type of the weights."""
     batch_size: Count
-    """Rows that are encoded at once."""
+    """Inputs that are encoded or answered at once."""
+    max_side: CountOrZero
+    """Side in pixels to which larger images are reduced, those of queries as well; 0: the processor's choice."""
+    vllm: dict[str, Any]
+    """Further arguments of `vllm.LLM`, such as tensor_parallel_size."""
+
+
+@dataclass(kw_only=True)
+class EmbedderParams(MllmParams):
+    """`embedder`: f_M where it embeds images and texts."""
+
+    section: ClassVar[str] = "embedder"
+
     dim: CountOrZero
-    """d, the embeddings' dimension: 0 is the encoder's own width, else the leading dimensions, renormalised."""
+    """d, the embeddings' dimension: 0 is the model's own width, else the leading dimensions, renormalised."""
     embed_template: str
-    """The instruction-augmented input whose last token's state is the embedding."""
-    chat_template: str
-    """What a generated answer continues."""
-    caption_prompt: str
-    """The instruction for a long caption."""
-    target_prompt: str
-    """The instruction for a target description, of a {modification} and a {shared_concept}."""
+    """The input whose last token's state is the embedding, of an {instruction}, an {image} and a {text}."""
+    query_instruction: str
+    """What the template says of a reference with its modification."""
+    document_instruction: str
+    """What it says of everything that is searched or learned: galleries, pairs, targets and their descriptions."""
     targets: Targets
     """What the prior learns to make. fused (the paper): f_M of an image and its text. image: f_M of the image alone, as
     galleries are embedded."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_template("embedder.embed_template", self.embed_template, {"instruction", "image", "text"})
+
+
+@dataclass(kw_only=True)
+class GeneratorParams(MllmParams):
+    """What the sections of f_M that write texts have in common."""
+
+    chat_template: str
+    """What a generated answer continues."""
     max_new_tokens: Count
     """Tokens of a generated answer, at most."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = f"{self.section}.chat_template"
+        require(self.chat_template != "", f"{name}: empty, so the model cannot be asked for a text")
+        check_template(name, self.chat_template, {"image", "text"})
+
+
+@dataclass(kw_only=True)
+class DescriberParams(GeneratorParams):
+    """`describer`: f_M where it answers queries: target descriptions, captions of references and of their edits."""
+
+    section: ClassVar[str] = "describer"
+
+    target_prompt: str
+    """The instruction for a target description, of a {modification} and a {shared_concept}."""
+
+
+@dataclass(kw_only=True)
+class CaptionerParams(GeneratorParams):
+    """`captioner`: f_M where it writes the long captions of the pairs."""
+
+    section: ClassVar[str] = "captioner"
+
+    caption_prompt: str
+    """The instruction for a caption, of references too."""
+
+
+@dataclass(kw_only=True)
+class JobsParams(Section):
+    """`jobs`: how the jobs of f_M run. No result depends on it."""
+
+    section: ClassVar[str] = "jobs"
+
+    workers: CountOrZero
+    """Threads that decode and prepare images while a batch is encoded. On a GPU, vLLM adds as many processes."""
     max_rejected_share: ShareBelowOne
     """Share of rows, in [0, 1), that may fail to decode before the job does; 0: the first one ends it."""
-    max_side: CountOrZero
-    """Side in pixels to which larger images are reduced, those of queries as well; 0: the processor's choice."""
-    workers: CountOrZero
-    """Threads that decode and prepare images while a batch is encoded; no result depends on it. On a GPU, vLLM adds
-    as many processes."""
-    vllm: dict[str, Any]
-    """Further arguments of `vllm.LLM`, such as tensor_parallel_size."""
     engine: Engine
     """local: this process encodes; ray: `replicas` workers do, each with a model of its own."""
     ray_address: str

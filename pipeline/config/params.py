@@ -15,7 +15,14 @@ from yaml import YAMLError
 from pipeline.config.backbones import BackbonesParams
 from pipeline.config.data import DataParams
 from pipeline.config.diffcomp import DiffCompParams
-from pipeline.config.encoders import CaptionParams, EncoderParams, TextEncoderParams
+from pipeline.config.encoders import (
+    CaptionerParams,
+    CaptionParams,
+    DescriberParams,
+    EmbedderParams,
+    JobsParams,
+    TextEncoderParams,
+)
 from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
 from pipeline.config.fusion_diff import ControlParams, PriorParams
 from pipeline.config.index import IndexParams
@@ -57,7 +64,10 @@ class Params(Section):
     runtime: RuntimeParams
     data: DataParams
     backbones: BackbonesParams
-    encoder: EncoderParams
+    embedder: EmbedderParams
+    describer: DescriberParams
+    captioner: CaptionerParams
+    jobs: JobsParams
     text_encoder: TextEncoderParams
     captions: CaptionParams
     prior: PriorParams

@@ -43,7 +43,7 @@ def not_loaded(parameter: str, path: str, revision: str, error: Exception) -> Ar
     """The error for a transformers model that could not be loaded.
 
     Args:
-        parameter: The parameter that names the model, such as `encoder.path`.
+        parameter: The parameter that names the model, such as `embedder.path`.
         path: Its value: a folder or a hub name.
         revision: The pinned revision of a hub name; "" for none.
         error: What the library raised.

@@ -8,37 +8,43 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import sha256_file
-from pipeline.config import EncoderParams, TextEncoderParams
+from pipeline.config import EmbedderParams, GeneratorParams, MllmParams, TextEncoderParams
 from pipeline.encoders.hub import resolve_model_path
 
 WEIGHT_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 
 
-def mllm_identity(params: EncoderParams, **more: Any) -> dict[str, Any]:
-    """The identity of f_M's outputs: model, revision, template, dimension. The backend is not part of it.
+EMBEDS = ("dim", "embed_template", "query_instruction", "document_instruction")
+WRITES = ("chat_template", "max_new_tokens", "batch_size")
+"""What of a section its outputs depend on, beside the model."""
+
+
+def mllm_identity(params: MllmParams, **more: Any) -> dict[str, Any]:
+    """The identity of f_M's outputs: model, revision, templates, dimension. The backend is not part of it.
 
     Args:
-        params: The section `encoder`.
+        params: One of f_M's sections.
         **more: What else the outputs depend on, such as the inputs' hashes.
 
     Returns:
-        `{"encoder": {...}, **more}`.
+        `{"embedder": {...}, **more}`, under the name of the section.
     """
-    names = ("path", "revision", "dtype", "dim", "embed_template", *(["max_side"] if params.max_side else []))
+    own = EMBEDS if isinstance(params, EmbedderParams) else WRITES if isinstance(params, GeneratorParams) else ()
+    names = ("path", "revision", "dtype", *own, *(["max_side"] if params.max_side else []))
     named = {name: getattr(params, name) for name in names}
-    return {"encoder": {**named, "weights": fingerprint(params.path)}, **more}
+    return {params.section: {**named, "weights": fingerprint(params.path)}, **more}
 
 
-def text_encoder_identity(params: TextEncoderParams, encoder: EncoderParams) -> dict[str, Any]:
+def text_encoder_identity(params: TextEncoderParams, embedder: EmbedderParams) -> dict[str, Any]:
     """The identity of E_text's token states: `{"text_encoder": {...}}`.
 
     Args:
         params: The section `text_encoder`.
-        encoder: The section `encoder`: f_M, whose text branch it may be.
+        embedder: The section `embedder`: f_M, whose text branch it may be.
     """
     if params.kind == "mllm":
         own = {"kind": params.kind, "dim": params.dim, "max_tokens": params.max_tokens}
-        return {"text_encoder": mllm_identity(encoder)["encoder"] | own}
+        return {"text_encoder": mllm_identity(embedder)["embedder"] | own}
     named = {name: getattr(params, name) for name in ("path", "revision", "dim", "max_tokens")}
     return {"text_encoder": {**named, "weights": fingerprint(resolve_model_path(params.path))}}
 

@@ -119,7 +119,7 @@ class MllmTextEncoder(TextEncoder):
         self.params, self._mllm, self.truncated = params, mllm, 0
         width = mllm.text_states(["a"])[0].shape[1]
         if width != params.dim:
-            raise ValueError(f"text_encoder.dim {params.dim}: the states of encoder.path have {width} dimensions")
+            raise ValueError(f"text_encoder.dim {params.dim}: the states of embedder.path have {width} dimensions")
 
     @torch.inference_mode()
     def encode_batch(self, texts: Sequence[str]) -> list[Tensor]:

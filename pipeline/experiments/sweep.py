@@ -127,7 +127,7 @@ class SweepInputs:
         """Read models, queries and what was retrieved. Raises ArtifactError when they do not belong together."""
         where, queries = device(params.runtime), read_queries(paths.queries)
         ids = [query.query_id for query in queries]
-        identity = {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder, params.encoder)}
+        identity = {**mllm_identity(params.embedder), **text_encoder_identity(params.text_encoder, params.embedder)}
         prior, diffusion = load_prior(paths.prior, **identity)
         adapter = load_control(paths.control, prior, paths.prior).to(where)
         names, fused, _ = read_vectors(paths.fused)
@@ -140,7 +140,9 @@ class SweepInputs:
         if index.dim != fused.shape[1]:
             raise ArtifactError(f"{paths.index}: {index.dim} dimensions, but {paths.fused} has {fused.shape[1]}")
         encoder = open_text_encoder(
-            params.text_encoder, lambda: open_mllm(params.encoder, params.runtime.device), params.runtime.device
+            params.text_encoder,
+            lambda: open_mllm(params.embedder, params.jobs, params.runtime.device),
+            params.runtime.device,
         )
         columns = zip(*(row["descriptions"] for row in described), strict=True)
         texts = [TextConditions.from_list(encoder.encode(list(column)), ids) for column in columns]

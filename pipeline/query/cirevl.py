@@ -44,7 +44,7 @@ METHODS = (
 
 def methods(params: Params) -> tuple[Method, ...]:
     """The one method, where there is an f_M to describe targets."""
-    return METHODS if params.encoder.path else ()
+    return METHODS if params.describer.path else ()
 
 
 def spaces(models: Models) -> dict[str, ModelSpace]:

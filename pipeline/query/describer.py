@@ -38,9 +38,8 @@ class Describer:
         Returns:
             For each query `retrieve.descriptions` texts, the likeliest first; the modification where f_M says nothing.
         """
-        encoder = self.params.encoder
         inputs = [
-            target_input(encoder, images.image(query.reference_id), query.text, query.shared_concept)
+            target_input(self.params.describer, images.image(query.reference_id), query.text, query.shared_concept)
             for query in queries
         ]
         texts = self._generate(inputs, "target descriptions", self.params.retrieve.descriptions)
@@ -50,7 +49,7 @@ class Describer:
         """The captions of the references, one a query. A table's image is captioned once."""
         keys = [(_source(images), query.reference_id) for query in queries]
         new = [key for key in dict.fromkeys(keys) if key not in self._captions]
-        inputs = [caption_input(self.params.encoder, images.image(image_id)) for _, image_id in new]
+        inputs = [caption_input(self.params.captioner, images.image(image_id)) for _, image_id in new]
         captions = dict(zip(new, self._first(inputs, "captions of references"), strict=True))
         if isinstance(images, ImageTable):
             self._captions |= captions
@@ -83,9 +82,9 @@ class Describer:
         """The `count` likeliest texts for every input."""
         if not inputs:
             return []
-        encoder, mllm = self.params.encoder, self._open_mllm()
-        progress = tqdm(list(batches(inputs, encoder.batch_size)), desc=title, mininterval=5.0, delay=1.0)
-        return [texts for batch in progress for texts in mllm.generate(batch, encoder.max_new_tokens, count)]
+        section, mllm = self.params.describer, self._open_mllm()
+        progress = tqdm(list(batches(inputs, section.batch_size)), desc=title, mininterval=5.0, delay=1.0)
+        return [texts for batch in progress for texts in mllm.generate(batch, section.max_new_tokens, count)]
 
 
 def _source(images: ImageSource) -> str:

@@ -100,7 +100,7 @@ METHODS = (
 
 def methods(params: Params) -> tuple[Method, ...]:
     """All methods; without the Control-Adapter's where Stage 2 was skipped, and none without an f_M."""
-    if not params.encoder.path:
+    if not params.embedder.path:
         return ()
     skipped = is_control_skipped(CONTROL)
     return tuple(method for method in METHODS if not (skipped and method.name == FUSION_DIFF))
@@ -127,7 +127,7 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
     params, retrieve, where = models.params, models.params.retrieve, device(models.params.runtime)
     if only is not None and set(only) <= set(UNSAMPLED):
         return FusionDiff(models, {})
-    identity = {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder, params.encoder)}
+    identity = {**mllm_identity(params.embedder), **text_encoder_identity(params.text_encoder, params.embedder)}
     prior, diffusion = load_prior(PRIOR, **identity)
     adapter = None if is_control_skipped(CONTROL) else load_control(CONTROL, prior, PRIOR).to(where)
     prior.to(where)
@@ -153,7 +153,7 @@ class FusionDiff(Family):
     def __init__(self, models: Models, samplers: dict[str, TargetSampler]):
         self.methods = {method.name: method for method in METHODS if method.name in (*UNSAMPLED, *samplers)}
         self.params, self.samplers, self.spaces = models.params, samplers, spaces(models)
-        self._mllm, self._text_encoder, self._describer = models.mllm, models.text_encoder, models.describer
+        self._embedder, self._text_encoder, self._describer = models.embedder, models.text_encoder, models.describer
 
     def answer(
         self,
@@ -200,7 +200,7 @@ class FusionDiff(Family):
     def describe(self, descriptions: Descriptions) -> np.ndarray:
         """z of each query's likeliest description, f_M of the text alone -> float32 [Q, d]."""
         inputs = [MllmInput(texts[0]) for texts in descriptions]
-        return np.concatenate([self._mllm.embed(part) for part in batches(inputs, self.params.encoder.batch_size)])
+        return np.concatenate([self._embedder.embed(part) for part in batches(inputs, self.params.embedder.batch_size)])
 
     def _unsampled(self, fused: np.ndarray | None, described: np.ndarray | None) -> dict[str, np.ndarray]:
         """The vectors [Q, d] that need no diffusion, by method, as far as their parts are there."""
@@ -213,16 +213,16 @@ class FusionDiff(Family):
     def fuse(self, queries: Sequence[Query], images: ImageSource) -> np.ndarray:
         """z_r,delta: f_M of Q references and modifications -> float32 [Q, d]."""
         inputs = [MllmInput(query.text, images.image(query.reference_id)) for query in queries]
-        parts = list(batches(inputs, self.params.encoder.batch_size))
+        parts = list(batches(inputs, self.params.embedder.batch_size))
         return np.concatenate(
-            [self._mllm.embed(part) for part in tqdm(parts, desc="z_r,delta", mininterval=5.0, delay=1.0)]
+            [self._embedder.embed(part) for part in tqdm(parts, desc="z_r,delta", mininterval=5.0, delay=1.0)]
         )
 
     def _turned(self, fused: np.ndarray, controls: Controls) -> np.ndarray:
         """z_r,delta [Q, d], away from a negative text's own embedding."""
         if not controls.negative:
             return fused
-        return turn_away(fused, self._mllm.embed([MllmInput(controls.negative)]), controls.negative_weight)
+        return turn_away(fused, self._embedder.embed([MllmInput(controls.negative)]), controls.negative_weight)
 
     def _sample(
         self,

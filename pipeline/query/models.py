@@ -9,7 +9,7 @@ from pipeline.config import Params
 from pipeline.diffcomp import DiffComp, load_diffcomp
 from pipeline.encoders.dual.interface import ImageTextEncoder
 from pipeline.encoders.dual.open import load_dual_encoder, load_image_text_encoder
-from pipeline.encoders.mllm.interface import Mllm
+from pipeline.encoders.mllm.interface import Generator, Mllm
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.text import TextEncoder, open_text_encoder
 from pipeline.query.describer import Describer
@@ -27,19 +27,24 @@ class Models:
         self._variants: dict[str, DiffComp] = {}
 
     @cached_property
-    def mllm(self) -> Mllm:
-        """f_M."""
-        return open_mllm(self.params.encoder, self.params.runtime.device)
+    def embedder(self) -> Mllm:
+        """f_M where it embeds."""
+        return open_mllm(self.params.embedder, self.params.jobs, self.params.runtime.device)
+
+    @cached_property
+    def writer(self) -> Generator:
+        """f_M where it describes."""
+        return open_mllm(self.params.describer, self.params.jobs, self.params.runtime.device)
 
     @cached_property
     def describer(self) -> Describer:
         """f_M's texts about the queries."""
-        return Describer(self.params, lambda: self.mllm)
+        return Describer(self.params, lambda: self.writer)
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """E_text, which conditions Fusion-Diff."""
-        return open_text_encoder(self.params.text_encoder, lambda: self.mllm, self.params.runtime.device)
+        return open_text_encoder(self.params.text_encoder, lambda: self.embedder, self.params.runtime.device)
 
     @cached_property
     def backbone(self) -> ImageTextEncoder:

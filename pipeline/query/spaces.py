@@ -52,7 +52,7 @@ class ModelSpace(ABC):
             images: A shard set of images.
             out: Where the shard set of vectors goes.
         """
-        options = JobOptions.from_params(self._models.params.encoder)
+        options = JobOptions.from_params(self._models.params.embedder, self._models.params.jobs)
         job = embedding_job(self.embedder)
         run_job(ImageReader(ShardSet.open(images)), job, out, self.identity | _images(images), options)
 
@@ -79,11 +79,11 @@ class FusedSpace(ModelSpace):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        return mllm_identity(self._models.params.encoder)
+        return mllm_identity(self._models.params.embedder)
 
     @property
     def embedder(self) -> Embedder:
-        return self._models.mllm
+        return self._models.embedder
 
 
 class DualSpace(ModelSpace):
@@ -99,7 +99,7 @@ class DualSpace(ModelSpace):
         return ImageEmbedder(self.encoder)
 
     def embed_table(self, images: Path, out: Path) -> None:
-        size = self._models.params.encoder.batch_size
+        size = self._models.params.embedder.batch_size
         identity = self.identity | _images(images) | {"batch_size": size}
         embed_gallery(self.encoder, ImageTable(images), out, identity, size)
 

@@ -98,7 +98,7 @@ def write_untrained_models(params: Params) -> None:
         "models/prior",
         prior,
         params.prior.diffusion,
-        {**mllm_identity(params.encoder), **text_encoder_identity(params.text_encoder, params.encoder)},
+        {**mllm_identity(params.embedder), **text_encoder_identity(params.text_encoder, params.embedder)},
     )
     adapter = ControlAdapter(prior)
     for layer in (adapter.zero_in, *adapter.zero_out):

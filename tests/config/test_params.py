@@ -61,7 +61,7 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
         ({"data": {"triplets": [1]}}, "data.triplets"),
         ({"diffcomp": {"text": "sentence"}}, "diffcomp.text"),
         ({"diffcomp": {"eta": 1.5}}, "diffcomp.eta"),
-        ({"encoder": {"backend": "tgi"}}, "encoder.backend"),
+        ({"embedder": {"backend": "tgi"}}, "embedder.backend"),
         ({"retrieve": {"fuse": "median"}}, "retrieve.fuse"),
         ({"retrieve": {"guided_share": 0.0}}, "retrieve.guided_share"),
         ({"retrieve": {"fp8": True}}, "retrieve.fp8 needs retrieve.fast"),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.bare_vllm import Rows
 from pipeline.artifacts import ShardSet, schemas, write_table
-from pipeline.config import EncoderParams, SmallMllmParams
+from pipeline.config import CaptionerParams, EmbedderParams, SmallMllmParams
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.mllm.small_qwen import build_model, make_processor, save_model, train_tokenizer
 from pipeline.encoders.mllm.transformers_backend import TransformersMllm
@@ -40,19 +40,25 @@ def tiny_sizes() -> SmallMllmParams:
 
 
 @pytest.fixture(scope="session")
-def tiny_params(tiny_sizes: SmallMllmParams, tmp_path_factory: pytest.TempPathFactory) -> EncoderParams:
+def tiny_params(tiny_sizes: SmallMllmParams, tmp_path_factory: pytest.TempPathFactory) -> EmbedderParams:
     """Parameters whose path is the folder of a tiny random Qwen2.5-VL."""
     folder = tmp_path_factory.mktemp("tiny") / "mllm"
-    params = section(EncoderParams, path=str(folder), batch_size=3, max_new_tokens=4)
-    tokenizer = train_tokenizer(TEXTS * 4 + [params.chat_template, params.caption_prompt], tiny_sizes.vocabulary)
+    params, writer = section(EmbedderParams, path=str(folder), batch_size=3), section(CaptionerParams)
+    tokenizer = train_tokenizer(TEXTS * 4 + [writer.chat_template, writer.caption_prompt], tiny_sizes.vocabulary)
     torch.manual_seed(0)
     save_model(folder, build_model(tiny_sizes, tokenizer), make_processor(tokenizer, tiny_sizes, IMAGE_SIZE))
     return params
 
 
 @pytest.fixture(scope="session")
-def tiny_mllm(tiny_params: EncoderParams) -> TransformersMllm:
+def tiny_mllm(tiny_params: EmbedderParams) -> TransformersMllm:
     return TransformersMllm(tiny_params, "cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_writer(tiny_params: EmbedderParams) -> TransformersMllm:
+    """The same model where it writes."""
+    return TransformersMllm(section(CaptionerParams, path=tiny_params.path, max_new_tokens=4), "cpu")
 
 
 class Make:

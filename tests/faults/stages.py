@@ -46,7 +46,8 @@ _PRELOADED = (
 def write_params(folder: Path) -> None:
     params = load_profile("smoke", ROOT / "conf")
     params.data = replace(params.data, fixture=str(ROOT / params.data.fixture))
-    params.encoder = replace(params.encoder, batch_size=6)  # no divisor of a shard
+    for name in ("embedder", "captioner"):
+        setattr(params, name, replace(getattr(params, name), batch_size=6))  # no divisor of a shard
     training = {"steps": 9, "checkpoint_every": STEPS, "batch_size": 4}
     for name in ("prior", "control", "diffcomp"):
         setattr(params, name, replace(getattr(params, name), **training))

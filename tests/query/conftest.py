@@ -34,7 +34,8 @@ class FakeTextEncoder:
 def fake_models(params: Params) -> Models:
     """Models whose f_M and text encoder need no weights."""
     models = Models(params)
-    models.mllm, models.text_encoder = FakeMllm(), FakeTextEncoder()
+    models.embedder, models.text_encoder = FakeMllm(), FakeTextEncoder()
+    models.writer = models.embedder
     return models
 
 

@@ -42,7 +42,7 @@ def writer() -> Writer:
 @pytest.fixture
 def family(workspace, writer) -> Cirevl:
     models = Models(workspace)
-    models.mllm = writer
+    models.writer = writer
     return Cirevl(models)
 
 

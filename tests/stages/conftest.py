@@ -24,7 +24,7 @@ DIM, TEXT_DIM = 16, 8
 TRAINING = {"steps": 2, "batch_size": 4, "log_every": 1, "precision": "fp32", "warmup_steps": 0}
 VALUES = {
     "runtime": {"threads": 1, "device": "cpu"},
-    "encoder": {"path": "models/backbones/mllm", "batch_size": 5},
+    "embedder": {"path": "models/backbones/mllm", "batch_size": 5},
     "text_encoder": {"kind": "huggingface", "path": "texts", "dim": TEXT_DIM, "max_tokens": 6},
     "prior": {
         **TRAINING,
@@ -119,7 +119,7 @@ def workspace(tmp_path, monkeypatch):
     ]
     write_table("data/pairs/images", pa.Table.from_pylist(images, schema=schemas.IMAGES), {})
     write_table("data/texts/pairs", pa.Table.from_pylist(texts, schema=schemas.PAIRS), {})
-    embedded, encoded = mllm_identity(params.encoder), text_encoder_identity(params.text_encoder, params.encoder)
+    embedded, encoded = mllm_identity(params.embedder), text_encoder_identity(params.text_encoder, params.embedder)
     write_vectors("data/fused/pairs", ids, 0, embedded)
     write_conditions("data/fused/pairs_text", ids, encoded)
     for number, side in enumerate(("query", "target", "description"), start=1):

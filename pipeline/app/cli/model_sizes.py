@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.artifacts import ArtifactError, read_json
-from pipeline.config import EncoderParams, Params, TextEncoderParams
+from pipeline.config import EmbedderParams, Params, TextEncoderParams
 from pipeline.encoders.dual.interface import DualEncoder
 from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes
 
@@ -32,12 +32,12 @@ def describe_models(params: Params) -> dict[str, Any]:
     """
     with torch.device("meta"):
         text = params.text_encoder
-        sizes = PriorSizes.from_params(params.prior, _embedding_dim(params.encoder), text.dim, text.max_tokens)
+        sizes = PriorSizes.from_params(params.prior, _embedding_dim(params.embedder), text.dim, text.max_tokens)
         prior = Prior(sizes)
         adapter = ControlAdapter(prior)
     return {
         "profile": params.profile,
-        "encoder": _encoder(params.encoder),
+        "embedder": _embedder(params.embedder),
         "text_encoder": _text_encoder(params.text_encoder),
         "prior": {"parameters": _count(prior), "tokens": sizes.tokens, **vars(sizes)},
         "control_adapter": {"trainable": _count(adapter)},
@@ -50,31 +50,31 @@ def _count(module: nn.Module, trainable: bool = False) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trainable)
 
 
-def _embedding_dim(encoder: EncoderParams) -> int:
-    """d: what is configured, else the width of a local encoder."""
-    if encoder.dim:
-        return encoder.dim
-    return int(_mllm_config(encoder)["text_config"]["hidden_size"])
+def _embedding_dim(embedder: EmbedderParams) -> int:
+    """d: what is configured, else the width of a local embedder."""
+    if embedder.dim:
+        return embedder.dim
+    return int(_mllm_config(embedder)["text_config"]["hidden_size"])
 
 
-def _mllm_config(encoder: EncoderParams) -> dict[str, Any]:
-    folder = Path(encoder.path)
+def _mllm_config(embedder: EmbedderParams) -> dict[str, Any]:
+    folder = Path(embedder.path)
     if not folder.is_dir():
-        raise ArtifactError(f"encoder.path {encoder.path!r}: not a local folder, so encoder.dim must say the dimension")
+        raise ArtifactError(f"embedder.path {embedder.path!r}: no local folder, so embedder.dim must say the dimension")
     return read_json(folder / "config.json")
 
 
-def _encoder(encoder: EncoderParams) -> dict[str, Any]:
-    if not Path(encoder.path).is_dir():
-        return {"name": encoder.path, "revision": encoder.revision, "backend": encoder.backend, "dim": encoder.dim}
+def _embedder(embedder: EmbedderParams) -> dict[str, Any]:
+    if not Path(embedder.path).is_dir():
+        return {"name": embedder.path, "revision": embedder.revision, "backend": embedder.backend, "dim": embedder.dim}
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**_mllm_config(encoder)))
+        model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**_mllm_config(embedder)))
     return {
-        "path": encoder.path,
-        "backend": encoder.backend,
-        "dim": _embedding_dim(encoder),
+        "path": embedder.path,
+        "backend": embedder.backend,
+        "dim": _embedding_dim(embedder),
         "parameters": _count(model),
         "language_parameters": _count(model.model.language_model),
         "vision_parameters": _count(model.model.visual),

@@ -200,7 +200,7 @@ def embed_folder(reader: FolderReader, space: ModelSpace, params: Params, out: P
         ArtifactError: No image can be read.
     """
     job = embedding_job(space.embedder, decode_reduced)
-    options = JobOptions(params.encoder.batch_size, ROWS_PER_SHARD, max_rejected_share=1.0)
+    options = JobOptions(params.embedder.batch_size, ROWS_PER_SHARD, max_rejected_share=1.0)
     run_job(reader, job, out, space.identity | made_of, options)
     if not ShardSet.open(out, verify=False).rows:
         raise ArtifactError(f"{out}: none of {len(reader)} images can be read; `cir rejected {out}` says why")

@@ -31,7 +31,8 @@ class OwnEncoder:
     def into(self, params: Params) -> Params:
         """Parameters that search with this encoder, and with nothing that is trained."""
         diffcomp = replace(params.diffcomp, backbone=self.name, pretrained=self.pretrained)
-        return replace(params, diffcomp=diffcomp, diffcomp_variants={}, encoder=replace(params.encoder, path=""))
+        embedder, describer = replace(params.embedder, path=""), replace(params.describer, path="")
+        return replace(params, diffcomp=diffcomp, diffcomp_variants={}, embedder=embedder, describer=describer)
 
 
 def parse_encoder(text: str) -> OwnEncoder:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from pipeline.artifacts import schemas
-from pipeline.config import EncoderParams
+from pipeline.config import CaptionerParams
 from pipeline.encoders.embedding.decoding import row_decoder
 from pipeline.encoders.embedding.readers import PairChoice
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
@@ -15,14 +15,14 @@ from pipeline.encoders.embedding.slices import EncoderJob
 from pipeline.encoders.mllm.interface import Generator, MllmInput
 
 
-def captioning_rows(params: EncoderParams) -> PairChoice:
+def captioning_rows(params: CaptionerParams) -> PairChoice:
     """What a `PairReader` asks of every image: the prompt for its caption, under the id of the long pair."""
     return PairChoice(
         lambda image_id, captions: [EncoderRow(f"{image_id}/long", params.caption_prompt)], lambda kinds: 1
     )
 
 
-def captioning_job(mllm: Generator, params: EncoderParams) -> EncoderJob:
+def captioning_job(mllm: Generator, params: CaptionerParams) -> EncoderJob:
     """The job whose results are generated captions, stored as `schemas.PAIRS`.
 
     Args:

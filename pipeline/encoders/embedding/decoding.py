@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from pipeline.config import EncoderParams
+from pipeline.config import MllmParams
 from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError, decode
 from pipeline.encoders.mllm.interface import Embedder, Generator, MllmInput, Task, preparer
 
@@ -19,13 +19,13 @@ def row_decoder(mllm: Embedder | Generator, task: Task, decode_row: DecodeRow | 
     Args:
         mllm: The model. Where it can, it prepares the input too.
         task: The call that the input is for.
-        decode_row: None: `rows.decode`, reduced to `encoder.max_side` where the model has parameters.
+        decode_row: None: `rows.decode`, reduced to the section's `max_side` where the model has parameters.
 
     Returns:
         A row -> its input. It raises UnreadableRowError with the reason, and threads may call it.
     """
     params = getattr(mllm, "params", None)
-    max_side = params.max_side if isinstance(params, EncoderParams) else 0
+    max_side = params.max_side if isinstance(params, MllmParams) else 0
     return partial(_decode_and_prepare, decode_row or partial(decode, max_side=max_side), preparer(mllm, task))
 
 

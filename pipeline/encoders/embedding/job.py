@@ -90,5 +90,5 @@ def _slices(
 def _check_share(folder: str | Path, rejections: Rejections, share: float, total: int) -> None:
     """Raise EncodingError once more than a share of the rows is rejected."""
     if len(rejections) > share * total:
-        count = f"{len(rejections)} of {total} rows are rejected, encoder.max_rejected_share is {share}"
+        count = f"{len(rejections)} of {total} rows are rejected, jobs.max_rejected_share is {share}"
         raise EncodingError(f"{folder}: row {rejections.last['id']!r}: {rejections.last['reason']} ({count})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config import EncoderParams
+from pipeline.config import JobsParams, MllmParams
 
 ROWS_PER_SHARD = 2_000
 """Bounds what a killed run loses."""
@@ -12,7 +12,7 @@ ROWS_PER_SHARD = 2_000
 
 @dataclass(frozen=True)
 class RayOptions:
-    """The workers of a Ray cluster. See `EncoderParams` for the first two."""
+    """The workers of a Ray cluster. See `JobsParams` for the first two."""
 
     address: str = ""
     """A running cluster; empty: Ray is started on this machine."""
@@ -38,8 +38,8 @@ class JobOptions:
     """None: this process encodes."""
 
     @classmethod
-    def from_params(cls, params: EncoderParams, rows_per_shard: int = ROWS_PER_SHARD) -> JobOptions:
-        """The options that the section `encoder` gives."""
-        gpus = int(params.vllm.get("tensor_parallel_size", 1))
-        ray = RayOptions(params.ray_address, params.replicas, gpus) if params.engine == "ray" else None
-        return cls(params.batch_size, rows_per_shard, params.workers, params.max_rejected_share, ray)
+    def from_params(cls, model: MllmParams, jobs: JobsParams, rows_per_shard: int = ROWS_PER_SHARD) -> JobOptions:
+        """The options for a job of the model that a section names."""
+        gpus = int(model.vllm.get("tensor_parallel_size", 1))
+        ray = RayOptions(jobs.ray_address, jobs.replicas, gpus) if jobs.engine == "ray" else None
+        return cls(model.batch_size, rows_per_shard, jobs.workers, jobs.max_rejected_share, ray)

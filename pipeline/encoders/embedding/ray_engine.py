@@ -101,7 +101,7 @@ def _connect(cluster: RayOptions) -> Any:
         import ray.data
     except ImportError as error:
         raise ParameterError(
-            f"encoder.engine: ray cannot be imported ({error}); `pip install -e '.[ray]'` installs it"
+            f"jobs.engine: ray cannot be imported ({error}); `pip install -e '.[ray]'` installs it"
         ) from None
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parents[3])
@@ -119,5 +119,5 @@ def _connect(cluster: RayOptions) -> Any:
                 **where, runtime_env=environment, log_to_driver=False, include_dashboard=False, logging_level="ERROR"
             )
         except (ConnectionError, ValueError) as error:
-            raise ParameterError(f"encoder.ray_address {cluster.address!r}: {str(error).splitlines()[0]}") from None
+            raise ParameterError(f"jobs.ray_address {cluster.address!r}: {str(error).splitlines()[0]}") from None
     return ray

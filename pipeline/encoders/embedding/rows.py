@@ -58,7 +58,7 @@ def decode(row: EncoderRow, max_side: int = 0) -> MllmInput:
 
     Args:
         row: An image, a text, or both.
-        max_side: Larger images are reduced to it; see `EncoderParams`.
+        max_side: Larger images are reduced to it; see `MllmParams`.
 
     Returns:
         What f_M sees.

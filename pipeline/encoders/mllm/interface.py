@@ -22,6 +22,9 @@ class MllmInput:
     text: str = ""
     image: Image.Image | None = None
     """RGB."""
+    is_query: bool = False
+    """Whether it searches, a reference with its modification. Embedders may have one instruction for those and one for
+    what is searched."""
 
     def at_most(self, max_side: int) -> MllmInput:
         """The input with its image reduced until neither side is longer, in pixels; 0: as it is.
@@ -84,6 +87,9 @@ class Mllm(Embedder, Generator, TextStates, Protocol):
     be done for one input alone. Threads call it. It raises ValueError for an input that the model does not take.
     """
 
+    def close(self) -> None:
+        """Give the model's memory back. It is opened again when it is next asked."""
+
 
 def preparer(mllm: Embedder | Generator, task: Task) -> Callable[[MllmInput], MllmInput]:
     """`mllm.prepare` for one task; the identity for a backend that has no such method."""
@@ -112,6 +118,6 @@ def leading_dimensions(vectors: np.ndarray, dim: int) -> np.ndarray:
     if not dim:
         return vectors
     if dim > vectors.shape[1]:
-        raise ValueError(f"encoder.dim {dim} exceeds the encoder's {vectors.shape[1]} dimensions")
+        raise ValueError(f"embedder.dim {dim} exceeds the model's {vectors.shape[1]} dimensions")
     kept = vectors[:, :dim]
     return kept / np.linalg.norm(kept, axis=1, keepdims=True)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.config import EncoderParams
+from pipeline.config import JobsParams, MllmParams
 from pipeline.encoders.mllm.interface import Mllm
 
 
-def open_mllm(params: EncoderParams, device: str = "auto") -> Mllm:
-    """Open the multimodal LLM that the parameters name.
+def open_mllm(params: MllmParams, jobs: JobsParams, device: str = "auto") -> Mllm:
+    """Open the multimodal LLM that a section names.
 
     Args:
-        params: The section `encoder`: `backend` chooses transformers or vLLM. With `engine: ray` the model is
-            opened by each worker when it is first asked, and here only its width is read.
+        params: One of f_M's sections; `backend` chooses transformers or vLLM.
+        jobs: With `engine: ray` the model is opened by each worker when it is first asked, and here only its width is
+            read.
         device: `auto`, `cpu` or `cuda`; vLLM chooses for itself.
 
     Returns:
@@ -23,14 +24,14 @@ def open_mllm(params: EncoderParams, device: str = "auto") -> Mllm:
         ArtifactError: The weights cannot be loaded.
         ParameterError: The backend is not installed.
     """
-    if params.engine == "ray":
+    if jobs.engine == "ray":
         from pipeline.encoders.mllm.replicated import ReplicatedMllm
 
-        return ReplicatedMllm(replace(params, engine="local"), device, open_mllm)
+        return ReplicatedMllm(params, replace(jobs, engine="local"), device, open_mllm)
     if params.backend == "vllm":
         from pipeline.encoders.mllm.vllm_backend import VllmMllm
 
-        return VllmMllm(params)
+        return VllmMllm(params, jobs.workers)
     from pipeline.encoders.mllm.transformers_backend import TransformersMllm
 
     return TransformersMllm(params, device)

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 from PIL import Image
 
-from pipeline.config import EncoderParams
+from pipeline.config import CaptionerParams, DescriberParams, EmbedderParams, GeneratorParams, MllmParams
 from pipeline.encoders.mllm.interface import MllmInput
 
 
-def before_inputs(template: str) -> str:
-    """What a template says before its image and its text: the same for every input."""
-    return template.split("{")[0]
+def filled_in(params: MllmParams, one: MllmInput, slot: str) -> str:
+    """An input in the template of a section: the embedding template, or the chat template of those that write.
+
+    Args:
+        params: The section.
+        one: The input.
+        slot: What stands for an image in the model's prompts.
+    """
+    image = slot if one.image else ""
+    if isinstance(params, EmbedderParams):
+        instruction = params.query_instruction if one.is_query else params.document_instruction
+        return params.embed_template.format(instruction=instruction, image=image, text=one.text)
+    assert isinstance(params, GeneratorParams)
+    return params.chat_template.format(image=image, text=one.text)
 
 
-def caption_input(params: EncoderParams, image: Image.Image) -> MllmInput:
+def before_text(params: MllmParams) -> str:
+    """What the embedding template says before a text without an image: the same for every text."""
+    mark = "\x00"
+    return filled_in(params, MllmInput(mark), "").split(mark)[0]
+
+
+def caption_input(params: CaptionerParams, image: Image.Image) -> MllmInput:
     """An image with the prompt that asks for its caption."""
     return MllmInput(params.caption_prompt, image)
 
 
-def target_input(params: EncoderParams, reference: Image.Image, modification: str, shared_concept: str) -> MllmInput:
+def target_input(params: DescriberParams, reference: Image.Image, modification: str, shared_concept: str) -> MllmInput:
     """A reference with the prompt that asks for the description of its target."""
     return MllmInput(target_prompt(params, modification, shared_concept), reference)
 
 
-def target_prompt(params: EncoderParams, modification: str, shared_concept: str) -> str:
+def target_prompt(params: DescriberParams, modification: str, shared_concept: str) -> str:
     """Fusion-Diff's unified instruction (section 6.3): describe the reference as it is after the modification.
 
     Args:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from transformers import AutoConfig
 
-from pipeline.config import EncoderParams
-from pipeline.encoders.hub import not_loaded
+from pipeline.config import JobsParams, MllmParams
+from pipeline.encoders.mllm.checkpoint import embedding_width
 from pipeline.encoders.mllm.interface import Mllm, MllmInput, Task, preparer
 
 _OPENING = threading.Lock()
@@ -22,20 +21,19 @@ class ReplicatedMllm:
 
     Args:
         params: What to open.
+        jobs: How its jobs run.
         device: As for `opener`.
-        opener: Opens the model, from the parameters and the device. It must be importable by name.
+        opener: Opens the model, from all of these. It must be importable by name.
 
     Raises:
         ArtifactError: The model's configuration cannot be loaded.
     """
 
-    def __init__(self, params: EncoderParams, device: str, opener: Callable[[EncoderParams, str], Mllm]):
-        self.params, self._device, self._opener = params, device, opener
-        try:
-            config = AutoConfig.from_pretrained(params.path, revision=params.revision or None)
-        except (OSError, ValueError) as error:
-            raise not_loaded("encoder.path", params.path, params.revision, error) from None
-        self.dim: int = params.dim or config.get_text_config().hidden_size
+    def __init__(
+        self, params: MllmParams, jobs: JobsParams, device: str, opener: Callable[[MllmParams, JobsParams, str], Mllm]
+    ):
+        self.params, self._jobs, self._device, self._opener = params, jobs, device, opener
+        self.dim = embedding_width(params)
         self._opened: Mllm | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -45,8 +43,13 @@ class ReplicatedMllm:
         """This process' own model."""
         with _OPENING:
             if self._opened is None:
-                self._opened = self._opener(self.params, self._device)
+                self._opened = self._opener(self.params, self._jobs, self._device)
             return self._opened
+
+    def close(self) -> None:
+        """Close this process' own model."""
+        if self._opened is not None:
+            self._opened.close()
 
     def prepare(self, one: MllmInput, task: Task) -> MllmInput:
         """As the replica does it; see `Mllm`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,58 +12,99 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from transformers import AutoProcessor, BatchFeature, Qwen2_5_VLForConditionalGeneration
 
-from pipeline.config import EncoderParams
+from pipeline.config import MllmParams
 from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm.batched_qwen import language_states, one_window, patch_tokens
+from pipeline.encoders.mllm.checkpoint import leading
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
-from pipeline.encoders.mllm.prompts import before_inputs
+from pipeline.encoders.mllm.prompts import before_text, filled_in
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT
+from pipeline.encoders.mllm.slot import SLOT, OpenModel
+
+
+class LoadedModel(OpenModel):
+    """A checkpoint's model and processor.
+
+    Raises:
+        ArtifactError: They cannot be loaded.
+    """
+
+    def __init__(self, params: MllmParams, device: torch.device):
+        options: dict[str, Any] = {"revision": params.revision} if params.revision else {}
+        try:
+            self.processor = AutoProcessor.from_pretrained(params.path, **options)
+            self.model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                params.path, use_safetensors=True, dtype=getattr(torch, params.dtype), **options
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            raise not_loaded(f"{params.section}.path", params.path, params.revision, error) from None
+        self.processor.tokenizer.padding_side = "left"  # the last position is every sequence's last token
+        self.model.eval().to(device)
+
+    def close(self) -> None:
+        """See `OpenModel.close`."""
+        super().close()
+        self.model = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 class TransformersMllm:
     """An `Mllm`. Inputs of one call are one batch: the caller chooses its size.
 
     Args:
-        params: The model's path, revision, precision and templates.
+        params: The model's path, revision, precision and template.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
         ArtifactError: The model cannot be loaded.
     """
 
-    def __init__(self, params: EncoderParams, device: str = "auto"):
+    def __init__(self, params: MllmParams, device: str = "auto"):
         self.params = params
         self.device = torch.device("cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
-        options: dict[str, Any] = {"revision": params.revision} if params.revision else {}
-        try:
-            self.processor = AutoProcessor.from_pretrained(params.path, **options)
-            self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                params.path, use_safetensors=True, dtype=getattr(torch, params.dtype), **options
-            )
-        except (OSError, ValueError, SafetensorError) as error:
-            raise not_loaded("encoder.path", params.path, params.revision, error) from None
-        self.processor.tokenizer.padding_side = "left"  # the last position is every sequence's last token
-        self.model.eval().to(self.device)
-        self.dim: int = params.dim or self.model.config.get_text_config().hidden_size
+        self._loaded = self._open()
+        self.dim: int = leading(params) or self.model.config.get_text_config().hidden_size
 
-    def _batch(self, template: str, inputs: Sequence[MllmInput]) -> BatchFeature:
-        """Templates filled in, tokenised and left-padded, with the images' patches."""
-        texts = [template.format(image=IMAGE_SLOT if one.image else "", text=one.text) for one in inputs]
+    def _open(self) -> LoadedModel:
+        """The model's weights, shared with whoever has the same, and loaded again if another model closed them."""
+        key = (self.params.path, self.params.revision, self.params.dtype, str(self.device))
+        self._loaded = SLOT.open(key, lambda: LoadedModel(self.params, self.device), self.device.type == "cuda")
+        return self._loaded
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self._open().model
+
+    @property
+    def processor(self) -> Any:
+        """Its processor."""
+        return self._open().processor
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self._loaded.close()
+
+    def _batch(self, inputs: Sequence[MllmInput]) -> BatchFeature:
+        """The template filled in, tokenised and left-padded, with the images' patches."""
+        texts = [filled_in(self.params, one, IMAGE_SLOT) for one in inputs]
         images = [one.at_most(self.params.max_side).image for one in inputs if one.image]
         return self.processor(text=texts, images=images or None, padding=True, return_tensors="pt").to(self.device)
 
     @torch.inference_mode()
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
         """See `Mllm.embed`."""
-        states, lengths = self._states(self._batch(self.params.embed_template, inputs))
+        states, lengths = self._states(self._batch(inputs))
         last = states[torch.arange(len(states)), lengths - 1]
-        return leading_dimensions(F.normalize(last.float(), dim=-1).cpu().numpy(), self.params.dim)
+        return leading_dimensions(F.normalize(last.float(), dim=-1).cpu().numpy(), leading(self.params))
 
     @torch.inference_mode()
     def text_states(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """See `Mllm.text_states`."""
-        states, lengths = self._states(self._batch(self.params.embed_template, [MllmInput(text) for text in texts]))
-        skipped = len(self.processor.tokenizer(before_inputs(self.params.embed_template))["input_ids"])
+        states, lengths = self._states(self._batch([MllmInput(text) for text in texts]))
+        skipped = len(self.processor.tokenizer(before_text(self.params))["input_ids"])
         return [one[skipped:length].float().cpu() for one, length in zip(states, lengths.tolist(), strict=True)]
 
     def _states(self, batch: BatchFeature) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,8 +132,8 @@ class TransformersMllm:
     @torch.inference_mode()
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:
         """See `Mllm.generate`."""
-        batch = self._batch(self.params.chat_template, inputs)
-        tokens = cast(Any, self.model).generate(
+        batch = self._batch(inputs)
+        tokens = self.model.generate(
             **batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=sequences, num_return_sequences=sequences
         )
         answers = self.processor.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

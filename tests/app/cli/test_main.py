@@ -70,15 +70,15 @@ def test_the_papers_counts():
     models = info("paper")
     assert models["prior"]["parameters"] == 953_866_640
     assert models["control_adapter"]["trainable"] == 317_847_168
-    assert models["encoder"]["name"] == "Qwen/Qwen2.5-VL-72B-Instruct"
-    assert len(models["encoder"]["revision"]) == len(models["text_encoder"]["revision"]) == 40
+    assert models["embedder"]["name"] == "Qwen/Qwen2.5-VL-72B-Instruct"
+    assert len(models["embedder"]["revision"]) == len(models["text_encoder"]["revision"]) == 40
     assert (models["dual_encoder"]["image_width"], models["dual_encoder"]["dim"]) == (1024, 768)
     assert models["diffcomp"]["diffcomp"]["trainable"] < models["diffcomp"]["diffcomp"]["parameters"]
 
 
 def test_the_embedded_default():
     models = info("offline")
-    assert models["prior"]["dim"] == models["encoder"]["dim"]
+    assert models["prior"]["dim"] == models["embedder"]["dim"]
     assert models["prior"]["parameters"] > models["control_adapter"]["trainable"] > 0
     assert list(models["diffcomp"]) == ["diffcomp_row1", "diffcomp", "diffcomp_relative"]
 

@@ -76,7 +76,7 @@ def test_a_second_run_encodes_nothing_and_changes_no_byte(folder, monkeypatch):
 
 def test_a_killed_run_goes_on_behind_its_last_shard(folder, monkeypatch):
     params = load_params()
-    params.encoder.batch_size = 2
+    params.embedder.batch_size = 2
     monkeypatch.setattr("pipeline.app.search.library.ROWS_PER_SHARD", 4)
     whole = index_folder(folder, params, folder.parent / "whole", ["slerp"])
     embed, seen = ImageEmbedder.embed, []

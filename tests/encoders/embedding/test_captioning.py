@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import ShardSet, schemas, write_table
-from pipeline.config import EncoderParams
+from pipeline.config import CaptionerParams
 from pipeline.encoders.embedding.captioning import captioning_job, captioning_rows
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
@@ -18,7 +18,7 @@ from pipeline.encoders.embedding.readers import PairReader
 from pipeline.encoders.embedding.rows import EncodingError
 from tests.sections import section
 
-PARAMS = section(EncoderParams, max_new_tokens=7)
+PARAMS = section(CaptionerParams, max_new_tokens=7)
 OPTIONS = JobOptions(2, rows_per_shard=3)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.artifacts import ShardSet
-from pipeline.config import ParameterError
+from pipeline.config import JobsParams, ParameterError
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.ray_engine import SliceWorker
@@ -22,6 +22,7 @@ from pipeline.encoders.embedding.rows import EncoderRow, EncodingError, decode
 from pipeline.encoders.embedding.slices import encode_slices
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.open import open_mllm
+from tests.sections import section
 
 IDS = [f"i{n:02d}" for n in range(26)]
 
@@ -43,9 +44,11 @@ def run(make, tmp_path, tiny_params):
     reader = PairReader(images, make.pairs(tmp_path / "pairs", IDS), training_rows)
 
     def call(folder, engine, decode_row=None, share=0.1):
-        params = dataclasses.replace(tiny_params, engine=engine, replicas=2, max_rejected_share=share, batch_size=4)
-        job = embedding_job(open_mllm(params, "cpu"), decode_row or damaged)
-        return run_job(reader, job, tmp_path / folder, {"of": "test"}, JobOptions.from_params(params, rows_per_shard=6))
+        params = dataclasses.replace(tiny_params, batch_size=4)
+        jobs = section(JobsParams, engine=engine, replicas=2, max_rejected_share=share)
+        job = embedding_job(open_mllm(params, jobs, "cpu"), decode_row or damaged)
+        options = JobOptions.from_params(params, jobs, rows_per_shard=6)
+        return run_job(reader, job, tmp_path / folder, {"of": "test"}, options)
 
     return call
 
@@ -104,7 +107,7 @@ def test_a_worker_encodes_a_slice_as_this_process_does(make, tiny_params, tiny_m
     rows[9] = dataclasses.replace(rows[9], image=b"no image")
     reader, options = make.reader(rows), JobOptions(3, rows_per_shard=7, max_rejected_share=0.5)
     whole = list(encode_slices(reader, embedding_job(tiny_mllm), 0, options))
-    job = embedding_job(open_mllm(dataclasses.replace(tiny_params, engine="ray"), "cpu"))
+    job = embedding_job(open_mllm(tiny_params, section(JobsParams, engine="ray"), "cpu"))
     worker = SliceWorker(cloudpickle.dumps((reader, job, torch.get_num_threads(), True)), options)
     answer = worker({"start": np.array([7, 14])})
     found = [cloudpickle.loads(encoded) for encoded in answer["slice"]]
@@ -114,5 +117,5 @@ def test_a_worker_encodes_a_slice_as_this_process_does(make, tiny_params, tiny_m
 
 def test_without_ray_one_line_says_how_to_install_it(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ParameterError, match=r"encoder.engine: ray cannot be imported.*\[ray\]"):
+    with pytest.raises(ParameterError, match=r"jobs.engine: ray cannot be imported.*\[ray\]"):
         run("there", "ray")

