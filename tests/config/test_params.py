@@ -162,7 +162,7 @@ def test_a_profile_spells_out_every_parameter(name):
     """`-S` can override everything, and params.yaml tells DVC of everything."""
     params = profile(name)
     assert params.profile == name
-    assert leaves(OmegaConf.to_container(composed(name))) == leaves(as_dict(params))
+    assert leaves(OmegaConf.to_container(composed(name), resolve=True)) == leaves(as_dict(params))
 
 
 def test_params_yaml_is_the_offline_profile():

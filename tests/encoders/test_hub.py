@@ -32,12 +32,12 @@ def paper(monkeypatch, tmp_path):
 def test_f_m_and_e_text_name_revision_place_and_size(paper):
     for section, parameter, size, load in (
         (
-            paper.encoder,
+            paper.embedder,
             "embedder.path",
             "146.8 GB",
             lambda: open_mllm(dataclasses.replace(paper.embedder, backend="transformers"), paper.jobs),
         ),
-        (paper.text_encoder, "text_embedder.path", "44.5 GB", lambda: TextEncoder(paper.text_encoder)),
+        (paper.text_encoder, "text_encoder.path", "44.5 GB", lambda: TextEncoder(paper.text_encoder)),
     ):
         with pytest.raises(ArtifactError) as caught:
             load()

@@ -134,7 +134,7 @@ def test_the_mllms_own_text_branch_keeps_the_last_states_of_a_long_text():
     short, long = encoder.encode(["red", "a b c d e"])
     assert short.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]] and short.dtype == torch.float16
     assert long[:, 0].tolist() == [9, 12, 15, 18] and encoder.truncated == 1
-    with pytest.raises(ValueError, match="text_encoder.dim 5: the states of encoder.path have 3"):
+    with pytest.raises(ValueError, match="text_encoder.dim 5: the states of embedder.path have 3"):
         open_text_encoder(dataclasses.replace(params, dim=5), TextBranch, "cpu")
 
 
@@ -143,7 +143,8 @@ def test_its_identity_is_the_mllms():
     found = text_encoder_identity(params, ENCODER)["text_encoder"]
     assert found["path"] == ENCODER.path and found["kind"] == "mllm"
     assert (
-        text_encoder_identity(params, dataclasses.replace(ENCODER, embed_template="{image}"))["text_encoder"] != found
+        text_encoder_identity(params, dataclasses.replace(ENCODER, embed_template="{text}{image}"))["text_encoder"]
+        != found
     )
 
 

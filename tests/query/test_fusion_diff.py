@@ -130,7 +130,7 @@ def test_controls(family, images):
 def test_the_rows_that_need_no_diffusion(family, images):
     """The description is embedded alone; the fused description is the slerp of the two at one half."""
     found = {name: one.vectors for name, one in family.answer(QUERIES, images).items()}
-    described = family._mllm.embed([MllmInput("a cat")])[0]
+    described = family._embedder.embed([MllmInput("a cat")])[0]
     np.testing.assert_array_equal(found[DESCRIPTION], np.tile(described, (4, 1)))
     for fused, both in zip(found[FUSED_ONLY], found[FUSED_DESCRIPTION], strict=True):
         angle = np.arccos(np.dot(fused, described))

@@ -15,7 +15,7 @@ class CutOff(BaseException):
 class Encoder:
     """A vector tells which batch it was made in, as rounding does with real ones."""
 
-    dim, image_size = 2, 4
+    dim, image_size, fit = 2, 4, "crop"
 
     def __init__(self, batches=None):
         self.left, self.seen = batches, []
