@@ -37,7 +37,7 @@ class Numbers:
     def __len__(self):
         return len(self.ids)
 
-    def pixels(self, image_ids, size):
+    def pixels(self, image_ids, size, fit):
         return torch.tensor([int(name) for name in image_ids])
 
 
