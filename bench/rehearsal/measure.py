@@ -1,0 +1,131 @@
+"""Runs a stage's command and watches it: time, progress, and the memory of it and of its children."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+EVERY = 0.2
+"""Seconds between two looks at the memory."""
+BAR = re.compile(r"^\s*(?P<name>.*?):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+) \[")
+RATE = re.compile(r"samples_s=([\d.]+)")
+
+
+@dataclass
+class Bar:
+    """A progress bar as it was seen: when, and how far."""
+
+    total: int
+    seen: list[tuple[float, int]] = field(default_factory=list)
+    samples_per_second: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """Rows, seconds, and rows a second once the first were done."""
+        (began, start), (ended, done) = self.seen[0], self.seen[-1]
+        first = next(((at, rows) for at, rows in self.seen if rows > start), (ended, done))
+        whole = (done - start) / max(ended - began, 1e-3)
+        steady = (done - first[1]) / (ended - first[0]) if done > first[1] and ended - first[0] > 1.0 else whole
+        facts = {"rows": done - start, "seconds": round(ended - began, 2), "rows_per_second": round(steady, 3)}
+        if steady != whole:
+            facts["start_up_seconds"] = round(max(0.0, ended - began - (done - start) / steady), 2)
+        return facts | ({"samples_per_second": self.samples_per_second} if self.samples_per_second else {})
+
+
+def run(command: str, folder: Path, environment: dict[str, str], limit: float) -> dict[str, Any]:
+    """Run a command to its end.
+
+    Args:
+        command: As in `dvc.yaml`; `python` is this interpreter.
+        folder: Where it runs.
+        environment: Added to this process's own.
+        limit: Seconds, after which it is ended.
+
+    Returns:
+        `seconds`, `bars`, `peak_host_gib`, `peak_gpu_gib`, and `error` with the last line where it failed.
+    """
+    words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        words, cwd=folder, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    bars, tail = dict[str, Bar](), list[str]()
+    reader = threading.Thread(target=_read, args=(process, began, bars, tail), daemon=True)
+    reader.start()
+    host = gpu = 0.0
+    idle = _gpu_bytes()
+    while process.poll() is None:
+        host, gpu = max(host, _resident(process.pid)), max(gpu, _gpu_bytes() - idle)
+        if time.perf_counter() - began > limit:
+            _end(process.pid)
+            tail.append(f"ended after {limit:.0f} s")
+        time.sleep(EVERY)
+    reader.join(5)
+    facts: dict[str, Any] = {"seconds": round(time.perf_counter() - began, 1)}
+    facts["bars"] = {name: bar.facts() for name, bar in bars.items() if len(bar.seen) > 1}
+    facts |= {"peak_host_gib": round(host / 2**30, 2), "peak_gpu_gib": round(gpu / 2**30, 2)}
+    if process.returncode:
+        facts["error"] = "; ".join(tail[-4:])[-600:]
+    return facts
+
+
+def _read(process: subprocess.Popen, began: float, bars: dict[str, Bar], tail: list[str]) -> None:
+    """Follow the output; a bar draws over itself with carriage returns."""
+    assert process.stdout is not None
+    line = b""
+    while chunk := os.read(process.stdout.fileno(), 65536):
+        *lines, line = re.split(rb"[\r\n]", line + chunk)
+        if BAR.match(line.decode(errors="replace")):  # the next drawing, which ends this one, may be seconds away
+            lines, line = [*lines, line], b""
+        for text in (one.decode(errors="replace") for one in lines):
+            if found := BAR.match(text):
+                bar = bars.setdefault(found["name"], Bar(int(found["total"])))
+                bar.seen.append((time.perf_counter() - began, int(found["done"])))
+                bar.samples_per_second = float((RATE.findall(text) or [bar.samples_per_second])[-1])
+            elif text.strip():
+                print(text, flush=True)
+                tail.append(text.strip())
+
+
+def _resident(pid: int) -> int:
+    """Resident bytes of a process and its descendants; pages that they share are counted once, where that is known."""
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            try:
+                memory = process.memory_info()
+                total += memory.rss - (memory.shared if process.pid != pid else 0)
+            except psutil.Error:
+                continue
+    except psutil.Error:
+        return 0
+    return total
+
+
+def _gpu_bytes() -> float:
+    """Used memory of all GPUs; 0 without any."""
+    try:
+        asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        lines = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+        return sum(float(line) for line in lines) * 2**20
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return 0.0
+
+
+def _end(pid: int) -> None:
+    try:
+        root = psutil.Process(pid)
+        for process in (*root.children(recursive=True), root):
+            process.kill()
+    except psutil.Error:
+        return

@@ -1,0 +1,105 @@
+"""The rehearsal on a CPU: every stage of the graph, with models of the profile's classes and data in its layouts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from bench.rehearsal.measure import BAR, Bar, run
+from bench.rehearsal.sizes import MLLMS, T5S, tiny_mllm, tiny_t5
+from bench.rehearsal.table import fill
+from bench.rehearsal.weights import write_mllm, write_t5
+from bench.rehearsal.words import caption, qwen_tokenizer
+
+ROOT = Path(__file__).parents[2]
+PROFILES = [name for name in ("lab", "paper") if (ROOT / f"conf/profile/{name}.yaml").is_file()]
+PUBLISHED = {
+    "Qwen/Qwen2-VL-2B-Instruct": 2.21,
+    "Qwen/Qwen2.5-VL-3B-Instruct": 3.75,
+    "Qwen/Qwen2.5-VL-7B-Instruct": 8.29,
+    "Qwen/Qwen2.5-VL-72B-Instruct": 73.41,
+    "Qwen/Qwen3-VL-2B-Instruct": 2.13,
+}
+"""Billions of parameters, as the hub counts them."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_stage_of_a_profile_runs_on_a_cpu(tmp_path, profile):
+    command = [sys.executable, "-m", "bench.rehearsal", "--profile", profile, "--tiny", "--scratch", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "report.json")], cwd=ROOT, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    entry = json.loads((tmp_path / "report.json").read_text())[profile]
+    assert not any("error" in facts for facts in entry["stages"].values())
+    assert set(entry["whole"]["stages"]) == set(entry["stages"]) and entry["whole"]["slowest"] in entry["stages"]
+    assert entry["whole"]["hours"] > 0 and entry["whole"]["terabytes"] > 0
+    assert len(list((tmp_path / "reports/tables").iterdir())) > 0
+
+
+@pytest.mark.parametrize(("name", "billions"), PUBLISHED.items())
+def test_sizes_are_the_published_ones(name, billions):
+    sizes = MLLMS[name]
+    values = {"text_config": sizes.text, "vision_config": sizes.vision, "tie_word_embeddings": sizes.tied}
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(sizes.kind, **values))
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["Alibaba-NLP/gme-Qwen2-VL-2B-Instruct", "Qwen/Qwen3-VL-Embedding-2B"])
+def test_a_written_model_loads_as_its_class_with_every_weight(tmp_path, name):
+    sizes = tiny_mllm(MLLMS[name])
+    facts = write_mllm(tmp_path, sizes, torch.float32)
+    model, info = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+    assert model.config.model_type == sizes.kind and not any(info[key] for key in ("missing_keys", "unexpected_keys"))
+    assert sum(parameter.numel() for parameter in model.parameters()) == facts["parameters"]
+    assert AutoProcessor.from_pretrained(tmp_path).tokenizer.convert_tokens_to_ids("<|image_pad|>") == 151655
+    written = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    write_mllm(tmp_path, sizes, torch.float32)
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == written, "it was there already"
+
+
+def test_a_caption_has_a_token_a_word(tmp_path):
+    import random
+
+    text = caption(random.Random(0), 12)
+    assert len(qwen_tokenizer().tokenize(text)) == len(text.split()) >= 12
+    write_t5(tmp_path, tiny_t5(T5S["google/t5-v1_1-xxl"]), torch.float32)
+    states = AutoTokenizer.from_pretrained(tmp_path)([text])["input_ids"][0]
+    assert len(states) == len(text.split()) + 1
+
+
+def test_a_failing_command_is_noted_with_its_last_words_and_its_progress():
+    code = (
+        "from tqdm import tqdm; import time; [time.sleep(0.1) for _ in tqdm(range(5), 'rows')]; raise SystemExit('bad')"
+    )
+    facts = run(f'python -c "{code}"', Path.cwd(), {}, 60)
+    assert facts["error"].endswith("bad") and facts["bars"]["rows"]["rows"] == 5
+    assert 4 < facts["bars"]["rows"]["rows_per_second"] < 11
+    assert facts["peak_host_gib"] > 0
+
+
+def test_what_runs_too_long_is_ended():
+    facts = run('python -c "import time; time.sleep(60)"', Path.cwd(), {}, 0.5)
+    assert "ended after" in facts["error"] and facts["seconds"] < 20
+
+
+def test_the_steady_rate_leaves_out_what_goes_before_the_first_rows():
+    assert BAR.match("data/fused/pairs:  50%|#####     | 50/100 [00:10<00:10,  5.00row/s]")["done"] == "50"
+    facts = Bar(100, [(0.0, 0), (40.0, 10), (49.0, 100)]).facts()
+    assert facts["rows_per_second"] == 10.0 and facts["start_up_seconds"] == 39.0
+
+
+def test_the_page_holds_what_was_measured():
+    report = ROOT / "reports/bench/rehearsal.json"
+    if not report.is_file():
+        pytest.skip("nothing was rehearsed yet")
+    page = (ROOT / "docs/scaling.md").read_text()
+    assert fill(page, json.loads(report.read_text())) == page
