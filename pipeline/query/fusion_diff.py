@@ -107,8 +107,8 @@ def methods(params: Params) -> tuple[Method, ...]:
 
 
 def spaces(models: Models) -> dict[str, ModelSpace]:
-    """f_M's space."""
-    return {FUSED: FusedSpace(models)}
+    """f_M's space, where there is an f_M."""
+    return {FUSED: FusedSpace(models)} if models.params.embedder.path else {}
 
 
 def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:

@@ -17,8 +17,8 @@ from pipeline.sources.files import files_below
 from pipeline.sources.web.archives import ARCHIVES
 from pipeline.sources.web.web_pairs import EXPECTED
 
-SECTIONS = ("encoder", "embedder", "describer", "captioner")
-"""Sections of a multimodal LLM, as far as the parameters have them."""
+SECTIONS = ("embedder", "describer", "captioner")
+"""Sections of a multimodal LLM."""
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 """The files of a hub's checkpoint that are read."""
 
@@ -64,7 +64,7 @@ def needs(params: Params) -> list[Need]:
 
 def mllm_sections(params: Params) -> dict[str, Any]:
     """The sections of multimodal LLMs, by name."""
-    return {name: getattr(params, name) for name in SECTIONS if hasattr(params, name)}
+    return {name: getattr(params, name) for name in SECTIONS}
 
 
 def hub_cache() -> Path:
