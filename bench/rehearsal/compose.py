@@ -104,7 +104,7 @@ def batch_share(params: Params, training: str) -> int:
 def _for_a_cpu(values: dict[str, Any], params: Params) -> None:
     values["runtime"] |= {"device": "cpu", "threads": 1}
     for name, section in mllm_sections(params).items():
-        values[name] |= {"backend": "transformers", "dtype": "float32", "max_side": 56, "vllm": {}, "workers": 0}
+        values[name] |= {"backend": "transformers", "dtype": "float32", "max_side": 56, "vllm": {}}
         values[name]["batch_size"] = 8
         if getattr(section, "dim", 0):
             values[name]["dim"] = TINY_WIDTH // 2
@@ -112,8 +112,7 @@ def _for_a_cpu(values: dict[str, Any], params: Params) -> None:
     values["text_encoder"] |= {"dim": width, "max_tokens": 32}
     if "dtype" in values["text_encoder"]:
         values["text_encoder"]["dtype"] = "float32"
-    if "jobs" in values:
-        values["jobs"] |= {"workers": 0}
+    values["jobs"]["workers"] = 1
     for name in TRAININGS:
         values[name] |= {"batch_size": 8, "micro_batch_size": 0, "precision": "fp32"}
     for name in ("prior", "control"):

@@ -129,8 +129,8 @@ def _slower(params: Params, entry: dict[str, Any]) -> dict[str, float]:
         return max([1.0 / shares[name] for name in names if name in shares] or [1.0])
 
     return {
-        "extract_text": of("captioner") if "captioner" in shares else of("encoder"),
-        "embed_fused": of("encoder", "embedder"),
-        "embed_gallery": of("encoder", "embedder"),
-        "retrieve": of("encoder", "embedder", "describer"),
+        "extract_text": of("captioner"),
+        "embed_fused": of("embedder"),
+        "embed_gallery": of("embedder"),
+        "retrieve": of("embedder", "describer"),
     }
