@@ -113,15 +113,14 @@ def search(  # noqa: PLR0913 - one argument an option
     searcher, found = None, []
     for request in (make_request(words, name) for words in texts for name in method or [opened.default_method]):
         # Only now, after the request's own checks: loading the models takes seconds.
-        if searcher is None:
-            searcher = Searcher(_set_up(params, threads), opened)
-            if opened.warns(searcher.params):
-                typer.echo(warning(opened.name), err=True)
+        searcher = searcher or Searcher(_set_up(params, threads), opened)
         answer = searcher.search(request)
         found.append((request, answer))
         _print_answer(request, answer, as_json)
     if html:
         write_html(html, found, opened)
+    if searcher and opened.warns(searcher.params):
+        typer.echo(warning(opened.name), err=True)
 
 
 @app.command(rich_help_panel=IMAGES)

@@ -27,7 +27,7 @@ NAMES = {
     "nothing": "nowhere/a.png",
 }
 TAKES_NAMES = {
-    "index": ("folder", "out", "method", "params"),
+    "index": ("folder", "out", "method", "encoder", "params"),
     "search": ("image", "gallery", "method", "region", "html", "params"),
     "demo": ("gallery", "params", "host"),
     "score": ("benchmark", "annotations", "predictions", "split"),
