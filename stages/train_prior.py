@@ -22,6 +22,7 @@ from pipeline.fusion_diff.checkpoints import save_prior
 from pipeline.fusion_diff.conditions import Texts
 from pipeline.fusion_diff.tables import Ids, check_same_ids, open_conditions, open_vectors
 from pipeline.gpu import accelerate
+from pipeline.gpu.texts import pack_texts
 from pipeline.runtime import device, set_up
 from pipeline.training import Run, train
 from pipeline.training.loop import log_csv
@@ -37,7 +38,7 @@ def read_texts(params: Params, ids: Ids) -> tuple[Texts, dict[str, Any]]:
     rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_rows, rejected_images(PAIRS)).rows(0))
     check_same_ids(CAPTIONS, [row.id for row in rows], ids)
     sizes, where = params.text_encoder, params.runtime.device
-    encoder = open_text_encoder(sizes, lambda: open_mllm(params.embedder, params.jobs, where), where)
+    encoder = pack_texts(open_text_encoder(sizes, lambda: open_mllm(params.embedder, params.jobs, where), where))
     texts = EncodedConditions([row.text for row in rows], encoder, sizes.dim, sizes.max_tokens)
     return texts, text_encoder_identity(sizes, params.embedder)
 

@@ -13,6 +13,7 @@ Backend = Literal["transformers", "vllm"]
 Dtype = Literal["float32", "bfloat16"]
 Engine = Literal["local", "ray"]
 TextEncoderKind = Literal["huggingface", "mllm"]
+TextEncoderDtype = Literal["float32", "bfloat16", "fp8"]
 Targets = Literal["fused", "image"]
 
 
@@ -140,6 +141,10 @@ class TextEncoderParams(Section):
     """Width of the token states."""
     max_tokens: Count
     """Tokens of a text, at most."""
+    dtype: TextEncoderDtype
+    """Of kind huggingface's weights. fp8: bfloat16, and in 8 bits what a T5 multiplies on a GPU as Stage 1 trains."""
+    batch_tokens: Count
+    """Tokens that kind huggingface encodes at once, at most, padding included."""
     while_training: bool
     """Stage 1 encodes the captions as it needs them, and their token states are not stored."""
 

@@ -45,7 +45,7 @@ def text_encoder_identity(params: TextEncoderParams, embedder: EmbedderParams) -
     if params.kind == "mllm":
         own = {"kind": params.kind, "dim": params.dim, "max_tokens": params.max_tokens}
         return {"text_encoder": mllm_identity(embedder)["embedder"] | own}
-    named = {name: getattr(params, name) for name in ("path", "revision", "dim", "max_tokens")}
+    named = {name: getattr(params, name) for name in ("path", "revision", "dim", "max_tokens", "dtype")}
     return {"text_encoder": {**named, "weights": fingerprint(resolve_model_path(params.path))}}
 
 

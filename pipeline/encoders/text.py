@@ -48,13 +48,16 @@ class TextEncoder:
             raise ValueError(
                 f"text_encoder.dim {params.dim}: the states of {params.path!r} have {config.hidden_size} dimensions"
             )
+        dtype = torch.float32 if params.dtype == "float32" else torch.bfloat16
         try:
             self.model = AutoModelForTextEncoding.from_pretrained(
-                **source, config=config, dtype=torch.float32, use_safetensors=True
+                **source, config=config, dtype=dtype, use_safetensors=True
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise _not_loaded(params, error) from None
         self.model.eval().to(self.device)
+        self.compute: Callable[[Sequence[Sequence[int]]], Tensor] = self._compute
+        """Token ids of B texts to their states below each other [S, dim]. `pipeline.gpu` puts a quicker one here."""
         self.truncated = 0
         """Texts cut to `text_encoder.max_tokens` so far."""
 
@@ -79,18 +82,40 @@ class TextEncoder:
         self.warn_truncated(before)
         return states
 
-    @torch.inference_mode()
     def encode_batch(self, texts: Sequence[str]) -> list[Tensor]:
         """As `encode`, with the texts as one batch and without the warning."""
-        lengths = [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
-        self.truncated += sum(length > self.params.max_tokens for length in lengths)
-        batch = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.params.max_tokens, return_tensors="pt"
-        )
-        batch = batch.to(self.device)
-        states = self.model(**batch).last_hidden_state.half().cpu()  # [B, T, dim]
-        mask = batch["attention_mask"].bool().cpu()  # [B, T]
-        return [state[kept] for state, kept in zip(states, mask, strict=True)]
+        states, lengths = self.pack(texts)
+        return list(states.half().cpu().split(lengths))
+
+    @torch.no_grad()
+    def pack(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """The states of a batch of B texts where the encoder is, without waiting for a GPU.
+
+        Args:
+            texts: The texts.
+
+        Returns:
+            Their token states below each other [S, dim], bfloat16 or float16: as near as half precision comes to what
+            was computed. And the tokens of each, B numbers that sum up to S.
+        """
+        tokens = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        self.truncated += sum(len(ids) > self.params.max_tokens for ids in tokens)
+        tokens = self.tokenizer(list(texts), truncation=True, max_length=self.params.max_tokens)["input_ids"]
+        states = self.compute(tokens)
+        return states.half() if states.dtype == torch.float32 else states, [len(ids) for ids in tokens]
+
+    def _compute(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """In batches of texts of about the same length."""
+        lengths = [len(ids) for ids in tokens]
+        found: list[Tensor] = [torch.empty(0)] * len(tokens)
+        for rows in buckets(lengths, self.params.batch_tokens):
+            batch = self.tokenizer.pad({"input_ids": [list(tokens[row]) for row in rows]}, return_tensors="pt")
+            batch = batch.to(self.device)
+            states = self.model(**batch).last_hidden_state  # [B, T, dim]
+            packed = states[batch["attention_mask"].bool()].split([lengths[row] for row in rows])
+            for row, state in zip(rows, packed, strict=True):
+                found[row] = state
+        return torch.cat(found)
 
     def warn_truncated(self, before: int = 0) -> None:
         """Warn once of the texts that were cut since `truncated` was `before`."""
@@ -99,6 +124,28 @@ class TextEncoder:
             logger.warning(
                 "%d texts are longer than text_encoder.max_tokens = %d and were cut", self.truncated - before, limit
             )
+
+
+def buckets(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Cut a batch into smaller ones of texts of about the same length.
+
+    Args:
+        lengths: Tokens of each text.
+        tokens: The most that a batch may have with its padding. A single text may have more.
+
+    Returns:
+        The rows of each batch: one batch in the given order where all fit, else batches from the longest text to the
+        shortest.
+    """
+    if len(lengths) * max(lengths, default=0) <= tokens:
+        return [list(range(len(lengths)))] if lengths else []
+    found: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if found and (len(found[-1]) + 1) * lengths[found[-1][0]] <= tokens:
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
 
 
 class MllmTextEncoder(TextEncoder):
@@ -121,12 +168,13 @@ class MllmTextEncoder(TextEncoder):
         if width != params.dim:
             raise ValueError(f"text_encoder.dim {params.dim}: the states of embedder.path have {width} dimensions")
 
-    @torch.inference_mode()
-    def encode_batch(self, texts: Sequence[str]) -> list[Tensor]:
-        """As `encode`. A text that is too long keeps its last states, which have seen all of it."""
+    @torch.no_grad()
+    def pack(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """As that of `TextEncoder`. A text that is too long keeps its last states, which have seen all of it."""
         found = self._mllm.text_states(texts)
         self.truncated += sum(len(states) > self.params.max_tokens for states in found)
-        return [states[-self.params.max_tokens :].half() for states in found]
+        kept = [states[-self.params.max_tokens :].half() for states in found]
+        return torch.cat(kept), [len(states) for states in kept]
 
 
 def open_text_encoder(params: TextEncoderParams, mllm: Callable[[], Mllm], device: str = "auto") -> TextEncoder:

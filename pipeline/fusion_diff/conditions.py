@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -15,6 +16,9 @@ TextBatch = tuple[Tensor, Tensor | None]
 """Token states [B, T, text_dim] and mask [B, T] bool, True at tokens; None: no padding."""
 TEXT_MULTIPLE = 40
 """Batches of fixed shape have a multiple of so many tokens a text."""
+
+UNCHECKED = 2
+"""Encoded batches that a GPU may be behind before their numbers are looked at: enough to keep it busy."""
 
 
 class Texts(Protocol):
@@ -78,10 +82,7 @@ class TextConditions:
         empty = (self.lengths < 1).nonzero()
         if len(empty):
             raise ValueError(f"text conditions: {_name(int(empty[0]), ids)} has no tokens")
-        finite = torch.isfinite(states).all(dim=1)  # [S]
-        if not finite.all():
-            row = int(torch.searchsorted(self.offsets, (~finite).nonzero()[0], right=True)) - 1
-            raise ValueError(f"text conditions: {_name(row, ids)} has a number that is not finite")
+        _check_finite(torch.isfinite(states).all(dim=1), self.offsets, ids)
 
     @classmethod
     def from_table(cls, table: pa.Table, dim: int | None = None) -> TextConditions:
@@ -156,11 +157,7 @@ class TextConditions:
             and the mask is None where nothing is padding, since the quickest attention takes none.
         """
         gpu = torch.device(device).type == "cuda"
-        lengths = self.lengths[indices]  # [B]
-        longest = int(lengths.max()) if len(indices) else 0
-        place = torch.arange(-(-longest // multiple) * multiple)  # [T]
-        mask = place < lengths[:, None]  # [B, T]
-        where = torch.where(mask, self.offsets[indices][:, None] + place, 0)  # [B, T]
+        where, mask = _places(self.offsets[indices], self.lengths[indices], multiple)
         states = self.states.new_empty((where.numel(), self.dim), pin_memory=gpu)
         states = torch.index_select(self.states, 0, where.flatten(), out=states).view(
             *where.shape, self.dim
@@ -175,8 +172,8 @@ class TextConditions:
 class BatchEncoder(Protocol):
     """`pipeline.encoders.text.TextEncoder`, as far as it is needed here."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Tensor]:
-        """Token states [T_i, dim] of each text."""
+    def pack(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """Token states of B texts below each other [S, dim], and the tokens of each."""
 
     def warn_truncated(self) -> None:
         """Say how many texts were longer than the encoder takes."""
@@ -189,7 +186,7 @@ class EncodedConditions:
 
     Args:
         texts: N texts.
-        encoder: Its `encode_batch` turns each into a tensor [T_i, dim], T_i <= longest.
+        encoder: Its `pack` encodes a batch, each text with at most `longest` tokens.
         dim: Width of the token states.
         longest: The most tokens of a text.
     """
@@ -198,6 +195,7 @@ class EncodedConditions:
         self._texts, self.encoder = texts, encoder
         self.dim, self.longest = dim, longest
         self._tokens, self._encoded = 0, 0
+        self._unchecked: deque[tuple[Tensor, torch.cuda.Event, Tensor, list[int]]] = deque()
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -217,15 +215,35 @@ class EncodedConditions:
             empty = TextConditions(torch.empty(0, self.dim), torch.zeros(1, dtype=torch.int64))
             return empty.batch(indices, device, multiple)
         rows = indices.tolist()
-        states = self.encoder.encode_batch([self._texts[row] for row in rows])
-        wrong = [row for row, one in zip(rows, states, strict=True) if one.ndim != 2 or one.shape[1] != self.dim]
-        if wrong:
+        states, tokens = self.encoder.pack([self._texts[row] for row in rows])
+        if states.ndim != 2 or states.shape[1] != self.dim:
             raise ValueError(
-                f"text conditions: {_name(wrong[0], None)} was not encoded as tokens of dimension {self.dim}"
+                f"text conditions: {_name(rows[0], None)} was not encoded as tokens of dimension {self.dim}"
             )
-        self._tokens, self._encoded = self._tokens + sum(map(len, states)), self._encoded + len(states)
-        named = [f"text {row}" for row in rows]
-        return TextConditions.from_list(states, named).batch(torch.arange(len(rows)), device, multiple)
+        self._tokens, self._encoded = self._tokens + len(states), self._encoded + len(rows)
+        offsets = torch.tensor([0, *tokens]).cumsum(0)
+        if not states.is_cuda:
+            named = [f"text {row}" for row in rows]
+            return TextConditions(states, offsets, named).batch(torch.arange(len(rows)), device, multiple)
+        self._check_later(states, offsets, rows)
+        where, mask = _places(offsets[:-1], offsets.diff(), multiple)
+        padded = states.index_select(0, send(where.flatten(), device)).view(*where.shape, self.dim)
+        if mask.all():
+            return padded, None
+        there = send(mask, device)
+        return padded.masked_fill_(~there[..., None], 0), there
+
+    def _check_later(self, states: Tensor, offsets: Tensor, rows: list[int]) -> None:
+        """Look for numbers that are not finite in an earlier batch: those of this one are not yet computed."""
+        sums = states.sum(1, dtype=torch.float32)  # [S]
+        copy = torch.empty(sums.shape, pin_memory=True).copy_(sums, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self._unchecked.append((copy, copied, offsets, rows))
+        if len(self._unchecked) > UNCHECKED:
+            sums, copied, offsets, rows = self._unchecked.popleft()
+            copied.synchronize()
+            _check_finite(torch.isfinite(sums), offsets, [f"text {row}" for row in rows])
 
 
 @functools.cache
@@ -280,6 +298,27 @@ def check_vectors(vectors: Vectors, dim: int, name: str, ids: Sequence[str] | No
     if len(bad):
         raise ValueError(f"{name}: {_name(int(bad[0]), ids)} has a number that is not finite")
     return vectors
+
+
+def _places(offsets: Tensor, lengths: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
+    """Which rows of the states a batch of B texts pads to [B, T], 0 for padding, and the mask [B, T].
+
+    Args:
+        offsets: The first row of each text [B].
+        lengths: Its tokens [B].
+        multiple: See `TextConditions.batch`.
+    """
+    longest = int(lengths.max()) if len(lengths) else 0
+    place = torch.arange(-(-longest // multiple) * multiple)  # [T]
+    mask = place < lengths[:, None]  # [B, T]
+    return torch.where(mask, offsets[:, None] + place, 0), mask
+
+
+def _check_finite(finite: Tensor, offsets: Tensor, ids: Sequence[str] | None) -> None:
+    """ValueError that names the text of the first row of the states that is not finite [S]."""
+    if not finite.all():
+        row = int(torch.searchsorted(offsets, (~finite).nonzero()[0], right=True)) - 1
+        raise ValueError(f"text conditions: {_name(row, ids)} has a number that is not finite")
 
 
 def _integers(column: pa.ChunkedArray) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 
@@ -16,7 +17,7 @@ from pipeline.encoders.embedding.conditions import run_condition_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
 from pipeline.encoders.identity import text_encoder_identity
-from pipeline.encoders.text import TextEncoder, open_text_encoder
+from pipeline.encoders.text import TextEncoder, buckets, open_text_encoder
 from pipeline.fusion_diff.tables import read_conditions
 from tests.sections import section
 
@@ -49,6 +50,24 @@ def test_the_weights_are_pretrained(encoder):
     )
     cosine = torch.nn.functional.cosine_similarity
     assert cosine(alike, other, dim=0) > 0.6 > 0.3 > cosine(alike, unlike, dim=0)
+
+
+def test_batches_of_like_lengths_change_no_state_and_no_order(encoder):
+    texts = [TEXTS[0], TEXTS[2], "red", TEXTS[1], TEXTS[2] + " More.", "a cat"]
+    expected = [encoder.encode([text])[0] for text in texts]
+    bounded = copy.copy(encoder)
+    bounded.params, bounded.compute = dataclasses.replace(encoder.params, batch_tokens=20), bounded._compute
+    found = bounded.encode(texts)
+    for state, alone in zip(found, expected, strict=True):
+        torch.testing.assert_close(state, alone, atol=2e-3, rtol=2e-3)
+    assert all(map(torch.equal, bounded.encode(texts), found))
+    packed, lengths = bounded.pack(texts)
+    assert lengths == [5, 16, 3, 5, 16, 4] and torch.equal(packed, torch.cat(found))
+
+
+def test_buckets_hold_texts_of_like_lengths():
+    assert buckets([3, 9, 2, 8, 30], 18) == [[4], [1, 3], [0, 2]]
+    assert buckets([3, 9, 2], 27) == [[0, 1, 2]] and buckets([], 5) == []
 
 
 def test_one_warning_counts_the_texts_that_were_cut(encoder, caplog):

@@ -136,15 +136,17 @@ class LengthEncoder:
     def __init__(self, dim):
         self.dim, self.asked = dim, []
 
-    def encode_batch(self, texts):
+    def pack(self, texts):
         self.asked.append(list(texts))
-        return [torch.full((len(text.split()), self.dim), float(len(text))) for text in texts]
+        states = [torch.full((len(text.split()), self.dim), float(len(text))) for text in texts]
+        return torch.cat(states), [len(one) for one in states]
 
 
 def test_texts_encoded_when_asked_for_are_those_of_the_shards(prior, diffusion, vectors, sizes):
     words = ["a " * (1 + row % 5) for row in range(N)]
     encoder = LengthEncoder(sizes.text_dim)
-    stored = TextConditions.from_list(LengthEncoder(sizes.text_dim).encode_batch(words))
+    states, lengths = LengthEncoder(sizes.text_dim).pack(words)
+    stored = TextConditions.from_list(states.split(lengths))
     encoded = EncodedConditions(words, encoder, sizes.text_dim, sizes.text_tokens)
     assert len(encoded) == N and encoded.mean_tokens == sizes.text_tokens
     losses = [
@@ -164,7 +166,7 @@ def test_an_encoder_that_strays_is_named(sizes):
     with pytest.raises(ValueError, match="row 7 was not encoded as tokens of dimension 12"):
         wide.batch(torch.tensor([7]))
     encoder = LengthEncoder(sizes.text_dim)
-    encoder.encode_batch = lambda texts: [torch.full((1, sizes.text_dim), float("nan")) for _ in texts]
+    encoder.pack = lambda texts: (torch.full((len(texts), sizes.text_dim), float("nan")), [1] * len(texts))
     with pytest.raises(ValueError, match=r"\(text 7\) has a number that is not finite"):
         EncodedConditions(["a"] * 9, encoder, sizes.text_dim, sizes.text_tokens).batch(torch.tensor([7]))
 
