@@ -3,13 +3,17 @@
 Writes reports/bench/prior_training.json.
 
 Ours is the training loop itself over random embeddings and token states: fp32 master weights, AdamW over them, bf16
-products. The peer is kinder to itself: weights and optimiser states in bf16, inputs that already lie on the GPU.
+products. With --encode a text encoder of random weights computes those states as the profile has it
+(`text_encoder.while_training`), beside the training over stored ones. The peer is kinder to itself: weights and
+optimiser states in bf16, inputs that already lie on the GPU.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
+import random
 import sys
 import tempfile
 import time
@@ -25,14 +29,20 @@ from accelerate import PartialState
 from bench import peer as setting
 from bench.peer import make_peer, peer_inputs, randomise, where
 from bench.profiles import profile
+from bench.rehearsal.sizes import T5S
+from bench.rehearsal.weights import write_t5
+from bench.rehearsal.words import caption
 from pipeline.config import RuntimeParams, Speed
-from pipeline.fusion_diff import Diffusion, Prior, PriorTask, TextConditions
+from pipeline.encoders.text import TextEncoder
+from pipeline.fusion_diff import Diffusion, EncodedConditions, Prior, PriorTask, TextConditions
 from pipeline.gpu import accelerate
+from pipeline.gpu.texts import pack_texts
 from pipeline.runtime import set_up
 from pipeline.training import Run, train
 from pipeline.training.loop import make_accelerator
 from pipeline.training.meter import Meter
 
+_SCRATCH = tempfile.TemporaryDirectory()
 SKIP = 4
 """Steps that record and allocate."""
 EXAMPLES = 1024
@@ -49,11 +59,13 @@ class Setup:
     """Of a text; on average where they are ragged."""
     speed: Speed
     ragged: bool = False
+    encode: str = ""
+    """The `text_encoder.dtype` that states are computed with while training; empty: they are stored."""
 
 
 def measure_ours(setup: Setup) -> dict[str, Any]:
     """Throughput of `train` with the paper's optimiser."""
-    sizes, tokens = setting.PAPER, setup.tokens
+    sizes = setting.PAPER
     _clear()
     processes = PartialState().num_processes
     params = replace(
@@ -64,7 +76,8 @@ def measure_ours(setup: Setup) -> dict[str, Any]:
         log_every=10**6,
         checkpoint_every=10**6,
     )
-    text = random_texts(tokens, setup.ragged)
+    text = encoded_texts(setup) if setup.encode else random_texts(setup.tokens, setup.ragged)
+    encoding = {"text_encoder": setup.encode, **_alone(text, setup)} if isinstance(text, EncodedConditions) else {}
     z0 = F.normalize(torch.randn(EXAMPLES, sizes.dim), dim=1)
     with setting.DEVICE:
         prior = accelerate(randomise(Prior(sizes)), setup.speed.on(setting.DEVICE.type))
@@ -82,7 +95,8 @@ def measure_ours(setup: Setup) -> dict[str, Any]:
         "gpus": processes,
         "cuda_graph": setup.speed.cuda_graph,
         "fp8": setup.speed.fp8,
-        "text_tokens": f"20 to {2 * tokens - 20}, mean {text.mean_tokens:.0f}" if setup.ragged else tokens,
+        "text_tokens": f"20 to {2 * setup.tokens - 20}, mean {text.mean_tokens:.0f}" if setup.ragged else setup.tokens,
+        **encoding,
         "samples_per_second": round(meter.samples_per_second, 1),
         "mfu": round(meter.mfu, 3),
         "tflops": round(meter.samples_per_second * meter.flops_per_sample / 1e12 / processes, 1),
@@ -101,6 +115,40 @@ def random_texts(tokens: int, ragged: bool) -> TextConditions:
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     drawn = torch.randn(int(offsets[-1]), sizes.text_dim, dtype=torch.float16, device=setting.DEVICE)
     return TextConditions(drawn.cpu(), offsets)  # drawn on a GPU, seconds sooner
+
+
+@functools.cache
+def _text_encoder_folder() -> Path:
+    """Random weights of the paper's text encoder, which stay until the process ends."""
+    folder = Path(_SCRATCH.name) / "t5"
+    write_t5(folder, T5S[profile("paper").text_encoder.path])
+    return folder
+
+
+def encoded_texts(setup: Setup) -> EncodedConditions:
+    """Captions that the paper's text encoder reads whenever a batch asks for them."""
+    settings = profile("paper").text_encoder
+    settings = replace(
+        settings, path=str(_text_encoder_folder()), revision="", dtype=setup.encode, dim=setting.PAPER.text_dim
+    )
+    encoder = pack_texts(TextEncoder(settings, setting.DEVICE.type))
+    rng, longest = random.Random(0), 2 * setup.tokens - 20
+    texts = []
+    for _ in range(EXAMPLES):
+        words = (rng.randint(20, longest) if setup.ragged else setup.tokens) - 1  # and the token that ends a text
+        texts.append(" ".join(caption(rng, words).split()[:words]))
+    return EncodedConditions(texts, encoder, settings.dim, settings.max_tokens)
+
+
+def _alone(text: EncodedConditions, setup: Setup) -> dict[str, float]:
+    """Texts a second of the encoder without a training beside it."""
+    batches = torch.arange(EXAMPLES).split(setup.micro)
+    meter = Meter(device=setting.DEVICE, skip=1)
+    for rows in batches:
+        text.batch(rows, setting.DEVICE)
+        meter.step(len(rows))
+    meter.wait()
+    return {"texts_per_second_alone": round(meter.samples_per_second, 1)}
 
 
 def measure_peer(micro: int, accumulate: int, steps: int, tokens: int) -> dict[str, Any]:
@@ -164,6 +212,10 @@ def main(  # noqa: PLR0913  # one option an argument
     ] = False,
     cuda_graph: Annotated[bool, typer.Option(help="As `prior.cuda_graph`.")] = False,
     fp8: Annotated[bool, typer.Option(help="Also with `prior.fp8`.")] = False,
+    encode: Annotated[
+        list[str] | None,
+        typer.Option(help="Also encode the texts while training, with this `text_encoder.dtype`; several are tried."),
+    ] = None,
     out: Path = Path("reports/bench/prior_training.json"),
 ) -> None:
     set_up(RuntimeParams(threads=4, device=setting.DEVICE.type, portable=True, deterministic=deterministic), 0)
@@ -188,6 +240,9 @@ def main(  # noqa: PLR0913  # one option an argument
         if fp8:
             note(measure_ours(replace(setup, speed=replace(speed, fp8=True))))
     accumulate = max(1, samples // micro_batch[0])
+    for dtype in encode or []:
+        for mixed in (False, True):
+            note(measure_ours(Setup(micro_batch[0], accumulate, steps, tokens, speed, mixed, dtype)))
     if ragged:
         note(measure_ours(Setup(micro_batch[0], accumulate, steps, tokens, speed, ragged=True)))
     if peer and main_process:

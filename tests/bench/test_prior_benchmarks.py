@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from bench import peer, prior_training, sampling
+from bench.rehearsal.sizes import T5S, T5Sizes
+from pipeline.config import Speed
 from pipeline.fusion_diff import Prior, PriorSizes
 
 TINY = PriorSizes(
@@ -22,6 +24,8 @@ TINY = PriorSizes(
     text_dim=12,
     text_tokens=300,
 )
+
+SMALL_T5 = {"d_model": TINY.text_dim, "d_ff": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +48,28 @@ def test_training(tmp_path):
     assert f"{sum(p.numel() for p in Prior(TINY).parameters()):,}" in ours["model"] and "PixArt" in other["model"]
     assert all(row["samples_per_second"] > 0 for row in found["rows"])
     assert ours["accumulated"] == 2 and found["versions"]["diffusers"] and found["hardware"]["cores"]
+
+
+def test_training_that_encodes_its_captions(tmp_path, monkeypatch):
+    tiny = {name: T5Sizes(sizes.values | SMALL_T5) for name, sizes in T5S.items()}
+    monkeypatch.setattr(prior_training, "T5S", tiny)
+    prior_training._text_encoder_folder.cache_clear()
+    out = tmp_path / "bench.json"
+    prior_training.main([4], samples=8, steps=1, tokens=40, peer=False, encode=["float32"], out=out)
+    stored, even, mixed = json.loads(out.read_text())["rows"]
+    assert (stored["text_tokens"], even["text_tokens"]) == (40, 40) and mixed["text_tokens"].startswith("20 to 60")
+    assert "text_encoder" not in stored and even["text_encoder"] == "float32"
+    assert even["texts_per_second_alone"] > 0 and even["samples_per_second"] > 0
+
+
+def test_the_encoded_captions_have_the_tokens_that_the_row_names(monkeypatch):
+    tiny = {name: T5Sizes(sizes.values | SMALL_T5) for name, sizes in T5S.items()}
+    monkeypatch.setattr(prior_training, "T5S", tiny)
+    prior_training._text_encoder_folder.cache_clear()
+    speed = Speed(fused=False, cuda_graph=False)
+    text = prior_training.encoded_texts(prior_training.Setup(4, 2, 1, 40, speed, encode="float32"))
+    states, mask = text.batch(torch.arange(32))
+    assert states.shape == (32, 40, TINY.text_dim) and (mask is None or bool(mask.all()))
 
 
 def test_sampling(tmp_path):
