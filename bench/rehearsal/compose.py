@@ -85,6 +85,8 @@ def compose(params: Params, models: dict[str, dict[str, Any]], counts: Counts, t
     made = models[params.diffcomp.backbone]["path"]
     values["diffcomp"] |= {"backbone": made, "pretrained": ""} if tiny else {"pretrained": made}
     values["data"] |= {"max_images": 0, "triplets": 2 * counts.amounts.edits, "triplets_all": 2 * counts.amounts.edits}
+    if "data" in values["diffcomp"]:
+        values["diffcomp"]["data"]["share"] = 1.0  # of so few pairs
     for name in TRAININGS:
         values[name] |= {"steps": counts.steps, "warmup_steps": 0, "log_every": 1, "checkpoint_every": counts.steps}
         values[name]["batch_size"] = batch_share(params, name)
@@ -113,6 +115,8 @@ def _for_a_cpu(values: dict[str, Any], params: Params) -> None:
     if "dtype" in values["text_encoder"]:
         values["text_encoder"]["dtype"] = "float32"
     values["jobs"]["workers"] = 1
+    if "processes" in values["captions"]:
+        values["captions"]["processes"] = 1
     for name in TRAININGS:
         values[name] |= {"batch_size": 8, "micro_batch_size": 0, "precision": "fp32"}
     for name in ("prior", "control"):

@@ -117,6 +117,7 @@ def _t5(width: int, inner: int, layers: int, heads: int, gated: bool) -> T5Sizes
 
 T5S = {
     "google/t5-v1_1-xxl": _t5(4096, 10240, 24, 64, gated=True),
+    "city96/t5-v1_1-xxl-encoder-bf16": _t5(4096, 10240, 24, 64, gated=True),
     "google/t5-v1_1-large": _t5(1024, 2816, 24, 16, gated=True),
     "google-t5/t5-large": _t5(1024, 4096, 24, 16, gated=False),
     "t5-large": _t5(1024, 4096, 24, 16, gated=False),
