@@ -12,9 +12,13 @@ BYTES = {
     "Qwen/Qwen2.5-VL-3B-Instruct": 7.5e9,
     "Qwen/Qwen2.5-VL-7B-Instruct": 16.6e9,
     "Qwen/Qwen2.5-VL-72B-Instruct": 146.8e9,
+    "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct": 4.4e9,
+    "Qwen/Qwen3-VL-Embedding-2B": 4.3e9,
+    "google-t5/t5-large": 2.95e9,
+    "city96/t5-v1_1-xxl-encoder-bf16": 9.5e9,
     "google/t5-v1_1-xxl": 44.5e9,
     "ViT-B-32/openai": 0.6e9,
-    "ViT-L-14/openai": 1.7e9,
+    "ViT-L-14-quickgelu/openai": 1.7e9,
     "ViT-bigG-14/laion2b_s39b_b160k": 10.2e9,
 }
 """Approximate download sizes of the models that the profiles and the papers name."""

@@ -29,7 +29,7 @@ from pipeline.config.patch_grid import patch_grid
 from pipeline.encoders.dual.clip import CLIP_CONFIG, ClipEncoder, build_clip
 from tests.sections import ROOT, plain_params, plain_values, profile
 
-PROFILES = ("offline", "smoke", "paper")
+PROFILES = ("offline", "smoke", "paper", "lab")
 
 
 def composed(profile: str):
@@ -125,7 +125,7 @@ def test_a_missing_file_and_a_file_that_is_no_mapping(tmp_path):
 
 
 def test_an_unknown_profile_names_those_there_are():
-    with pytest.raises(ParameterError, match="'huge' is not one of offline, paper, smoke"):
+    with pytest.raises(ParameterError, match="'huge' is not one of lab, offline, paper, smoke"):
         load_profile("huge", ROOT / "conf")
 
 

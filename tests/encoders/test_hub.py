@@ -37,7 +37,7 @@ def test_f_m_and_e_text_name_revision_place_and_size(paper):
             "146.8 GB",
             lambda: open_mllm(dataclasses.replace(paper.embedder, backend="transformers"), paper.jobs),
         ),
-        (paper.text_encoder, "text_encoder.path", "44.5 GB", lambda: TextEncoder(paper.text_encoder)),
+        (paper.text_encoder, "text_encoder.path", "9.5 GB", lambda: TextEncoder(paper.text_encoder)),
     ):
         with pytest.raises(ArtifactError) as caught:
             load()
@@ -50,7 +50,8 @@ def test_f_m_and_e_text_name_revision_place_and_size(paper):
 
 def test_clip_names_its_tag_and_size(paper):
     with pytest.raises(
-        ArtifactError, match=r"diffcomp.backbone 'ViT-L-14': the weights 'openai' .* elsewhere/hub, about 1.7 GB"
+        ArtifactError,
+        match=r"diffcomp.backbone 'ViT-L-14-quickgelu': the weights 'openai' .* elsewhere/hub, about 1.7 GB",
     ):
         load_dual_encoder(paper.diffcomp.backbone, paper.diffcomp.pretrained)
 

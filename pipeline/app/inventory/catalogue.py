@@ -15,6 +15,7 @@ CHECKPOINTS = {
     "Qwen/Qwen3-VL-2B-Instruct": "Apache-2.0",
     "Qwen/Qwen3-VL-Embedding-2B": "Apache-2.0",
     "google/t5-v1_1-large": "Apache-2.0",
+    "city96/t5-v1_1-xxl-encoder-bf16": "Apache-2.0",
     "google/t5-v1_1-xxl": "Apache-2.0",
     "google-t5/t5-large": "Apache-2.0",
     "openai": "MIT",
