@@ -93,14 +93,14 @@ def _attend(
             there = key < length
             keys = tl.load(base + width + key[:, None] * 3 * width, mask=there[:, None], other=0.0)
             both = here & there[None, :]
-            logits = tl.dot(queries, tl.trans(keys))  # T5 does not divide them by anything
+            logits = tl.dot(queries, tl.trans(keys), input_precision="ieee")  # T5 does not divide them by anything
             logits += tl.load(biases + key[None, :] - query[:, None], mask=both, other=0.0)
             logits = tl.where(there[None, :], logits, float("-inf"))
             now = tl.maximum(most, tl.max(logits, 1))
             weights, decay = tl.exp(logits - now[:, None]), tl.exp(most - now)
             total = total * decay + tl.sum(weights, 1)
             values = tl.load(base + 2 * width + key[:, None] * 3 * width, mask=there[:, None], other=0.0)
-            found = tl.dot(weights.to(values.dtype), values, found * decay[:, None])
+            found = tl.dot(weights.to(values.dtype), values, found * decay[:, None], input_precision="ieee")
             most = now
         found = found / total[:, None]
         written = out + (start + query[:, None]) * width + head * C + channel[None, :]
