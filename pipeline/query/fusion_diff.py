@@ -212,7 +212,7 @@ class FusionDiff(Family):
 
     def fuse(self, queries: Sequence[Query], images: ImageSource) -> np.ndarray:
         """z_r,delta: f_M of Q references and modifications -> float32 [Q, d]."""
-        inputs = [MllmInput(query.text, images.image(query.reference_id)) for query in queries]
+        inputs = [MllmInput(query.text, images.image(query.reference_id), is_query=True) for query in queries]
         parts = list(batches(inputs, self.params.embedder.batch_size))
         return np.concatenate(
             [self._embedder.embed(part) for part in tqdm(parts, desc="z_r,delta", mininterval=5.0, delay=1.0)]

@@ -178,7 +178,7 @@ class _ImagesInOrder:
 
 
 class TripletReader:
-    """One row a triplet: one column's image with another column's text.
+    """One row a triplet: one column's image with another column's text. References with instructions are queries.
 
     Args:
         triplets: A table of `schemas.TRIPLETS`.
@@ -200,6 +200,7 @@ class TripletReader:
         skip: Collection[str] = (),
     ):
         self._triplets, self._text, self._image, self._images, self._skip = triplets, text, image, images, skip
+        self._is_query = image == "reference_id" and text == "instruction"
 
     def _kept(self, columns: list[str]) -> Iterator[dict[str, Any]]:
         """The triplets that are not left out."""
@@ -225,7 +226,8 @@ class TripletReader:
             except KeyError:
                 triplet = f"{self._triplets.folder}: triplet {row['triplet_id']!r}"
                 raise ArtifactError(f"{triplet} has {self._image} {image_id!r}, which is no image") from None
-            yield EncoderRow(row["triplet_id"], text, encoded, image_id, treatment=self._images.treatment)
+            treatment, is_query = self._images.treatment, self._is_query
+            yield EncoderRow(row["triplet_id"], text, encoded, image_id, treatment=treatment, is_query=is_query)
 
 
 class ImageStore:

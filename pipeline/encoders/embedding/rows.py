@@ -11,8 +11,8 @@ from pipeline.artifacts import decoding
 from pipeline.artifacts.decoding import ImageError, Treatment
 from pipeline.encoders.mllm.interface import MllmInput
 
-RowKey = tuple[bytes, Treatment, str]
-"""A hash of the image, how it is decoded, and the text."""
+RowKey = tuple[bytes, Treatment, str, bool]
+"""A hash of the image, how it is decoded, the text, and whether it searches."""
 
 
 class EncodingError(ValueError):
@@ -36,11 +36,13 @@ class EncoderRow:
     """What a job's own `decode` wants to know besides."""
     treatment: Treatment = "shown"
     """How the image is decoded."""
+    is_query: bool = False
+    """Whether it searches; see `MllmInput`."""
 
     @property
     def key(self) -> RowKey:
         """Equal for rows whose inputs are equal."""
-        return hashlib.blake2b(self.image or b"", digest_size=16).digest(), self.treatment, self.text
+        return hashlib.blake2b(self.image or b"", digest_size=16).digest(), self.treatment, self.text, self.is_query
 
 
 class Reader(Protocol):
@@ -69,8 +71,8 @@ def decode(row: EncoderRow, max_side: int = 0) -> MllmInput:
     if row.image is None:
         if not row.text:
             raise UnreadableRowError("there is neither an image nor a text")
-        return MllmInput(row.text)
+        return MllmInput(row.text, is_query=row.is_query)
     try:
-        return MllmInput(row.text, decoding.decode(row.image, max_side, row.treatment))
+        return MllmInput(row.text, decoding.decode(row.image, max_side, row.treatment), row.is_query)
     except ImageError as error:
         raise UnreadableRowError(str(error)) from None

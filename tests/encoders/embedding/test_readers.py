@@ -132,7 +132,7 @@ def test_triplets_take_either_image_and_text(make, images, triplets):
     store = ImageStore(images, triplet_images(triplets), kept_shards=1)
     queries = list(TripletReader(triplets, "instruction", "reference_id", store).rows(0))
     targets = list(TripletReader(triplets, "target_description", "target_id", store).rows(1))
-    assert queries[0] == EncoderRow("ae", "to e", make.png(0), "a") and len(queries) == 4
+    assert queries[0] == EncoderRow("ae", "to e", make.png(0), "a", is_query=True) and len(queries) == 4
     assert targets[0] == EncoderRow("ea", "this is a", make.png(0), "a") and len(targets) == 3
     assert [row.image for row in TripletReader(triplets, "instruction").rows(0)] == [None] * 4
 
