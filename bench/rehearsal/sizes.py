@@ -128,12 +128,12 @@ TINY_WIDTH, TINY_TEXT_WIDTH = 64, 32
 
 def tiny_mllm(sizes: MllmSizes) -> MllmSizes:
     """The same class with two layers of width 64, for a CPU."""
-    text = sizes.text | {"hidden_size": TINY_WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = sizes.text | {"hidden_size": TINY_WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
     text |= {"num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 4096}
-    text["rope_parameters"] = sizes.text["rope_parameters"] | {"mrope_section": [2, 3, 3]}
+    text["rope_parameters"] = sizes.text["rope_parameters"] | {"mrope_section": [4, 6, 6]}
     if "head_dim" in text:
-        text["head_dim"] = TINY_WIDTH // 4
-    vision = sizes.vision | {"depth": 2, "num_heads": 4, "patch_size": sizes.vision["patch_size"]}
+        text["head_dim"] = TINY_WIDTH // 2
+    vision = sizes.vision | {"depth": 2, "num_heads": 2, "patch_size": sizes.vision["patch_size"]}
     if sizes.kind == "qwen2_vl":
         vision |= {"embed_dim": 64, "hidden_size": TINY_WIDTH}
     else:
