@@ -138,7 +138,7 @@ def test_captions_of_other_pairs_are_refused(encoding_while_training):
 
 
 def test_what_does_not_belong_together_is_refused(trained):
-    with pytest.raises(ArtifactError, match="trained with encoder = "):
+    with pytest.raises(ArtifactError, match="trained with embedder = "):
         load_prior(PRIOR, embedder={"path": "another"})
     write_vectors("data/fused/pairs", [f"other {number}" for number in range(12)], 0, {})
     with pytest.raises(ArtifactError, match="row 0 is 'red ball', but 'other 0' belongs there"):
