@@ -84,6 +84,21 @@ def test_training_of_the_prior():
         assert share == pytest.approx(25 * together["samples_per_second"] / alone["samples_per_second"], abs=0.06)
 
 
+def test_captions_encoded_while_training():
+    lines = [
+        "stored",
+        *(
+            f"encoded {how}, {tokens} tokens"
+            for how in ("in bfloat16", "with products of 8 bits")
+            for tokens in ("120", "20 to 220")
+        ),
+    ]
+    for name, row in zip(lines, bench("prior_training_texts")["rows"], strict=True):
+        samples, peak, *alone = (numbers(cell) for cell in cells("docs/performance.md", name)[0:3])
+        assert samples == [round(row["samples_per_second"])] and peak == [row["peak_memory_gib"]]
+        assert alone == [[round(row["texts_per_second_alone"])] if "texts_per_second_alone" in row else []]
+
+
 def test_sampling():
     plain, fp8 = bench("sampling")["rows"], bench("sampling_fp8")["rows"]
     half, half_fp8 = bench("sampling_half_guided")["rows"], bench("sampling_fp8_half_guided")["rows"]
