@@ -30,7 +30,7 @@ class Counts:
     """Tokens of every generated caption; random weights do not know when to end."""
 
 
-FULL = Counts(Amounts(pairs=512, edits=32, queries=16, side=512, words=12), steps=8, tokens=120)
+FULL = Counts(Amounts(pairs=2048, edits=32, queries=16, side=512, words=12), steps=8, tokens=120)
 TINY = Counts(Amounts(pairs=24, edits=8, queries=2, side=64, words=8), steps=2, tokens=8)
 
 
