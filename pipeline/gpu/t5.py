@@ -31,6 +31,7 @@ class Weight(NamedTuple):
     """[1, E] float32: what each 8-bit row is multiplied by."""
 
     @classmethod
+    @torch.no_grad()  # else what it is made of would stay in memory, for gradients that nobody asks for
     def of(cls, parts: Sequence[Tensor], fp8: bool) -> Weight:
         """One weight of several below each other."""
         joined = torch.cat(list(parts))

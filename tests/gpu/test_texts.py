@@ -1,6 +1,8 @@
 """A T5 over packed texts, by Triton's interpreter, against the model of `transformers` one text at a time."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from transformers import T5Config, T5EncoderModel
 
 pytest.importorskip("triton")
 
-from pipeline.gpu.t5 import PackedT5
+from pipeline.gpu.t5 import PackedT5, Weight
 from pipeline.gpu.texts import can_pack
 
 SIZES = {
@@ -54,6 +56,16 @@ def test_packed_texts_have_the_states_of_texts_by_themselves(model, tokens):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(packed(tokens), found)
     torch.testing.assert_close(packed(tokens[::-1])[:33], expected[-33:], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+def test_a_packed_encoder_keeps_no_weight_twice(model, fp8):
+    given = [weakref.ref(parameter) for parameter in model.encoder.block.parameters() if parameter.ndim == 2]
+    packed = PackedT5(model, 90, fp8)
+    weights = [part for layer in packed.layers for part in layer if isinstance(part, Weight)]
+    assert len(weights) == 4 * SIZES["num_layers"] and not any(weight.values.requires_grad for weight in weights)
+    gc.collect()
+    assert not any(one() is not None for one in given)
 
 
 def test_only_what_is_computed_alike_is_packed(model):
