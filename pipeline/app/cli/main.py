@@ -29,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 @app.callback()
-def cir(debug: options.Debug = False) -> None:
+def cir(debug: options.Debug = False, version: options.Version = False) -> None:
     """Zero-shot composed image retrieval with Fusion-Diff and DiffComp.
 
     Find images by a reference image and a text that says what should be different about it.
@@ -55,6 +55,10 @@ def index(
 
     An interrupted run continues where it stopped when the command is given again.
     """
+    check_folder(params)
+    if not os.path.isdir(folder):
+        raise ParameterError(f"{folder}: no such folder")
+    # Only now: what follows loads torch.
     from pipeline.app.search.library import index_folder
     from pipeline.app.search.own_encoder import knows_emoji_only, parse_encoder, warning
     from pipeline.artifacts.rejections import summarise
@@ -96,15 +100,17 @@ def search(  # noqa: PLR0913 - one argument an option
     from pipeline.app.search.galleries import open_gallery
     from pipeline.app.search.own_encoder import warning
     from pipeline.app.search.reference import find_reference
-    from pipeline.app.search.requests import Request, read_region
-    from pipeline.app.search.results import write_html
-    from pipeline.app.search.searcher import Searcher
     from pipeline.artifacts.texts import clean_text
-    from pipeline.query.interface import Controls
 
     check_folder(params)
     opened = open_gallery(gallery or None)
     reference, reference_id = find_reference(image, opened)
+    # Only now: what follows loads torch.
+    from pipeline.app.search.requests import Request, read_region
+    from pipeline.app.search.results import write_html
+    from pipeline.app.search.searcher import Searcher
+    from pipeline.query.interface import Controls
+
     mask = read_region(region, reference.size) if region else None
     controls = Controls(negative, negative_weight, mask, guidance, control, hypotheses)
     make_request = partial(Request, reference, top=top, concept=concept, exclude=reference_id, controls=controls)
@@ -133,11 +139,15 @@ def demo(
     params: options.ParamsPath = options.PARAMS_FILE,
 ) -> None:
     """Serve a web page that searches a gallery."""
-    from pipeline.app.page.server import serve
     from pipeline.app.search.galleries import open_gallery
+
+    check_folder(params)
+    opened = open_gallery(gallery or None)
+    # Only now: what follows loads torch.
+    from pipeline.app.page.server import serve
     from pipeline.app.search.searcher import Searcher
 
-    serve(Searcher(_set_up(params, threads), open_gallery(gallery or None)), host, port)
+    serve(Searcher(_set_up(params, threads), opened), host, port)
 
 
 app.command(rich_help_panel=BENCHMARKS)(score)

@@ -5,12 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
 from typer import Option
+
+from pipeline.app.cli.method_names import listed
 
 _FUSION_DIFF, _DIFFCOMP, _OUTPUT, _COMPUTING = "Fusion-Diff", "DiffComp", "Output", "Models and computing"
 
 PARAMS_FILE = Path("params.yaml")
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"cir {version('composed-image-retrieval')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+]
 Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 ParamsPath = Annotated[
     Path,
@@ -35,7 +50,8 @@ IndexedMethods = Annotated[
     list[str] | None,
     Option(
         help="A method to index for; may be repeated. "
-        "Default: fusion_diff, diffcomp_relative and the methods without training, as far as trained."
+        "Default: fusion_diff, diffcomp_relative and the methods without training, as far as trained. "
+        f"Methods: {listed()}."
     ),
 ]
 EncoderName = Annotated[
@@ -54,7 +70,10 @@ Modification = Annotated[
 ]
 SearchedMethods = Annotated[
     list[str] | None,
-    Option(help="May be repeated to compare methods. Default: fusion_diff, or slerp over an encoder of one's own."),
+    Option(
+        help="May be repeated to compare methods. Default: fusion_diff, or slerp over an encoder of one's own. "
+        f"Methods: {listed()}."
+    ),
 ]
 Top = Annotated[int, Option(help="The number of results.")]
 Negative = Annotated[str, Option(help="What the results should not show.")]

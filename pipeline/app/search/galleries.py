@@ -1,4 +1,7 @@
-"""What is searched: the images of a benchmark, or a folder that `cir index` has indexed."""
+"""What is searched: the images of a benchmark, or a folder that `cir index` has indexed.
+
+A gallery opens without torch, so that a wrong name is told at once.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import shlex
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
@@ -17,7 +21,9 @@ from pipeline.artifacts import ArtifactError, ShardSet, read_json
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import Params
-from pipeline.encoders.image_source import ImageTable
+
+if TYPE_CHECKING:
+    from pipeline.encoders.image_source import ImageTable
 
 LIBRARY, GALLERY = ".cir", "gallery.json"
 """The library folder in a folder of images, and the file in it that `cir index` writes last."""
@@ -104,8 +110,13 @@ class BenchmarkGallery(Gallery):
         if not (self.indexes.is_dir() and (BENCHMARKS / name / "images" / MANIFEST).is_file()):
             makers = "`dvc repro` makes it, `cir index FOLDER` one of your own images"
             raise ArtifactError(f"{self.indexes}: there is no index yet; {makers}")
-        self._images = ImageTable(BENCHMARKS / name / "images")
-        self.ids = self._images.ids
+        self.ids = ShardSet.open(BENCHMARKS / name / "images").table(["image_id"])["image_id"].to_pylist()
+
+    @functools.cached_property
+    def _images(self) -> ImageTable:
+        from pipeline.encoders.image_source import ImageTable
+
+        return ImageTable(BENCHMARKS / self.name / "images")
 
     def image(self, image_id: str) -> Image.Image:
         """See `Gallery.image`."""

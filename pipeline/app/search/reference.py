@@ -7,8 +7,11 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.app.search.galleries import SIDE, Gallery
-from pipeline.app.search.requests import RequestError
 from pipeline.artifacts.decoding import ImageError, decode, read_image_file
+
+
+class RequestError(ValueError):
+    """What is wrong with a request."""
 
 
 def find_reference(named: str, gallery: Gallery) -> tuple[Image.Image, str | None]:

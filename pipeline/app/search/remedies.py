@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.app.search.own_encoder import OwnEncoder
 from pipeline.artifacts import ArtifactError
-from pipeline.artifacts.weights import WEIGHTS
-from pipeline.query.interface import Method
+
+if TYPE_CHECKING:
+    from pipeline.query.interface import Method
 
 TRAINED_BY = {"prior": "train_prior", "control": "train_control_adapter", "diffcomp": "train_diffcomp"}
 """Folder of `models/` -> the stage that trains what is in it."""
@@ -27,6 +29,8 @@ def training_command(folders: Iterable[Path]) -> str:
 
 def check_trained(method: Method) -> None:
     """Raise ArtifactError for a method without its weights. It names them and the command that trains them."""
+    from pipeline.artifacts.weights import WEIGHTS  # which loads torch
+
     missing = [folder for folder in method.weights if not (folder / WEIGHTS).is_file()]
     if missing:
         where, command = ", ".join(map(str, missing)), training_command(missing)

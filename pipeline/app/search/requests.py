@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.app.search.galleries import SIDE
+from pipeline.app.search.reference import RequestError
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.artifacts.texts import clean_text
 from pipeline.query.interface import Controls
@@ -22,10 +23,6 @@ MAX_TOP = 200
 """Largest number of results."""
 REFERENCE = "reference"
 """The id of a request's reference image in its query."""
-
-
-class RequestError(ValueError):
-    """What is wrong with a request."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """`cir --help`, what it costs, and `cir info`."""
 
 import json
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from pipeline.app.cli.main import app
+from pipeline.app.cli.method_names import listed
+from pipeline.query import registry
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,6 +44,40 @@ print([name for name in {HEAVY} if name in sys.modules])
 """
     child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "[]"
+
+
+def test_version():
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"cir {version('composed-image-retrieval')}\n")
+
+
+WRONG = {
+    "image": ["search", "--image", "nowhere", "--text", "red", "--gallery", "photos"],
+    "gallery": ["search", "--image", "nowhere", "--text", "red", "--gallery", "nowhere"],
+    "demo's gallery": ["demo", "--gallery", "nowhere"],
+    "folder": ["index", "nowhere"],
+}
+
+
+@pytest.mark.parametrize("words", WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_name_is_told_before_torch_is_loaded(in_project, words):
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from pipeline.app.cli.main import app
+result = CliRunner().invoke(app, {words})
+assert result.exit_code == 1 and result.stderr.startswith("error: "), result.output
+assert "Error: " not in result.stderr, result.stderr
+print([name for name in ("torch", "transformers", "faiss", "gradio") if name in sys.modules])
+"""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.strip() == "[]"
+
+
+def test_help_lists_the_registrys_methods():
+    assert set(listed().split(", ")) == set(registry.labelled_methods())
 
 
 def test_help_names_every_command():
@@ -86,7 +124,7 @@ def test_the_embedded_default():
 def test_an_unknown_profile_is_one_line():
     result = CliRunner().invoke(app, ["info", "--profile", "huge"])
     assert result.exit_code == 1
-    assert result.stderr.strip() == "error: profile: 'huge' is not one of offline, paper, smoke"
+    assert result.stderr.strip() == "error: profile: 'huge' is not one of lab, offline, paper, smoke"
 
 
 def test_debug_shows_the_traceback(monkeypatch):
