@@ -24,8 +24,14 @@ class ImageSource(ABC):
     """Images by id."""
 
     @abstractmethod
-    def image(self, image_id: str) -> Image.Image:
-        """One image as RGB."""
+    def image(self, image_id: str, max_side: int = 0) -> Image.Image:
+        """One image as RGB.
+
+        Args:
+            image_id: Its id.
+            max_side: Reduce it so that neither side is longer, in pixels, by the very steps of the jobs that embed
+                galleries; 0: as it is.
+        """
 
     def pixels(self, image_ids: Sequence[str], size: int, fit: Fit = "crop") -> Tensor:
         """N images as squares.
@@ -45,12 +51,12 @@ class ImageSource(ABC):
 
 
 class InMemoryImages(ImageSource):
-    """RGB images that are in memory already."""
+    """RGB images that are in memory already. f_M reduces them itself."""
 
     def __init__(self, images: Mapping[str, Image.Image]):
         self._images = images
 
-    def image(self, image_id: str) -> Image.Image:
+    def image(self, image_id: str, max_side: int = 0) -> Image.Image:
         return self._images[image_id]
 
 
@@ -75,11 +81,11 @@ class ImageTable(ImageSource):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def image(self, image_id: str) -> Image.Image:
+    def image(self, image_id: str, max_side: int = 0) -> Image.Image:
         if image_id not in self._rows:
             raise ArtifactError(f"{self.folder}: image {image_id!r} is not there")
         try:
-            return decode(self._encoded[self._rows[image_id]], treatment=self._treatment)
+            return decode(self._encoded[self._rows[image_id]], max_side, self._treatment)
         except ImageError as error:
             raise ArtifactError(f"{self.folder}: image {image_id!r}: {error}") from None
 

@@ -38,8 +38,9 @@ class Describer:
         Returns:
             For each query `retrieve.descriptions` texts, the likeliest first; the modification where f_M says nothing.
         """
+        section = self.params.describer
         inputs = [
-            target_input(self.params.describer, images.image(query.reference_id), query.text, query.shared_concept)
+            target_input(section, images.image(query.reference_id, section.max_side), query.text, query.shared_concept)
             for query in queries
         ]
         texts = self._generate(inputs, "target descriptions", self.params.retrieve.descriptions)
@@ -49,7 +50,8 @@ class Describer:
         """The captions of the references, one a query. A table's image is captioned once."""
         keys = [(_source(images), query.reference_id) for query in queries]
         new = [key for key in dict.fromkeys(keys) if key not in self._captions]
-        inputs = [caption_input(self.params.captioner, images.image(image_id)) for _, image_id in new]
+        side = self.params.describer.max_side
+        inputs = [caption_input(self.params.captioner, images.image(image_id, side)) for _, image_id in new]
         captions = dict(zip(new, self._first(inputs, "captions of references"), strict=True))
         if isinstance(images, ImageTable):
             self._captions |= captions

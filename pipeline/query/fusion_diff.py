@@ -212,7 +212,8 @@ class FusionDiff(Family):
 
     def fuse(self, queries: Sequence[Query], images: ImageSource) -> np.ndarray:
         """z_r,delta: f_M of Q references and modifications -> float32 [Q, d]."""
-        inputs = [MllmInput(query.text, images.image(query.reference_id), is_query=True) for query in queries]
+        side = self.params.embedder.max_side
+        inputs = [MllmInput(query.text, images.image(query.reference_id, side), is_query=True) for query in queries]
         parts = list(batches(inputs, self.params.embedder.batch_size))
         return np.concatenate(
             [self._embedder.embed(part) for part in tqdm(parts, desc="z_r,delta", mininterval=5.0, delay=1.0)]
