@@ -1,13 +1,15 @@
-"""extract_text: images and short captions -> data/texts: long captions from f_M, phrases of all."""
+"""extract_text: images and short captions -> data/texts: long captions from f_M, phrases for DiffComp."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import ShardSet, sha256_file, write_table
+from pipeline.artifacts import Manifest, ShardSet, ShardWriter, schemas, sha256_file
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.config import Params, load_params
+from pipeline.config import Params, as_dict, load_params
 from pipeline.encoders.embedding.captioning import captioning_job, captioning_rows
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
@@ -16,8 +18,8 @@ from pipeline.encoders.identity import mllm_identity
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.errors import run_stage
 from pipeline.runtime import set_up
-from pipeline.text.captions import captions_by_image, lacks_caption, merge_captions, takes_long
-from pipeline.text.phrases import PhraseParser
+from pipeline.text.captions import captions_by_image, in_share, lacks_caption, merged_rows, takes_long, write_texts
+from pipeline.text.phrases import ParallelParser, PhraseParser
 
 IMAGES, PAIRS = Path("data/pairs/images"), Path("data/pairs/pairs")
 GENERATED, TEXTS = Path("data/texts/generated"), Path("data/texts/pairs")
@@ -28,9 +30,10 @@ def main() -> None:
     set_up(params.runtime, params.seed)
     pairs, identity = ShardSet.open(PAIRS), identity_of(params)
     generated = generate_captions(params, pairs, identity)
-    table = merge_captions(captions_by_image(pairs), generated, PhraseParser(params.captions.spacy_model))
-    write_table(TEXTS, table, identity | {"spacy_model": params.captions.spacy_model})
-    print(f"{TEXTS}: {len(generated)} long and {table.num_rows - len(generated)} short captions")
+    rows = merged_rows(captions_by_image(pairs), _rows(generated))
+    total = write_rows(params, rows, identity).rows
+    long = generated.rows if generated else 0
+    print(f"{TEXTS}: {long} long and {total - long} short captions")
 
 
 def identity_of(params: Params) -> dict[str, Any]:
@@ -44,8 +47,8 @@ def identity_of(params: Params) -> dict[str, Any]:
     )
 
 
-def generate_captions(params: Params, pairs: ShardSet, identity: dict[str, Any]) -> list[dict[str, Any]]:
-    """The long pairs of the images that train with one, or that came without a caption."""
+def generate_captions(params: Params, pairs: ShardSet, identity: dict[str, Any]) -> ShardSet | None:
+    """The long pairs of the images that train with one, or that came without a caption; None: no image does."""
     section, long_share = params.captioner, params.captions.long_share
     short = {
         image_id
@@ -54,10 +57,25 @@ def generate_captions(params: Params, pairs: ShardSet, identity: dict[str, Any])
     }
     reader = PairReader(ShardSet.open(IMAGES), pairs, captioning_rows(section), skip=short)
     if not len(reader):
-        return []
+        return None
     job = captioning_job(open_mllm(section, params.jobs, params.runtime.device), section)
     run_job(reader, job, GENERATED, identity, JobOptions.from_params(section, params.jobs))
-    return ShardSet.open(GENERATED).table().to_pylist()
+    return ShardSet.open(GENERATED)
+
+
+def write_rows(params: Params, rows: Iterator[dict[str, Any]], identity: dict[str, Any]) -> Manifest:
+    """All pairs, with the phrases of those that DiffComp learns from. Shards of a run that broke off are kept."""
+    model, processes = params.captions.spacy_model, params.captions.processes
+    identity = identity | {"spacy_model": model, "phrases_of": as_dict(params.diffcomp.data)}
+    unfinished = not (TEXTS / MANIFEST).is_file()  # a finished set may be of other code: it is made anew
+    writer = ShardWriter(TEXTS, schemas.PAIRS, identity, resume=unfinished)
+    with ParallelParser(model, processes) if processes > 1 else nullcontext(PhraseParser(model)) as parser:
+        return write_texts(rows, writer, parser, lambda row: in_share(row, params.diffcomp.data))
+
+
+def _rows(pairs: ShardSet | None) -> Iterator[dict[str, Any]]:
+    for table in pairs.shards() if pairs else ():
+        yield from table.to_pylist()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pipeline.diffcomp.tuning import fine_tune, new_task
 from pipeline.encoders.image_source import ImageTable
 from pipeline.errors import run_stage
 from pipeline.runtime import set_up
+from pipeline.text.captions import share_of
 from pipeline.text.phrases import nouns
 from pipeline.training import Run
 from pipeline.training.loop import log_csv
@@ -30,7 +31,7 @@ def main() -> None:
     set_up(params.runtime, params.seed)
     variants = params.variants()
     settle_only(FOLDER, variants)
-    rows = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
+    rows = share_of(ShardSet.open(TEXTS), params.diffcomp.data)
     table = ImageTable(IMAGES)
     for name, variant in variants.items():
         train_variant(FOLDER / name, variant, params, rows, table)

@@ -15,7 +15,7 @@ from pipeline.config.data import (
     GeneCISParams,
     WebParams,
 )
-from pipeline.config.diffcomp import DiffCompParams
+from pipeline.config.diffcomp import DiffCompDataParams, DiffCompParams
 from pipeline.config.encoders import (
     CaptionerParams,
     CaptionParams,
@@ -46,6 +46,7 @@ __all__ = [
     "CirrParams",
     "ControlParams",
     "DataParams",
+    "DiffCompDataParams",
     "DiffCompParams",
     "DiffusionParams",
     "EmbedderParams",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pipeline.config.data import WebPairs
 from pipeline.config.patch_grid import patch_grid, require_tiling
-from pipeline.config.ranges import Count, CountOrZero, Positive, Share
-from pipeline.config.section import require
+from pipeline.config.ranges import Count, CountOrZero, Positive, PositiveShare, Seed, Share
+from pipeline.config.section import Section, require
 from pipeline.config.training import OptimiserParams
 
 Grouping = Literal["grid", "kmeans"]
@@ -16,6 +17,20 @@ Masking = Literal["phrase", "random", "crop", "cam"]
 MaskModel = Literal["straight_through", "hard", "sigmoid", "gumbel"]
 Granularity = Literal["noun", "phrase", "sentence"]
 Fill = Literal["nothing", "relative"]
+
+
+@dataclass(kw_only=True)
+class DiffCompDataParams(Section):
+    """`diffcomp.data`: the pairs that DiffComp is trained on, of those with a short caption."""
+
+    section: ClassVar[str] = "diffcomp.data"
+
+    sources: list[WebPairs]
+    """Sources of web pairs, of those in `data.web.pairs`; none: all of them."""
+    share: PositiveShare
+    """Share of their pairs, in (0, 1]. Which ones depends on the pair's id and on `seed` only."""
+    seed: Seed
+    """Chooses them."""
 
 
 @dataclass(kw_only=True)
@@ -62,6 +77,7 @@ class DiffCompParams(OptimiserParams):
     """An image's relative is drawn from this many nearest ones."""
     augment: bool
     """Vary training images (`pipeline.encoders.augment`), for a backbone that has seen them before."""
+    data: DiffCompDataParams
     eta: Share
     """The share of super-patches that is masked, in [0, 1]."""
     saliency_temperature: Positive

@@ -166,6 +166,8 @@ class CaptionParams(Section):
     """Share of pairs, in [0, 1], that take the long caption (the paper's 28 : 5)."""
     spacy_model: str
     """The installed spaCy model that finds noun phrases."""
+    processes: Count
+    """Processes that parse captions."""
     carrier_vocabulary: str
     """Whose words may stand around a text in training: an installed package, or a folder with a vocabulary of word
     pieces."""

@@ -26,6 +26,7 @@ from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.image_source import ImageSource, ImageTable
 from pipeline.retrieval import Query, read_queries
 from pipeline.runtime import device
+from pipeline.text.captions import share_of
 
 VARIANT, MODELS = "diffcomp", Path("models/diffcomp")
 IMAGES, TEXTS = Path("data/pairs/images"), Path("data/texts/pairs")
@@ -94,7 +95,7 @@ def open_view(params: Params, queries: Path, images: Path) -> DiffCompView | Non
     model = load_diffcomp(MODELS / VARIANT, load_dual_encoder(variant.backbone, variant.pretrained)).to(
         device(params.runtime)
     )
-    pairs = [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
+    pairs = share_of(ShardSet.open(TEXTS), params.diffcomp.data)
     return make_view(model, pairs, ImageTable(IMAGES), read_queries(queries), ImageTable(images), params.seed)
 
 

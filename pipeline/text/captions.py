@@ -1,15 +1,19 @@
-"""Captions of the pairs table: which image takes a long one, and how generated ones join the given ones."""
+"""Captions of the pairs table.
+
+Which image takes a long one, how generated ones join the given ones, and which pairs DiffComp learns from.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
-from pipeline.artifacts import ShardSet, schemas
+from pipeline.artifacts import Manifest, ShardSet, ShardWriter, schemas
+from pipeline.config import DiffCompDataParams
 
 Captions = dict[str, list[dict[str, Any]]]
 """An image's rows of the pairs table by caption kind (`short`, `long`), in their order."""
@@ -57,8 +61,12 @@ def takes_long(image_id: str, long_share: float, seed: int) -> bool:
     Returns:
         True for about `long_share` of the images, whatever their order or number.
     """
-    digest = hashlib.sha256(f"caption/{seed}/{image_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < long_share
+    return _draw(f"caption/{seed}/{image_id}") < long_share
+
+
+def _draw(name: str) -> float:
+    """A number from [0, 1) that belongs to a name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def lacks_caption(captions: Captions) -> bool:
@@ -75,36 +83,83 @@ def training_pairs(captions: Captions) -> list[dict[str, Any]]:
     return captions.get("long") or captions["short"]
 
 
-def merge_captions(
-    images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str, Any]], parser: ParsesPhrases
-) -> pa.Table:
-    """Join generated captions to the given ones, and find the phrases of all.
+def in_share(pair: Mapping[str, Any], data: DiffCompDataParams) -> bool:
+    """Whether DiffComp learns from a row of the pairs table: from short captions of its sources, or a share of them.
+
+    Args:
+        pair: The row.
+        data: The sources, the share and its seed.
+
+    Returns:
+        The same answer whatever other rows there are.
+    """
+    if pair["caption_kind"] != "short" or (data.sources and pair["image_id"].split("/")[0] not in data.sources):
+        return False
+    return data.share >= 1 or _draw(f"diffcomp/{data.seed}/{pair['pair_id']}") < data.share
+
+
+def share_of(texts: ShardSet, data: DiffCompDataParams) -> list[dict[str, Any]]:
+    """The rows of the pairs table that DiffComp learns from, in order; only they are in memory. See `in_share`."""
+    return [row for table in texts.shards() for row in table.to_pylist() if in_share(row, data)]
+
+
+def merged_rows(
+    images: Iterable[tuple[str, Captions]], generated: Iterable[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Join generated captions to the given ones.
 
     Args:
         images: As `captions_by_image` yields them.
-        generated: Long rows of the pairs table.
-        parser: Finds the phrases.
+        generated: Long rows of the pairs table, in the order of these images.
 
-    Returns:
-        A table of `schemas.PAIRS`: every image's short rows, after its generated long one where there is one. An
-        empty short caption is left out where there is another one.
+    Yields:
+        Every image's short rows, after its generated long one where there is one. An empty short caption is left out
+        where there is another one.
 
     Raises:
-        CaptionError: An image has no row of a short caption, or a caption is empty.
+        CaptionError: An image has no row of a short caption, a caption is empty, or a generated one is of an image that
+            does not come after those before.
     """
-    long = {row["image_id"]: row for row in generated}
-    rows = []
+    waiting = iter(generated)
+    long = next(waiting, None)
     for image_id, captions in images:
         short = captions.get("short")
         if short is None:
             raise CaptionError(f"image {image_id!r}: there is no short caption")
-        if not lacks_caption(captions):
-            rows += [*([long[image_id]] if image_id in long else []), *_given(short)]
-        elif image_id in long:
-            rows.append(long[image_id])
-        else:
+        is_generated = long is not None and long["image_id"] == image_id
+        if is_generated:
+            yield cast(dict[str, Any], long)
+            long = next(waiting, None)
+        elif lacks_caption(captions):
             raise CaptionError(f"row {short[0]['pair_id']!r}: the caption is empty")
-    found = parser.phrases([row["caption"] for row in rows])
-    return pa.Table.from_pylist(
-        [{**row, "phrases": phrases} for row, phrases in zip(rows, found, strict=True)], schemas.PAIRS
-    )
+        yield from _given(short)
+    if long is not None:
+        raise CaptionError(f"row {long['pair_id']!r}: its image is not among the images that follow the ones before")
+
+
+def write_texts(
+    rows: Iterable[dict[str, Any]],
+    writer: ShardWriter,
+    parser: ParsesPhrases,
+    wanted: Callable[[Mapping[str, Any]], bool],
+) -> Manifest:
+    """Write rows of the pairs table, a shard of them in memory, with the phrases of those that are asked for.
+
+    Args:
+        rows: All of them. Those that the writer has of an earlier run are passed over.
+        writer: Of `schemas.PAIRS`.
+        parser: Finds the phrases.
+        wanted: Whether a row's phrases are needed.
+
+    Returns:
+        The manifest of the finished set.
+    """
+    left = itertools.islice(rows, writer.rows_done, None)
+    while part := list(itertools.islice(left, writer.rows_per_shard)):
+        chosen = [row for row in part if wanted(row)]
+        found = parser.phrases([row["caption"] for row in chosen])
+        phrases = {row["pair_id"]: one for row, one in zip(chosen, found, strict=True)}
+        writer.write(
+            pa.Table.from_pylist([{**row, "phrases": phrases.get(row["pair_id"], [])} for row in part], schemas.PAIRS)
+        )
+    return writer.close()

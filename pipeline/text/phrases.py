@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
+import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import CaptionParams
@@ -11,6 +15,8 @@ from pipeline.config import CaptionParams
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span
 
+BATCH = 256
+"""Texts that are parsed at once."""
 _MARGIN = ("DET", "PUNCT", "SPACE")
 _OBJECTS = ("dobj", "obj", "prt", "dative")
 
@@ -26,13 +32,13 @@ class PhraseParser:
         ArtifactError: The package is not installed.
     """
 
-    def __init__(self, model: str, batch_size: int = 256):
+    def __init__(self, model: str, batch_size: int = BATCH):
         import spacy  # here: importing it takes seconds
 
         try:
             self._nlp = spacy.load(model, exclude=["ner", "lemmatizer"])
         except OSError:
-            raise ArtifactError(f"captions.spacy_model {model!r}: no such spaCy package is installed") from None
+            raise _missing(model) from None
         self._batch_size = batch_size
 
     def noun_phrases(self, texts: Sequence[str]) -> list[list[str]]:
@@ -53,6 +59,64 @@ class PhraseParser:
         docs = self._nlp.pipe(distinct, batch_size=self._batch_size)
         found = {text: list(dict.fromkeys(extract(doc))) for text, doc in zip(distinct, docs, strict=True)}
         return [found[text] for text in texts]
+
+
+class ParallelParser:
+    """Finds the phrases of many texts as `PhraseParser` does, in several processes. Close it by `with`.
+
+    Args:
+        model: The installed package that carries the pipeline.
+        processes: How many; each holds a pipeline of its own.
+
+    Raises:
+        ArtifactError: The package is not installed.
+    """
+
+    def __init__(self, model: str, processes: int):
+        if not is_package(model):
+            raise _missing(model)
+        # Spawned: a forked process would hold locks of this one's threads.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(processes, context, initializer=_open_parser, initargs=(model,))
+
+    def __enter__(self) -> ParallelParser:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def phrases(self, texts: Sequence[str]) -> list[list[str]]:
+        """See `PhraseParser.phrases`. Every distinct text of a call is parsed once."""
+        distinct = list(dict.fromkeys(texts))
+        parts = [distinct[first : first + BATCH] for first in range(0, len(distinct), BATCH)]
+        found = dict(zip(distinct, itertools.chain.from_iterable(self._pool.map(_phrases_of, parts)), strict=True))
+        return [found[text] for text in texts]
+
+
+_parser: PhraseParser | None = None
+"""A worker's."""
+
+
+def _open_parser(model: str) -> None:
+    global _parser
+    _parser = PhraseParser(model)
+
+
+def _phrases_of(texts: list[str]) -> list[list[str]]:
+    assert _parser is not None  # `_open_parser` came first
+    return _parser.phrases(texts)
+
+
+def is_package(name: str) -> bool:
+    """Whether a package of this name is installed."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # not a name that a package can have
+        return False
+
+
+def _missing(model: str) -> ArtifactError:
+    return ArtifactError(f"captions.spacy_model {model!r}: no such spaCy package is installed")
 
 
 def noun_phrases(doc: Doc) -> Iterable[str]:

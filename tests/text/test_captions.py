@@ -5,21 +5,30 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from pipeline.artifacts import ShardSet, schemas, write_table
+from pipeline.artifacts import ShardSet, ShardWriter, schemas, write_table
+from pipeline.config import DiffCompDataParams
 from pipeline.text.captions import (
     CaptionError,
     captions_by_image,
+    in_share,
     lacks_caption,
-    merge_captions,
+    merged_rows,
+    share_of,
     takes_long,
     training_pairs,
+    write_texts,
 )
+from tests.sections import section
 
 
 class LastWords:
     """Stands in for the parser: a text's phrase is its last word."""
 
+    def __init__(self):
+        self.asked = []
+
     def phrases(self, texts):
+        self.asked += texts
         return [text.split()[-1:] for text in texts]
 
 
@@ -44,33 +53,66 @@ def pairs_table(folder, short=lambda n: f"shade {n}"):
     return ShardSet.open(folder / "pairs")
 
 
+def test_only_the_rows_that_need_phrases_are_parsed_and_a_run_that_broke_off_goes_on(tmp_path):
+    def rows(broken=False):
+        for number in range(10):
+            if broken and number == 7:
+                raise KeyboardInterrupt
+            yield pair(f"i{number}", "short", f"shade {number}")
+
+    def writer():
+        return ShardWriter(tmp_path / "texts", schemas.PAIRS, {}, rows_per_shard=3, resume=True)
+
+    first, second = LastWords(), LastWords()
+    with pytest.raises(KeyboardInterrupt):
+        write_texts(rows(broken=True), writer(), first, lambda row: row["image_id"] != "i1")
+    manifest = write_texts(rows(), writer(), second, lambda row: row["image_id"] != "i1")
+    assert first.asked == [f"shade {number}" for number in (0, 2, 3, 4, 5)]
+    assert second.asked == [f"shade {number}" for number in (6, 7, 8, 9)]
+    written = ShardSet.open(tmp_path / "texts").table().to_pylist()
+    assert manifest.rows == 10 and [row["phrases"] for row in written[:3]] == [["0"], [], ["2"]]
+
+
+def test_a_share_of_the_short_captions_of_some_sources_is_chosen_by_id_and_seed(tmp_path):
+    rows = [pair(f"{source}/{number}", "short", "x") for source in ("cc3m", "sa1b") for number in range(2000)]
+    rows[0]["caption_kind"] = "long"
+
+    def chosen(**values):
+        data = section(DiffCompDataParams, **({"sources": ["cc3m"], "share": 0.1, "seed": 0} | values))
+        return [row["pair_id"] for row in rows if in_share(row, data)]
+
+    assert len(chosen(share=1.0)) == 1999 and len(chosen(share=1.0, sources=[])) == 3999
+    assert 150 < len(chosen()) < 250 and chosen() != chosen(seed=1)
+    assert set(chosen()) < set(chosen(share=0.5)), "a larger share holds the smaller one"
+    write_table(tmp_path / "texts", pa.Table.from_pylist(rows, schemas.PAIRS), {}, rows_per_shard=700)
+    found = share_of(ShardSet.open(tmp_path / "texts"), section(DiffCompDataParams, sources=[], share=0.1, seed=3))
+    assert [row["pair_id"] for row in found] == chosen(sources=[], seed=3)
+
+
+def test_a_generated_caption_out_of_order_is_an_error_naming_it():
+    images = [(f"i{n}", {"short": [pair(f"i{n}", "short", "fine")]}) for n in range(3)]
+    with pytest.raises(CaptionError, match="'i0/long'.*is not among"):
+        list(merged_rows(images, [pair("i1", "long", "one"), pair("i0", "long", "none")]))
+
+
 def test_chosen_images_get_a_generated_long_caption_before_their_given_short_one(tmp_path):
     generated = [pair("i1", "long", "an image of grey 1")]
-    rows = merge_captions(captions_by_image(pairs_table(tmp_path)), generated, LastWords()).to_pylist()
+    rows = list(merged_rows(captions_by_image(pairs_table(tmp_path)), generated))
     assert [row["pair_id"] for row in rows] == ["i0/short", "i1/long", "i1/short", "i2/short", "i3/short", "i4/short"]
-    assert rows[1:3] == [
-        {
-            "pair_id": "i1/long",
-            "image_id": "i1",
-            "caption": "an image of grey 1",
-            "caption_kind": "long",
-            "phrases": ["1"],
-        },
-        {"pair_id": "i1/short", "image_id": "i1", "caption": "shade 1", "caption_kind": "short", "phrases": ["1"]},
-    ]
+    assert rows[1:3] == [generated[0], pair("i1", "short", "shade 1")]
 
 
 def test_an_empty_short_caption_is_an_error_naming_the_row(tmp_path):
     pairs = pairs_table(tmp_path, short=lambda n: " " if n == 3 else "fine")
     with pytest.raises(CaptionError, match="i3/short.*empty"):
-        merge_captions(captions_by_image(pairs), [], LastWords())
+        list(merged_rows(captions_by_image(pairs), []))
 
 
 def test_a_pair_that_came_without_a_caption_has_the_generated_one_alone(tmp_path):
     pairs = pairs_table(tmp_path, short=lambda n: "" if n == 3 else "fine")
     assert [image_id for image_id, found in captions_by_image(pairs) if lacks_caption(found)] == ["i3"]
     long = pair("i3", "long", "written by the model")
-    rows = merge_captions(captions_by_image(pairs), [long], LastWords()).to_pylist()
+    rows = list(merged_rows(captions_by_image(pairs), [long]))
     assert [row["pair_id"] for row in rows] == ["i0/short", "i1/short", "i2/short", "i3/long", "i4/short"]
 
 
@@ -81,13 +123,13 @@ def test_several_captions_are_kept_and_empty_ones_among_them_left_out(tmp_path):
     images = list(captions_by_image(ShardSet.open(tmp_path / "pairs")))
     assert [lacks_caption(found) for _, found in images] == [False, True]
     generated = [pair("i1", "long", "written by the model")]
-    merged = merge_captions(images, generated, LastWords()).to_pylist()
+    merged = list(merged_rows(images, generated))
     assert [row["caption"] for row in merged] == ["one", "three", "written by the model"]
 
 
 def test_a_missing_short_caption_is_an_error_naming_the_image():
     with pytest.raises(CaptionError, match="'i7'.*no short caption"):
-        merge_captions([("i7", {})], [], LastWords())
+        list(merged_rows([("i7", {})], []))
 
 
 def test_the_choice_of_images_has_the_asked_share_and_does_not_change():

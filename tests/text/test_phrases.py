@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import CaptionParams
-from pipeline.text.phrases import PhraseParser, nouns
+from pipeline.text.phrases import BATCH, ParallelParser, PhraseParser, nouns
 from tests.sections import section
 
 
@@ -63,3 +63,14 @@ def test_nouns_are_single_words(parser):
 def test_a_package_that_is_not_installed_is_an_error_naming_the_parameter():
     with pytest.raises(ArtifactError, match="captions.spacy_model 'no_such_package'"):
         PhraseParser("no_such_package")
+
+
+def test_processes_find_the_same_phrases(parser):
+    texts = [f"a black cat sits on chair {number}" for number in range(BATCH)] + ["a red apple", "a red apple", ""]
+    with ParallelParser(section(CaptionParams).spacy_model, 2) as parallel:
+        assert parallel.phrases(texts) == parser.phrases(texts)
+
+
+def test_processes_name_a_package_that_is_missing():
+    with pytest.raises(ArtifactError, match="'no_such_model'"):
+        ParallelParser("no_such_model", 2)

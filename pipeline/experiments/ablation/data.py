@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from pipeline.artifacts import ArtifactError, ShardSet, schemas, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.config import CaptionParams, Params
+from pipeline.config import CaptionParams, Params, load_params
 from pipeline.diffcomp import DiffComp
 from pipeline.encoders.batching import batches, encode_in_batches
 from pipeline.encoders.image_source import ImageTable, centre_square, square_pixels
 from pipeline.query.spaces import ImageEmbedder
 from pipeline.retrieval import Query, read_queries
 from pipeline.retrieval.protocols import MEAN, circo, recall_by_category
+from pipeline.text.captions import share_of
 
 IMAGES, TEXTS, BENCHMARKS = Path("data/pairs/images"), Path("data/texts/pairs"), Path("data/benchmarks")
 NOUNS = Path("data/ablations/nouns")
@@ -30,7 +31,7 @@ KS, MAP_K = (1, 5, 10, 50), 5
 
 def short_rows() -> list[dict[str, Any]]:
     """The rows of `schemas.PAIRS` that DiffComp is trained on."""
-    return [row for row in ShardSet.open(TEXTS).table().to_pylist() if row["caption_kind"] == "short"]
+    return share_of(ShardSet.open(TEXTS), load_params().diffcomp.data)
 
 
 def training_pixels(size: int) -> Tensor:
