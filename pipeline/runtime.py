@@ -70,6 +70,11 @@ def device(runtime: RuntimeParams) -> str:
     return runtime.device
 
 
+def processes_here() -> int:
+    """How many processes of this host train together; see `accelerate launch`."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def _quiet_transformers() -> None:
     from transformers.utils import logging
 

@@ -14,10 +14,11 @@ from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, Params, as_dict, load_params
 from pipeline.diffcomp import save_diffcomp
 from pipeline.diffcomp.checkpoints import backbone_identity
+from pipeline.diffcomp.images import training_images
 from pipeline.diffcomp.tuning import fine_tune, new_task
 from pipeline.encoders.image_source import ImageTable
 from pipeline.errors import run_stage
-from pipeline.runtime import set_up
+from pipeline.runtime import processes_here, set_up
 from pipeline.text.captions import share_of
 from pipeline.text.phrases import nouns
 from pipeline.training import Run
@@ -32,7 +33,7 @@ def main() -> None:
     variants = params.variants()
     settle_only(FOLDER, variants)
     rows = share_of(ShardSet.open(TEXTS), params.diffcomp.data)
-    table = ImageTable(IMAGES)
+    table = ImageTable(IMAGES, {row["image_id"] for row in rows})
     for name, variant in variants.items():
         train_variant(FOLDER / name, variant, params, rows, table)
 
@@ -52,10 +53,11 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
         return
     torch.manual_seed(params.seed)  # a variant does not depend on those before it
     captions, phrases, images = ([row[name] for row in rows] for name in ("caption", "phrases", "image_id"))
+    workers = max(1, params.jobs.workers // processes_here())
     task = new_task(
         variant,
         params,
-        lambda side: table.pixels(images, side),
+        lambda side: training_images(table, images, side, workers),
         captions,
         phrases,
         lambda: nouns(captions, params.captions),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from pipeline.artifacts.atomic import ArtifactError
 
@@ -36,6 +36,9 @@ class ArchiveReader:
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ArchiveReader, ()  # another process opens the files itself
 
     def read(self, place: Place) -> bytes:
         """The bytes of a place.

@@ -6,17 +6,24 @@ It holds them (`schemas.IMAGES`), names their files (`schemas.IMAGE_FILES`) or t
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline.artifacts.archives import ArchiveReader, Place
-from pipeline.artifacts.atomic import ArtifactError
+from pipeline.artifacts.atomic import ArtifactError, sha256_file
+from pipeline.artifacts.columns import map_bytes
 from pipeline.artifacts.decoding import ImageError, Treatment, decode
-from pipeline.artifacts.shards import ShardSet
+from pipeline.artifacts.mapped import scratch
+from pipeline.artifacts.shards import MANIFEST, ShardSet
+
+IN_MEMORY = 2 * 2**30
+"""Encoded images of more bytes than this do not stay in memory."""
 
 
 def image_columns(images: ShardSet) -> list[str]:
@@ -32,6 +39,42 @@ def treatment_of(images: ShardSet) -> Treatment:
     A table that names files is a public benchmark's. They are read as the published evaluations read them.
     """
     return "shown" if "bytes" in images.columns else "stored"
+
+
+def chosen_images(
+    images: ShardSet, only: Collection[str], in_memory: int = IN_MEMORY
+) -> tuple[list[str], Sequence[bytes] | EncodedImages]:
+    """Some of a table's images, of which other processes may have what is returned.
+
+    Parquet gives no single rows in a random order. So where the table holds more than `in_memory` bytes of images, the
+    chosen ones are laid out in a scratch folder beside it (`pipeline.artifacts.columns`).
+
+    Args:
+        images: The table.
+        only: Ids of the images; those that the table lacks are passed over.
+        in_memory: In bytes.
+
+    Returns:
+        The ids that were found, in the table's order, and their encoded images.
+    """
+    wanted = pa.array(only, pa.string())
+
+    def chosen(columns: list[str]) -> Iterator[pa.Table]:
+        for table in images.shards(columns):
+            yield table.filter(pc.is_in(table["image_id"], wanted))
+
+    columns = image_columns(images)
+    size = sum((images.folder / shard.name).stat().st_size for shard in images.manifest.shards)
+    if columns != ["image_id", "bytes"] or size <= in_memory:
+        table = pa.concat_tables(chosen(columns))
+        return table["image_id"].to_pylist(), EncodedImages(table)
+    ids = [image_id for table in chosen(["image_id"]) for image_id in table["image_id"].to_pylist()]
+    made_of = {
+        "images": sha256_file(images.folder / MANIFEST),
+        "chosen": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+    }
+    contents = (content for table in chosen(columns) for content in EncodedImages(table))
+    return ids, map_bytes(scratch(images.folder), made_of, lambda: contents)
 
 
 class EncodedImages:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.diffcomp.batch import Batch, Phrases, Relatives
+from pipeline.diffcomp.images import Draws, LazyImages, varied
 from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.relatives import difference, nearest_relatives
-from pipeline.encoders.augment import augment
 from pipeline.text.carriers import among_carrier_words
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class DiffCompTask:
 
     Args:
         model: What is trained.
-        images: uint8 [N, 3, H, W] at the encoder's size.
+        images: uint8 [N, 3, H, W] at the encoder's size; see `training_images`.
         captions: One a pair.
         phrases: What guides masking at granularity phrase or noun; where a pair has none, the caption stands in.
             Granularity sentence takes the captions.
@@ -40,7 +40,7 @@ class DiffCompTask:
     def __init__(
         self,
         model: DiffComp,
-        images: Tensor,
+        images: Tensor | LazyImages,
         captions: Sequence[str],
         phrases: Sequence[Sequence[str]],
         words: Sequence[str] = (),
@@ -69,6 +69,11 @@ class DiffCompTask:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def look_ahead(self, batches: Iterable[Draws]) -> None:
+        """See `Task`."""
+        if isinstance(self.images, LazyImages):
+            self.images.expect(batches, self.model.params.augment)
 
     def loss(
         self,
@@ -114,9 +119,10 @@ class DiffCompTask:
 
     def _pixels(self, rows: Tensor, generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Normalised images [B, 3, H, W], augmented where the parameters say so."""
-        images = self.images[rows]
-        if self.model.params.augment:
-            images = (255 * augment(images.float() / 255, generator)).round().to(torch.uint8)
+        images = self.images.take(rows, generator) if isinstance(self.images, LazyImages) else None
+        if images is None:
+            images = self.images[rows]
+            images = varied(images, generator) if self.model.params.augment else images
         return self.model.encoder.normalise(images.to(device))
 
     def _composition_texts(
@@ -146,7 +152,10 @@ class DiffCompTask:
     def _find_relatives(self) -> None:
         """Every image's nearest relatives, by the encoder before training."""
         encoder = self.model.encoder
-        images = [encoder.encode_image(encoder.normalise(batch)).cpu() for batch in self.images.split(ENCODED_AT_ONCE)]
+        images = [
+            encoder.encode_image(encoder.normalise(self.images[rows])).cpu()
+            for rows in torch.arange(len(self)).split(ENCODED_AT_ONCE)
+        ]
         self._relatives = nearest_relatives(torch.cat(images), self.caption_rows, self.model.params.relatives)
 
     def _row(self, text: str) -> int:

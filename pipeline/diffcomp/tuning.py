@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import DiffCompParams, Params
+from pipeline.diffcomp.images import LazyImages
 from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.task import DiffCompTask
 from pipeline.encoders.dual.open import load_dual_encoder
@@ -20,7 +21,7 @@ from pipeline.training import Run, train
 def new_task(
     variant: DiffCompParams,
     params: Params,
-    pixels: Callable[[int], Tensor],
+    pixels: Callable[[int], Tensor | LazyImages],
     captions: Sequence[str],
     phrases: Sequence[Sequence[str]],
     nouns: Callable[[], Sequence[Sequence[str]]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.decoding import ImageError, decode
-from pipeline.artifacts.images import EncodedImages, image_columns, treatment_of
+from pipeline.artifacts.images import EncodedImages, chosen_images, image_columns, treatment_of
 
 Fit = Literal["crop", "squash"]
 """How an image becomes a square. crop: its shorter side fits, and the centre is kept. squash: both sides fit."""
@@ -65,17 +65,23 @@ class ImageTable(ImageSource):
 
     Args:
         folder: A shard set of `schemas.IMAGES` or `schemas.IMAGE_FILES`.
+        only: Ids of the images that are wanted; None: all of them.
 
     Raises:
         ArtifactError: The shard set cannot be read. Later: an image is missing or cannot be decoded; it is named.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, only: Collection[str] | None = None):
         self.folder = Path(folder)
         shards = ShardSet.open(folder)
-        table = shards.table(image_columns(shards))
-        self.ids: list[str] = table["image_id"].to_pylist()
-        self._encoded, self._treatment = EncodedImages(table), treatment_of(shards)
+        self.ids: list[str]
+        self._encoded: Sequence[bytes] | EncodedImages
+        if only is None:
+            table = shards.table(image_columns(shards))
+            self.ids, self._encoded = table["image_id"].to_pylist(), EncodedImages(table)
+        else:
+            self.ids, self._encoded = chosen_images(shards, only)
+        self._treatment = treatment_of(shards)
         self._rows = {image_id: row for row, image_id in enumerate(self.ids)}
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -71,7 +72,8 @@ class Task(Protocol):
     ) -> tuple[Tensor, dict[str, Any]]:
         """Mean loss of some examples, and metrics to log.
 
-        A task may also say its `flops_per_sample` (see `Meter`), and be a `GraphedTask`.
+        A task may also say its `flops_per_sample` (see `Meter`) and be a `GraphedTask`. If it has a `look_ahead`, it is
+        given an iterator over what `loss` will be called with, before the first step: indices and the generator's seed.
 
         Args:
             model: `self.model`, possibly wrapped.
@@ -196,6 +198,8 @@ class _Training:
         """All steps that are left, and then the moving average in the place of the weights."""
         start, log = self.checkpoint.load(self.state)
         params = self.params
+        if look_ahead := getattr(self.task, "look_ahead", None):
+            look_ahead(self._coming(start))
         progress = tqdm(
             range(start, params.steps),
             initial=start,
@@ -223,7 +227,7 @@ class _Training:
         """One optimiser step: its loss, gradient norm and metrics. Nothing here waits for a GPU."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.params, step)
-        indices = batch_indices(len(self.task), self.params.batch_size, step, self.run.seed)
+        indices = self._indices(step)
         loss, metrics = self._gradients(indices, step)
         if self.recorded is not None and self.accelerator.num_processes > 1:
             average_gradients(self.parameters, self.accelerator.num_processes)
@@ -238,10 +242,10 @@ class _Training:
 
     def _gradients(self, indices: Tensor, step: int) -> tuple[Tensor, dict[str, Any]]:
         """Forward and backward of one global batch [B]; gradients are left in the parameters."""
-        process, micro_batches = self.accelerator.process_index, self._micro_batches(indices)
+        micro_batches = self._micro_batches(indices)
         losses, metrics = list[Tensor](), dict[str, Any]()
         for number, micro in enumerate(micro_batches):
-            generator = torch.Generator().manual_seed(derived_seed(self.run.seed, "step", step, number, process))
+            generator = torch.Generator().manual_seed(self._micro_seed(step, number))
             loss, values = self._micro_gradients(micro, generator, number, len(micro_batches))
             losses.append(loss.detach())
             for name, value in values.items():
@@ -263,6 +267,18 @@ class _Training:
             loss, values = self.task.loss(self.model, indices, generator, accelerator.device)
         accelerator.backward(loss / count)
         return loss, values
+
+    def _indices(self, step: int) -> Tensor:
+        return batch_indices(len(self.task), self.params.batch_size, step, self.run.seed)
+
+    def _micro_seed(self, step: int, number: int) -> int:
+        return derived_seed(self.run.seed, "step", step, number, self.accelerator.process_index)
+
+    def _coming(self, start: int) -> Iterator[tuple[Tensor, int]]:
+        """This process's micro-batches from step `start` on, each with its seed."""
+        for step in range(start, self.params.steps):
+            for number, micro in enumerate(self._micro_batches(self._indices(step))):
+                yield micro, self._micro_seed(step, number)
 
     def _micro_batches(self, indices: Tensor) -> list[Tensor]:
         """This process's share of a global batch, cut into micro-batches of equal size."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 
 import pytest
 
-from pipeline.artifacts.columns import TEXTS, map_texts
+from pipeline.artifacts.columns import CONTENT, map_bytes, map_texts
 
 WORDS = ["", "a red apple", "ein Bär 🐻", "x" * 5_000, ""]
 
@@ -37,7 +38,7 @@ def test_a_layout_that_broke_off_or_was_cut_is_made_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         map_texts(tmp_path, {}, broken)
     assert list(map_texts(tmp_path, {}, lambda: WORDS)) == WORDS
-    (tmp_path / TEXTS).write_bytes(b"a red")
+    (tmp_path / CONTENT).write_bytes(b"a red")
     assert list(map_texts(tmp_path, {}, lambda: WORDS)) == WORDS
 
 
@@ -54,3 +55,10 @@ def test_processes_share_one_layout(tmp_path):
     assert [queue.get(timeout=60) for _ in processes] == [WORDS] * 3
     for process in processes:
         process.join()
+
+
+def test_bytes_are_read_back_here_and_in_another_process(tmp_path):
+    values = [b"", b"\xff\xd8 no text", bytes(range(256))]
+    column = map_bytes(tmp_path, {}, lambda: values)
+    assert list(column) == list(pickle.loads(pickle.dumps(column))) == values
+    assert len(pickle.dumps(column)) < 1_000, "what is mapped does not travel"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from pipeline.artifacts import ArtifactError
+from pipeline.artifacts.images import chosen_images
 from pipeline.encoders.image_source import ImageTable, InMemoryImages, centre_square
 
 
@@ -40,3 +43,16 @@ def test_the_square_is_the_centre(size):
 def test_an_image_of_the_right_size_stays_itself():
     image = Image.new("RGB", (16, 16))
     assert centre_square(image, 16) is image
+
+
+@pytest.mark.parametrize("in_memory", [2**30, 0])
+def test_only_the_wanted_images_are_held(make, tmp_path, monkeypatch, in_memory):
+    make.images(tmp_path / "images", ["a", "b", "c", "d"], rows_per_shard=2)
+    whole = ImageTable(tmp_path / "images")
+    monkeypatch.setattr(chosen_images, "__defaults__", (in_memory,))
+    some = ImageTable(tmp_path / "images", {"d", "a", "unknown"})
+    assert some.ids == ["a", "d"] and (tmp_path / ".images.mapped").is_dir() == (in_memory == 0)
+    for table in (some, pickle.loads(pickle.dumps(some))):
+        assert torch.equal(table.pixels(["d", "a"], 16), whole.pixels(["d", "a"], 16))
+    with pytest.raises(ArtifactError, match="image 'b' is not there"):
+        some.image("b")

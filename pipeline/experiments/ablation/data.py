@@ -16,6 +16,7 @@ from pipeline.artifacts import ArtifactError, ShardSet, schemas, sha256_file, wr
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import CaptionParams, Params, load_params
 from pipeline.diffcomp import DiffComp
+from pipeline.diffcomp.images import LazyImages, training_images
 from pipeline.encoders.batching import batches, encode_in_batches
 from pipeline.encoders.image_source import ImageTable, centre_square, square_pixels
 from pipeline.query.spaces import ImageEmbedder
@@ -34,9 +35,10 @@ def short_rows() -> list[dict[str, Any]]:
     return share_of(ShardSet.open(TEXTS), load_params().diffcomp.data)
 
 
-def training_pixels(size: int) -> Tensor:
+def training_pixels(size: int) -> Tensor | LazyImages:
     """Their images, uint8 [N, 3, size, size]."""
-    return ImageTable(IMAGES).pixels([row["image_id"] for row in short_rows()], size)
+    ids = [row["image_id"] for row in short_rows()]
+    return training_images(ImageTable(IMAGES, set(ids)), ids, size, load_params().jobs.workers)
 
 
 def masking_nouns(captions: Sequence[str], params: CaptionParams) -> list[list[str]]:
