@@ -8,10 +8,12 @@ from typing import Any
 from accelerate import PartialState
 
 from pipeline.artifacts import ShardSet, sha256_file
+from pipeline.artifacts.columns import map_texts
+from pipeline.artifacts.mapped import scratch
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import Params, as_dict, load_params
-from pipeline.encoders.embedding.readers import PairReader, training_rows
+from pipeline.encoders.embedding.readers import PairReader, RowIds, training_rows
 from pipeline.encoders.embedding.rejected import rejected_images
 from pipeline.encoders.identity import text_encoder_identity
 from pipeline.encoders.mllm.open import open_mllm
@@ -35,11 +37,13 @@ def read_texts(params: Params, ids: Ids) -> tuple[Texts, dict[str, Any]]:
     """The pairs' texts, from shards or to be encoded while training, and whose states they are."""
     if not params.text_encoder.while_training:
         return open_conditions(TEXTS, ids)
-    rows = list(PairReader(None, ShardSet.open(CAPTIONS), training_rows, rejected_images(PAIRS)).rows(0))
-    check_same_ids(CAPTIONS, [row.id for row in rows], ids)
+    reader = PairReader(None, ShardSet.open(CAPTIONS), training_rows, rejected_images(PAIRS))
+    check_same_ids(CAPTIONS, RowIds(reader), ids)
+    made_of = {str(folder): sha256_file(folder / MANIFEST) for folder in (CAPTIONS, PAIRS)}
+    captions = map_texts(scratch(CAPTIONS), made_of, lambda: (row.text for row in reader.rows(0)))
     sizes, where = params.text_encoder, params.runtime.device
     encoder = pack_texts(open_text_encoder(sizes, lambda: open_mllm(params.embedder, params.jobs, where), where))
-    texts = EncodedConditions([row.text for row in rows], encoder, sizes.dim, sizes.max_tokens)
+    texts = EncodedConditions(captions, encoder, sizes.dim, sizes.max_tokens)
     return texts, text_encoder_identity(sizes, params.embedder)
 
 

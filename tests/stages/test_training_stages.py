@@ -126,6 +126,7 @@ def test_captions_are_encoded_while_training(encoding_while_training, caplog):
         1 <= int(warning.split()[0]) <= 8 and "text_encoder.max_tokens = 2" in warning
     )  # two batches of four, less the dropped
     assert json.loads((PRIOR / "config.json").read_text())["text_encoder"]["path"] == "t5"
+    assert Path("data/texts/.pairs.mapped/content").read_bytes().startswith(b"a red ball"), "captions stay on disk"
     before = files("models/prior")
     train_prior.main()
     assert files("models/prior") == before

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.decoding import Treatment
 from pipeline.artifacts.images import EncodedImages, image_columns, treatment_of
-from pipeline.encoders.embedding.rows import EncoderRow
+from pipeline.encoders.embedding.rows import EncoderRow, Reader
 from pipeline.text.captions import Captions, captions_by_image, training_pairs
 
 
@@ -175,6 +175,19 @@ class _ImagesInOrder:
                 return self._encoded[row]
             self.shard, self._next, self._ids, self._encoded = self.shard + 1, 0, None, None
         return None
+
+
+class RowIds:
+    """The ids of a reader's rows, read whenever they are gone through."""
+
+    def __init__(self, reader: Reader):
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __iter__(self) -> Iterator[str]:
+        return (row.id for row in self._reader.rows(0))
 
 
 class TripletReader:
