@@ -218,7 +218,9 @@ def main(  # noqa: PLR0913  # one option an argument
     ] = None,
     out: Path = Path("reports/bench/prior_training.json"),
 ) -> None:
-    set_up(RuntimeParams(threads=4, device=setting.DEVICE.type, portable=True, deterministic=deterministic), 0)
+    set_up(
+        RuntimeParams(threads=4, device=setting.DEVICE.type, gpus="auto", portable=True, deterministic=deterministic), 0
+    )
     main_process = PartialState().is_main_process
     rows = []
 

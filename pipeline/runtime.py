@@ -11,6 +11,9 @@ import torch
 from pipeline.compat.numerics import unpin, use_portable_products
 from pipeline.config import RuntimeParams
 
+LOCAL_RANK = "LOCAL_RANK"
+"""In the environment of each of several processes that train together: its number on this host."""
+
 
 def set_up(runtime: RuntimeParams, seed: int) -> None:
     """Make a run repeatable: the same inputs, parameters and seed give the same bytes.
@@ -33,6 +36,10 @@ def set_up(runtime: RuntimeParams, seed: int) -> None:
     else:
         unpin()
     torch.set_num_threads(runtime.threads)
+    if (
+        device(runtime) == "cuda" and LOCAL_RANK in os.environ
+    ):  # one of several processes: "cuda" is to mean its own GPU
+        torch.cuda.set_device(int(os.environ[LOCAL_RANK]))
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -71,8 +78,13 @@ def device(runtime: RuntimeParams) -> str:
 
 
 def processes_here() -> int:
-    """How many processes of this host train together; see `accelerate launch`."""
+    """How many processes of this host train together; see `pipeline.training.launch`."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files, of those that train together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _quiet_transformers() -> None:

@@ -16,8 +16,9 @@ from pipeline.fusion_diff.anchor import FusedDescriptions
 from pipeline.fusion_diff.checkpoints import load_prior, prior_hash, save_control, skip_control
 from pipeline.fusion_diff.tables import check_same_ids, open_conditions, open_vectors
 from pipeline.gpu import accelerate
-from pipeline.runtime import device, set_up
+from pipeline.runtime import device, is_first_process, set_up
 from pipeline.training import Run, train
+from pipeline.training.launch import on_all_gpus
 from pipeline.training.loop import log_csv
 
 FUSED, PRIOR, FOLDER = Path("data/fused"), Path("models/prior"), Path("models/control")
@@ -31,8 +32,9 @@ def main() -> None:
     set_up(params.runtime, params.seed)
     if not ShardSet.open(QUERIES, verify=False).rows:
         reason = "data.web.edits lists no source, so Stage 2 and the method fusion_diff are skipped"
-        skip_control(FOLDER, reason)
-        print(reason)
+        if is_first_process():
+            skip_control(FOLDER, reason)
+            print(reason)
         return
     identity = {
         "control": as_dict(params.control),
@@ -63,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(on_all_gpus(main))

@@ -18,10 +18,11 @@ from pipeline.diffcomp.images import training_images
 from pipeline.diffcomp.tuning import fine_tune, new_task
 from pipeline.encoders.image_source import ImageTable
 from pipeline.errors import run_stage
-from pipeline.runtime import processes_here, set_up
+from pipeline.runtime import is_first_process, processes_here, set_up
 from pipeline.text.captions import share_of
 from pipeline.text.phrases import nouns
 from pipeline.training import Run
+from pipeline.training.launch import on_all_gpus
 from pipeline.training.loop import log_csv
 
 IMAGES, TEXTS, FOLDER = Path("data/pairs/images"), Path("data/texts/pairs"), Path("models/diffcomp")
@@ -31,7 +32,8 @@ def main() -> None:
     params = load_params()
     set_up(params.runtime, params.seed)
     variants = params.variants()
-    settle_only(FOLDER, variants)
+    if is_first_process():
+        settle_only(FOLDER, variants)
     rows = share_of(ShardSet.open(TEXTS), params.diffcomp.data)
     table = ImageTable(IMAGES, {row["image_id"] for row in rows})
     for name, variant in variants.items():
@@ -68,4 +70,4 @@ def train_variant(folder: Path, variant: DiffCompParams, params: Params, rows: l
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(on_all_gpus(main))

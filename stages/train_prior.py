@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import PartialState
 
 from pipeline.artifacts import ShardSet, sha256_file
-from pipeline.artifacts.columns import map_texts
+from pipeline.artifacts.columns import Column, map_texts
 from pipeline.artifacts.mapped import scratch
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
@@ -27,20 +27,26 @@ from pipeline.gpu import accelerate
 from pipeline.gpu.texts import pack_texts
 from pipeline.runtime import device, set_up
 from pipeline.training import Run, train
+from pipeline.training.launch import on_all_gpus
 from pipeline.training.loop import log_csv
 
 PAIRS, TEXTS, FOLDER = Path("data/fused/pairs"), Path("data/fused/pairs_text"), Path("models/prior")
 CAPTIONS = Path("data/texts/pairs")
 
 
+def map_captions(ids: Ids) -> Column[str]:
+    """The captions that pairs train with, in the order of their ids; they stay on disk."""
+    reader = PairReader(None, ShardSet.open(CAPTIONS), training_rows, rejected_images(PAIRS))
+    check_same_ids(CAPTIONS, RowIds(reader), ids)
+    made_of = {str(folder): sha256_file(folder / MANIFEST) for folder in (CAPTIONS, PAIRS)}
+    return map_texts(scratch(CAPTIONS), made_of, lambda: (row.text for row in reader.rows(0)))
+
+
 def read_texts(params: Params, ids: Ids) -> tuple[Texts, dict[str, Any]]:
     """The pairs' texts, from shards or to be encoded while training, and whose states they are."""
     if not params.text_encoder.while_training:
         return open_conditions(TEXTS, ids)
-    reader = PairReader(None, ShardSet.open(CAPTIONS), training_rows, rejected_images(PAIRS))
-    check_same_ids(CAPTIONS, RowIds(reader), ids)
-    made_of = {str(folder): sha256_file(folder / MANIFEST) for folder in (CAPTIONS, PAIRS)}
-    captions = map_texts(scratch(CAPTIONS), made_of, lambda: (row.text for row in reader.rows(0)))
+    captions = map_captions(ids)  # first: opening the encoder takes longer
     sizes, where = params.text_encoder, params.runtime.device
     encoder = pack_texts(open_text_encoder(sizes, lambda: open_mllm(params.embedder, params.jobs, where), where))
     texts = EncodedConditions(captions, encoder, sizes.dim, sizes.max_tokens)
@@ -79,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(on_all_gpus(main))

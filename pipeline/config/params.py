@@ -42,6 +42,8 @@ class RuntimeParams(Section):
     """CPU threads of torch and FAISS; part of what makes a run repeatable."""
     device: str
     """A torch device; auto: a GPU where there is one."""
+    gpus: str
+    """Processes that a training stage starts on this machine, each with a GPU; auto: as many as there are GPUs."""
     portable: bool
     """On a CPU: the same bytes on every x86-64 with AVX2. False: the widest instructions that the machine has."""
     deterministic: bool
@@ -51,6 +53,8 @@ class RuntimeParams(Section):
         super().__post_init__()
         known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
         require(known is not None, f"runtime.device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
+        counted = re.fullmatch(r"auto|[1-9]\d*", self.gpus)
+        require(counted is not None, f"runtime.gpus: {self.gpus!r} is neither auto nor a number of at least 1")
 
 
 @dataclass(kw_only=True)

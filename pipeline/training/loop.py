@@ -29,7 +29,7 @@ from pipeline.config import OptimiserParams
 from pipeline.training.checkpoint import Checkpoint, Ema, TrainingState
 from pipeline.training.graphed import GraphedTask, Recorded, average_gradients
 from pipeline.training.meter import Meter
-from pipeline.training.stopping import heed_sigterm, sigterm_came, stop
+from pipeline.training.stopping import AgreedStop, heed_sigterm, stop
 from pipeline.training.watch import Watch
 
 DELAY = 2
@@ -192,6 +192,7 @@ class _Training:
         self.state = TrainingState(task.model, trained, self.optimiser, self.ema)
         flops = getattr(task, "flops_per_sample", 0.0)
         self.meter = meter or Meter(flops, accelerator.device, accelerator.num_processes)
+        self.stopping = AgreedStop(accelerator.num_processes)
         self.watch = Watch(self._refuse, DELAY if on_gpu else 0)
 
     def finish(self) -> list[dict[str, float]]:
@@ -294,7 +295,7 @@ class _Training:
 
     def _keep(self, step: int, log: list[dict[str, float]]) -> None:
         """Save a checkpoint where one is due, and stop when asked to."""
-        after, stopping = step + 1, sigterm_came()
+        after, stopping = step + 1, self.stopping.came()
         if stopping or (after % self.params.checkpoint_every == 0 and after < self.params.steps):
             self.watch.flush()  # nothing is kept of a step that was spoilt
             if self.accelerator.is_main_process:

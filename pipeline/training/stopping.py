@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
+import torch
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _came = threading.Event()
@@ -17,6 +19,26 @@ _came = threading.Event()
 def sigterm_came() -> bool:
     """Whether a function under `heed_sigterm` has been asked to stop."""
     return _came.is_set()
+
+
+class AgreedStop:
+    """Whether processes that train together are to stop: SIGTERM reaches them at different steps.
+
+    Args:
+        processes: How many there are. Several have a process group.
+    """
+
+    def __init__(self, processes: int):
+        # Of its own, on the CPU: NCCL's would wait for the GPU.
+        self._group = torch.distributed.new_group(backend="gloo") if processes > 1 else None
+
+    def came(self) -> bool:
+        """Whether any of the processes has been asked to; all of them call this after every step."""
+        if self._group is None:
+            return sigterm_came()
+        flag = torch.tensor(int(sigterm_came()))
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, self._group)
+        return bool(flag)
 
 
 def stop(message: str) -> NoReturn:

@@ -1,7 +1,10 @@
 """The training stages and the query side of every method, over a dozen images."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.query.fusion_diff import CONTROL, PRIOR
 from stages import train_control_adapter, train_diffcomp, train_prior
+from tests.sections import ROOT
 from tests.stages.conftest import TEXT_DIM, write_vectors
 
 
@@ -168,3 +172,21 @@ def test_diffcomp_variants_are_trained_once(workspace, monkeypatch):
     Path("params.yaml").write_text(text.replace("diffcomp: {}", "diffcomp: {eta: 0.5}"))
     with pytest.raises(AssertionError, match="trained again"):
         train_diffcomp.main()
+
+
+def test_stages_train_in_two_processes(workspace):
+    """As on two GPUs: both begin from the same weights, one writes them, and what is made is found again."""
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["runtime"] |= {"device": "cpu", "gpus": "2"}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    Path("models/diffcomp/gone").mkdir(parents=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for stage in ("train_prior", "train_control_adapter", "train_diffcomp"):
+        subprocess.run([sys.executable, "-m", f"stages.{stage}"], env=env, check=True)
+    assert sorted(path.name for path in Path("models/diffcomp").iterdir()) == ["diffcomp", "diffcomp_row1"]
+    prior, _ = load_prior(PRIOR)
+    load_control(CONTROL, prior, PRIOR)
+    before = files("models")
+    train_prior.main()
+    train_diffcomp.main()
+    assert files("models") == before
