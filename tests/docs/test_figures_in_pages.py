@@ -99,6 +99,19 @@ def test_captions_encoded_while_training():
         assert alone == [[round(row["texts_per_second_alone"])] if "texts_per_second_alone" in row else []]
 
 
+def test_host_memory():
+    report = bench("host_memory")
+    for name, stage in report["stages"].items():
+        first, _, kind = name.partition(": ")
+        row = "`" + first + "`" + (f", {kind}" if kind else "")
+        most, paper = stage["measured"][-1], round(stage["paper_gib"], 1)
+        assert most["rows"] == 1_000_000 and stage["paper_gib"] < report["most_gib"]
+        assert [numbers(cell)[0] for cell in cells("docs/scaling.md", row)] == [
+            *(round(value) for value in (most["peak_mib"], stage["bytes_a_row"])),
+            paper,
+        ]
+
+
 def test_sampling():
     plain, fp8 = bench("sampling")["rows"], bench("sampling_fp8")["rows"]
     half, half_fp8 = bench("sampling_half_guided")["rows"], bench("sampling_fp8_half_guided")["rows"]
