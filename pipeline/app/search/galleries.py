@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
+from pipeline.app.search.names import emoji_names
 from pipeline.app.search.own_encoder import DEFAULT_METHOD, OwnEncoder, knows_emoji_only
 from pipeline.app.search.remedies import index_command
 from pipeline.artifacts import ArtifactError, ShardSet, read_json
@@ -65,6 +66,10 @@ class Gallery(ABC):
     def warns(self, params: Params) -> bool:
         """Whether these are people's own images behind models that know emoji only."""
         return False
+
+    def name_of(self, image_id: str) -> str:
+        """What an image is called, to stand beside its id. "" where the id is all there is, as for files."""
+        return ""
 
     @abstractmethod
     def image(self, image_id: str) -> Image.Image:
@@ -117,6 +122,14 @@ class BenchmarkGallery(Gallery):
         from pipeline.encoders.image_source import ImageTable
 
         return ImageTable(BENCHMARKS / self.name / "images")
+
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        return emoji_names(BENCHMARKS / self.name / "images")
+
+    def name_of(self, image_id: str) -> str:
+        """See `Gallery.name_of`. The ids of emoji are TEAM/CODE."""
+        return self._names.get(image_id.rpartition("/")[2], "")
 
     def image(self, image_id: str) -> Image.Image:
         """See `Gallery.image`."""

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.app.search.galleries import Gallery
+from pipeline.app.search.names import with_name
 from pipeline.app.search.requests import Request
 from pipeline.app.search.searcher import Answer, Hit
 from pipeline.artifacts import write_atomically
@@ -29,7 +30,7 @@ def as_table(request: Request, answer: Answer) -> Table:
         answer: What was found.
 
     Returns:
-        Ranks, scores and image ids. Inferred descriptions and the time of each part stand below.
+        Ranks, scores, and names and ids of the images. Inferred descriptions and the time of each part stand below.
     """
     notes = [f'"{description}"' for description in answer.descriptions]
     notes.append(", ".join(f"{part} {1000 * seconds:.0f} ms" for part, seconds in answer.seconds.items()))
@@ -39,7 +40,7 @@ def as_table(request: Request, answer: Answer) -> Table:
     table.add_column("score", justify="right")
     table.add_column("image", overflow="fold")
     for rank, hit in enumerate(answer.hits, start=1):
-        table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.image_id))
+        table.add_row(str(rank), f"{hit.score:.4f}", Text(with_name(hit.image_id, hit.name)))
     return table
 
 
@@ -60,7 +61,7 @@ def as_json(request: Request, answer: Answer) -> dict[str, Any]:
         "descriptions": answer.descriptions,
         "seconds": {part: round(seconds, 4) for part, seconds in answer.seconds.items()},
         "hits": [
-            {"rank": rank, "id": hit.image_id, "score": round(hit.score, 6)}
+            {"rank": rank, "id": hit.image_id, "name": hit.name, "score": round(hit.score, 6)}
             for rank, hit in enumerate(answer.hits, start=1)
         ],
     }
@@ -101,6 +102,7 @@ def _html_hit(rank: int, hit: Hit, gallery: Gallery) -> dict[str, Any]:
     return {
         "rank": rank,
         "id": hit.image_id,
+        "name": hit.name,
         "score": hit.score,
         "image": data_uri(shown.image),
         "is_gone": shown.is_gone,

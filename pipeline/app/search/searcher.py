@@ -34,6 +34,8 @@ class Hit:
 
     image_id: str
     score: float
+    name: str = ""
+    """What the image is called, where the gallery knows more than its id."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class Searcher:
             start = time.perf_counter()
             ids, scores = index.search(answer.vectors, request.top, [request.exclude], self.params.retrieve.fuse)
             seconds = {**answer.seconds, "search": time.perf_counter() - start}
-        hits = [Hit(image_id, score) for image_id, score in zip(ids[0], scores[0], strict=True)]
+        name_of = self.gallery.name_of
+        hits = [Hit(image_id, score, name_of(image_id)) for image_id, score in zip(ids[0], scores[0], strict=True)]
         descriptions = list(answer.descriptions[0]) if answer.descriptions else []
         return Answer(request.method, answer.space, hits, seconds, descriptions, answer.vectors[0])
 

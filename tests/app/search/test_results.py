@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -26,6 +27,18 @@ def test_the_table_shows_texts_as_they_are(found):
     console.print(as_table(request, answer))
     table = console.file.getvalue()
     assert "[red]" in table and answer.hits[2].image_id in table and "sample" in table
+
+
+def test_names_stand_beside_ids(found, searcher):
+    request, answer = found
+    hits = [replace(hit, name=f"<b>name {rank}") for rank, hit in enumerate(answer.hits)]
+    named = replace(answer, hits=hits)
+    console = Console(width=200, file=io.StringIO())
+    console.print(as_table(request, named))
+    assert f"<b>name 2 ({hits[2].image_id})" in console.file.getvalue()
+    assert [hit["name"] for hit in as_json(request, named)["hits"]] == [hit.name for hit in hits]
+    page = as_html([(request, named)], searcher.gallery)
+    assert "&lt;b&gt;name 2" in page and hits[2].image_id in page and "<b>" not in page
 
 
 def test_json_has_every_hit(found):
