@@ -127,6 +127,10 @@ class Index:
             raise ValueError(f"{len(unknown)} ids are not in the gallery, the first is {unknown[0]!r}")
         return np.array([self._positions[name] for name in ids], dtype=np.int64)
 
+    def vectors(self, ids: Sequence[str]) -> np.ndarray:
+        """The named gallery rows as float32 [len(ids), d]."""
+        return self._index.reconstruct_batch(self.positions(ids))
+
     def scores_for(self, query_vector: np.ndarray, ids: Sequence[str], fuse: str = "mean") -> np.ndarray:
         """Exact scores [len(ids)] of the named gallery rows for one query, [d] or [H, d]."""
         query = self._as_hypotheses(np.asarray(query_vector)[None], fuse)[0]

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.app.search.galleries import SIDE
 from pipeline.app.search.reference import RequestError
+from pipeline.app.search.steering import NO_STEERING, Steering
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.artifacts.texts import clean_text
 from pipeline.query.interface import Controls
@@ -45,6 +46,8 @@ class Request:
     exclude: str | None = None
     """The id of a gallery image that must not be a result: the reference itself."""
     controls: Controls = field(default_factory=Controls)
+    steering: Steering = NO_STEERING
+    """Further references, and answers that were judged."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, Image.Image):
@@ -54,12 +57,24 @@ class Request:
         check_text("shared concept", self.concept, needed=False)
         if not 1 <= self.top <= MAX_TOP:
             raise RequestError(f"top: {self.top} is not between 1 and {MAX_TOP}")
+        if self.steering.references and self.controls.region is not None:
+            raise RequestError("region: it marks a place in one reference, and there are several")
 
-    def query(self) -> Query:
-        """The query that the methods answer. Its id, and so its noise, depends on the image and the text alone."""
-        text = clean_text(self.text)
-        digest = hashlib.sha256(self.image.tobytes() + f"{self.image.size}\n{text}".encode()).hexdigest()[:16]
-        return Query(digest, REFERENCE, (text,), (), shared_concept=clean_text(self.concept))
+    def query(self, image: Image.Image | None = None, reference_id: str = REFERENCE) -> Query:
+        """The query that the methods answer. Its id, and so its noise, depends on the image and the text alone.
+
+        Args:
+            image: Another reference in the place of the first one.
+            reference_id: What the image is called among those of all queries.
+        """
+        image, text = image or self.image, clean_text(self.text)
+        digest = hashlib.sha256(image.tobytes() + f"{image.size}\n{text}".encode()).hexdigest()[:16]
+        return Query(digest, reference_id, (text,), (), shared_concept=clean_text(self.concept))
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Ids of the gallery that must not be results."""
+        return self.steering.left_out | ({self.exclude} if self.exclude is not None else set())
 
 
 def check_text(name: str, text: str, needed: bool = True) -> None:
@@ -90,13 +105,9 @@ def read_region(given: str, size: tuple[int, int]) -> Image.Image:
 
 def _read_mask(path: str, size: tuple[int, int]) -> Image.Image:
     try:
-        mask = decode_file(path, SIDE).convert("L")
-    except ImageError as error:
+        return region_of_image(decode_file(path, SIDE), size)
+    except (ImageError, RequestError) as error:
         raise RequestError(f"region {path}: {error}") from None
-    if abs(mask.width * size[1] - mask.height * size[0]) > 0.02 * mask.width * size[1]:
-        shapes = f"{mask.width} x {mask.height}, is not the reference's, {size[0]} x {size[1]}"
-        raise RequestError(f"region {path}: its shape, {shapes}")
-    return region_of_mask(np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 127)
 
 
 def _read_box(given: str, size: tuple[int, int]) -> Image.Image:
@@ -104,16 +115,53 @@ def _read_box(given: str, size: tuple[int, int]) -> Image.Image:
         left, top, right, bottom = (float(part) for part in given.split(","))
     except ValueError:
         raise RequestError(f"region {given!r}: neither x0,y0,x1,y1 nor an image file") from None
+    return region_of_box((left, top, right, bottom), size)
+
+
+def region_of_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An image that is bright where the reference may change, as a region.
+
+    Args:
+        image: The mask, with the reference's proportions.
+        size: Width and height of the reference in pixels.
+
+    Returns:
+        An image of this size, mode L, 255 inside the region.
+
+    Raises:
+        RequestError: It has other proportions, or nothing is marked.
+    """
+    mask = image.convert("L")
+    if abs(mask.width * size[1] - mask.height * size[0]) > 0.02 * mask.width * size[1]:
+        raise RequestError(f"its shape, {mask.width} x {mask.height}, is not the reference's, {size[0]} x {size[1]}")
+    return region_of_mask(np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 127)
+
+
+def region_of_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> Image.Image:
+    """A box as a region.
+
+    Args:
+        box: x0, y0, x1, y1 as fractions of width and height.
+        size: Width and height of the reference in pixels.
+
+    Returns:
+        An image of this size, mode L, 255 inside the region.
+
+    Raises:
+        RequestError: When it is no box within the image.
+    """
+    left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        given = ",".join(f"{value:g}" for value in box)
         raise RequestError(f"region {given!r}: needs 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
     region = Image.new("L", size, 0)
-    box = [
+    pixels = [
         left * size[0],
         top * size[1],
         max(left * size[0], right * size[0] - 1),
         max(top * size[1], bottom * size[1] - 1),
     ]
-    ImageDraw.Draw(region).rectangle(box, fill=255)
+    ImageDraw.Draw(region).rectangle(pixels, fill=255)
     return region
 
 

@@ -14,8 +14,10 @@ from PIL import Image
 
 from pipeline.app.search.galleries import Gallery
 from pipeline.app.search.nearest_captions import Caption, TrainingCaptions
+from pipeline.app.search.reference import RequestError
 from pipeline.app.search.remedies import check_trained
 from pipeline.app.search.requests import REFERENCE, Request
+from pipeline.app.search.steering import NO_STEERING, weighted_sum
 from pipeline.artifacts import ArtifactError
 from pipeline.config import Params
 from pipeline.encoders.image_source import InMemoryImages
@@ -24,7 +26,7 @@ from pipeline.gpu.batcher import SamplingBatcher
 from pipeline.query.interface import Controls, Family, Method
 from pipeline.query.models import Models
 from pipeline.query.registry import by_interest, find_method, is_trained, load_family, methods
-from pipeline.retrieval import Index
+from pipeline.retrieval import Index, Query
 from pipeline.retrieval.spaces import Space, open_index
 
 
@@ -99,21 +101,50 @@ class Searcher:
             ControlError: The method cannot use a control.
             ParameterError: There is no such method.
         """
-        images = InMemoryImages({REFERENCE: request.image})
+        return self.search_together([request])[0]
+
+    def search_together(self, requests: Sequence[Request]) -> list[Answer]:
+        """Search the gallery for several requests at once, which is quicker than one after the other.
+
+        Args:
+            requests: One or more, with one method and the same controls.
+
+        Returns:
+            Their answers. `seconds` are those of all requests together.
+
+        Raises:
+            ArtifactError, ControlError, ParameterError: As `search`.
+            RequestError: A judged answer is not in the gallery.
+        """
+        method, controls = requests[0].method, requests[0].controls
+        if any((request.method, request.controls) != (method, controls) for request in requests):
+            raise ValueError("requests that are answered together need the same method and controls")
+        questions = _Questions(requests)
         with self._lock:
-            self._check_indexed(find_method(request.method, self.params))
-            family = self._family(request.method)
-            family.methods[request.method].check(request.controls)
-            answers = family.answer([request.query()], images, request.controls, methods=[request.method])
-            answer = answers[request.method]
-            index = self._index(family.spaces[answer.space], request.method)
+            self._check_indexed(find_method(method, self.params))
+            family = self._family(method)
+            family.methods[method].check(controls)
+            answer = family.answer(questions.queries, questions.images, controls, methods=[method])[method]
+            space = family.spaces[answer.space]
+            index = self._index(space, method)
             start = time.perf_counter()
-            ids, scores = index.search(answer.vectors, request.top, [request.exclude], self.params.retrieve.fuse)
+            vectors = [
+                steered(request, answer.vectors[rows], space, index)
+                for request, rows in zip(requests, questions.rows, strict=True)
+            ]
+            asked = max(request.top + len(request.left_out) for request in requests)
+            found = index.search(np.stack(vectors), asked, fuse=self.params.retrieve.fuse)
             seconds = {**answer.seconds, "search": time.perf_counter() - start}
-        name_of = self.gallery.name_of
-        hits = [Hit(image_id, score, name_of(image_id)) for image_id, score in zip(ids[0], scores[0], strict=True)]
-        descriptions = list(answer.descriptions[0]) if answer.descriptions else []
-        return Answer(request.method, answer.space, hits, seconds, descriptions, answer.vectors[0])
+        answers, name_of = [], self.gallery.name_of
+        for request, rows, vector, ids, scores in zip(requests, questions.rows, vectors, *found, strict=True):
+            hits = [
+                Hit(image_id, score, name_of(image_id))
+                for image_id, score in zip(ids, scores, strict=True)
+                if image_id not in request.left_out
+            ]
+            descriptions = list(answer.descriptions[rows.start]) if answer.descriptions else []
+            answers.append(Answer(method, answer.space, hits[: request.top], seconds, descriptions, vector))
+        return answers
 
     def explain(self, request: Request) -> np.ndarray | None:
         """How much of the reference a method keeps, and where; see `Family.explain`."""
@@ -182,6 +213,61 @@ class Searcher:
                 raise ArtifactError(f"{error}; `{self.gallery.index_command(method)}` makes it anew") from None
             self._indexes[space.name] = index
         return self._indexes[space.name]
+
+
+class _Questions:
+    """The queries of several requests in a row: each request's references that are composed with its text.
+
+    Args:
+        requests: What is asked.
+    """
+
+    def __init__(self, requests: Sequence[Request]):
+        self.queries: list[Query] = []
+        self.rows: list[slice] = []
+        """Where the queries of each request are; the first is that of its first reference."""
+        images: dict[str, Image.Image] = {}
+        for request in requests:
+            start = len(self.queries)
+            for image in (request.image, *(reference.image for reference in request.steering.added)):
+                name = f"{REFERENCE} {len(images)}"
+                images[name] = image
+                self.queries.append(request.query(image, name))
+            self.rows.append(slice(start, len(self.queries)))
+        self.images = InMemoryImages(images)
+
+
+def steered(request: Request, composed: np.ndarray, space: Space, index: Index) -> np.ndarray:
+    """What is searched for a request.
+
+    Args:
+        request: Holds further references and judged answers.
+        composed: [R, d] or [R, K, d]: its R references that count for it, composed with its text.
+        space: Where they lie.
+        index: Holds the vectors of judged answers.
+
+    Returns:
+        [d] or [K, d]. The only composed vector itself, where nothing moves it.
+
+    Raises:
+        RequestError: A judged answer is not in the gallery, or the weights cancel each other out.
+    """
+    steering = request.steering
+    if steering == NO_STEERING:
+        return composed[0]
+    parts, weights = list(composed), [1.0, *(reference.weight for reference in steering.added)]
+    if steering.subtracted:
+        parts += list(space.embed_images([reference.image for reference in steering.subtracted]))
+        weights += [reference.weight for reference in steering.subtracted]
+    judged = {"liked": steering.liked_weight, "disliked": -steering.disliked_weight}
+    for name, weight in judged.items():
+        ids = getattr(steering, name)
+        if unknown := [image_id for image_id in ids if image_id not in index]:
+            raise RequestError(f"{name}: {unknown[0]!r} is no image of this gallery")
+        if ids:
+            parts.append(index.vectors(ids).mean(axis=0))
+            weights.append(weight)
+    return weighted_sum(parts, weights)
 
 
 def for_method(request: Request, method: Method) -> Request:
