@@ -34,6 +34,8 @@ from pipeline.report.thumbnails import load_images
 from pipeline.retrieval.bootstrap import Interval
 
 FIGURE_ROWS = 6
+BASELINE = "slerp"
+"""The method without training beside the featured ones in `summary.json`."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def changed_parameters(
 
 
 def build_report(inputs: ReportInputs) -> None:
-    """Write `metrics.json`, `plots/`, `tables/`, `figures/` and `index.html` into `inputs.out`.
+    """Write `metrics.json`, `summary.json`, `plots/`, `tables/`, `figures/` and `index.html` into `inputs.out`.
 
     Args:
         inputs: What the report is made from.
@@ -212,6 +214,7 @@ def _write_data(inputs: ReportInputs, results: _Results) -> None:
     if inputs.diffcomp_view is not None:
         further["diffcomp"] = {"similarity": inputs.diffcomp_view.means, "order": inputs.diffcomp_view.order}
     write_json(out / "metrics.json", {**own, **public.metrics, "orders": results.orders, **further})
+    write_json(out / "summary.json", _summary(results))
     plots.write_recall_csv(out / "plots" / "recall.csv", results.curves)
     for name, log in results.logs.items():
         plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
@@ -220,6 +223,12 @@ def _write_data(inputs: ReportInputs, results: _Results) -> None:
     if results.ablations:
         ablations = markdown([ablation_table(ablation) for ablation in results.ablations])
         _write(out / "tables" / "ablations.md", ablations.encode())
+
+
+def _summary(results: _Results) -> dict[str, dict[str, float]]:
+    """What DVC compares: the mean R@10 of few methods on the first benchmark."""
+    shown = [*featured(results.answers), BASELINE]
+    return {"R@10": {method: curve[10] for method, curve in results.curves.items() if method in shown}}
 
 
 def _read(benchmark: BenchmarkPaths) -> tuple[RankedQueries, RankedQueries | None]:

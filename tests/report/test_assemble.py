@@ -34,6 +34,7 @@ def test_every_file_is_there(written):
         "metrics.json",
         "plots/loss_prior.csv",
         "plots/recall.csv",
+        "summary.json",
         "tables/results.md",
     ]
 
@@ -55,6 +56,11 @@ def test_metrics_have_the_shape_that_dvc_compares(written, built):
     assert order["difference"] == pytest.approx(
         row["mean"]["R@10"] - metrics["emoji_cir"]["fused_only"]["mean"]["R@10"], abs=0.011
     )
+
+
+def test_the_summary_fits_a_terminal(written):
+    metrics, summary = (read_json(written / f"{name}.json") for name in ("metrics", "summary"))
+    assert summary == {"R@10": {name: metrics["emoji_cir"][name]["mean"]["R@10"] for name in ("fusion_diff", "slerp")}}
 
 
 def test_metrics_are_percentages_counted_from_the_rankings(written, built):

@@ -179,9 +179,10 @@ def test_an_ablation_names_what_it_uses():
 
 def test_the_report_writes_all_that_the_page_and_plots_need():
     assert outputs("report") == [
+        "reports/metrics.json",
         "reports/plots",
         "reports/tables",
         "reports/figures",
         "reports/index.html",
-        "reports/metrics.json",
+        "reports/summary.json",
     ]
