@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ EVERY = 0.2
 """Seconds between two looks at the memory."""
 BAR = re.compile(r"^\s*(?P<name>.*?):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+) \[")
 RATE = re.compile(r"samples_s=([\d.]+)")
+HELD = re.compile(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass
@@ -51,7 +53,8 @@ def run(command: str, folder: Path, environment: dict[str, str], limit: float) -
         limit: Seconds, after which it is ended.
 
     Returns:
-        `seconds`, `bars`, `peak_host_gib`, `peak_gpu_gib`, and `error` with the last line where it failed.
+        `seconds`, `bars`, `peak_host_gib` with how many processes held it and the largest of them, `peak_gpu_gib`, and
+        `error` with the last line where it failed.
     """
     words = [sys.executable if word == "python" else word for word in shlex.split(command)]
     began = time.perf_counter()
@@ -61,10 +64,10 @@ def run(command: str, folder: Path, environment: dict[str, str], limit: float) -
     bars, tail = dict[str, Bar](), list[str]()
     reader = threading.Thread(target=_read, args=(process, began, bars, tail), daemon=True)
     reader.start()
-    host = gpu = 0.0
+    host, gpu = list[int](), 0.0
     idle = _gpu_bytes()
     while process.poll() is None:
-        host, gpu = max(host, _resident(process.pid)), max(gpu, _gpu_bytes() - idle)
+        host, gpu = max(host, _held(process.pid), key=sum), max(gpu, _gpu_bytes() - idle)
         if time.perf_counter() - began > limit:
             _end(process.pid)
             tail.append(f"ended after {limit:.0f} s")
@@ -72,7 +75,8 @@ def run(command: str, folder: Path, environment: dict[str, str], limit: float) -
     reader.join(5)
     facts: dict[str, Any] = {"seconds": round(time.perf_counter() - began, 1)}
     facts["bars"] = {name: bar.facts() for name, bar in bars.items() if len(bar.seen) > 1}
-    facts |= {"peak_host_gib": round(host / 2**30, 2), "peak_gpu_gib": round(gpu / 2**30, 2)}
+    facts |= {"peak_host_gib": round(sum(host) / 2**30, 2), "peak_gpu_gib": round(gpu / 2**30, 2)}
+    facts |= {"processes": len(host), "largest_process_gib": round(max(host, default=0) / 2**30, 2)}
     if process.returncode:
         facts["error"] = "; ".join(tail[-4:])[-600:]
     return facts
@@ -96,20 +100,22 @@ def _read(process: subprocess.Popen, began: float, bars: dict[str, Bar], tail: l
                 tail.append(text.strip())
 
 
-def _resident(pid: int) -> int:
-    """Resident bytes of a process and its descendants; pages that they share are counted once, where that is known."""
-    total = 0
+def _held(pid: int) -> list[int]:
+    """Bytes that a process and each of its descendants hold, largest last.
+
+    Anonymous and shared memory, of pages that several share its part. Pages of files (mapped weights) do not count:
+    the system takes them back.
+    """
+    found = []
     try:
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
-            try:
-                memory = process.memory_info()
-                total += memory.rss - (memory.shared if process.pid != pid else 0)
-            except psutil.Error:
-                continue
+            with contextlib.suppress(OSError):  # it has just ended
+                smaps = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+                found.append(1024 * sum(int(size) for size in HELD.findall(smaps)))
     except psutil.Error:
-        return 0
-    return total
+        pass
+    return sorted(found)
 
 
 def _gpu_bytes() -> float:
