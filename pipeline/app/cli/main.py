@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.app.cli import models, options
-from pipeline.app.cli.project import check_folder
+from pipeline.app.cli import models, options, serve
+from pipeline.app.cli.project import check_folder, set_up
 from pipeline.app.cli.rejected import rejected
 from pipeline.app.errors import report_errors
 from pipeline.app.scoring.commands import score, submit
-from pipeline.config import ParameterError, Params, load_params, load_profile
+from pipeline.config import ParameterError, load_profile
 from pipeline.errors import DEBUG
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def index(
     from pipeline.app.search.own_encoder import knows_emoji_only, parse_encoder, warning
     from pipeline.artifacts.rejections import summarise
 
-    own, loaded = parse_encoder(encoder) if encoder else None, _set_up(params)
+    own, loaded = parse_encoder(encoder) if encoder else None, set_up(params)
     done = index_folder(folder, loaded, out, method or (), own)
     typer.echo(f"{done.library}: {done.images} images in {', '.join(done.spaces)}")
     for space, reason in done.left_out.items():
@@ -119,7 +119,7 @@ def search(  # noqa: PLR0913 - one argument an option
     searcher, found = None, []
     for request in (make_request(words, name) for words in texts for name in method or [opened.default_method]):
         # Only now, after the request's own checks: loading the models takes seconds.
-        searcher = searcher or Searcher(_set_up(params, threads), opened)
+        searcher = searcher or Searcher(set_up(params, threads), opened)
         answer = searcher.search(request)
         found.append((request, answer))
         _print_answer(request, answer, as_json)
@@ -133,7 +133,7 @@ def search(  # noqa: PLR0913 - one argument an option
 @report_errors()
 def demo(
     gallery: options.GalleryName = "",
-    host: Annotated[str, typer.Option(help="The address to listen on. 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    host: options.Host = "127.0.0.1",
     port: options.Port = 7860,
     threads: options.Threads = 1,
     params: options.ParamsPath = options.PARAMS_FILE,
@@ -144,12 +144,13 @@ def demo(
     check_folder(params)
     opened = open_gallery(gallery or None)
     # Only now: what follows loads torch.
-    from pipeline.app.page.server import serve
+    from pipeline.app.page.server import serve as serve_page
     from pipeline.app.search.searcher import Searcher
 
-    serve(Searcher(_set_up(params, threads), opened), host, port)
+    serve_page(Searcher(set_up(params, threads), opened), host, port)
 
 
+app.add_typer(serve.app)
 app.command(rich_help_panel=BENCHMARKS)(score)
 app.command(rich_help_panel=BENCHMARKS)(submit)
 app.command(rich_help_panel=PROJECT)(rejected)
@@ -192,17 +193,6 @@ def verify(root: Annotated[Path, typer.Option(help="The project's folder.")] = P
     typer.echo(f"{checked} checks, {problems} problems")
     if problems:
         raise SystemExit(1)
-
-
-def _set_up(path: Path, threads: int | None = None) -> Params:
-    """The parameters, with threads and seeds set. One image in a small model gains nothing from a second thread."""
-    from pipeline.runtime import set_up
-
-    check_folder(path)
-    params = load_params(path)
-    params.runtime.threads = threads or params.runtime.threads
-    set_up(params.runtime, params.seed)
-    return params
 
 
 def _print_answer(request: Request, answer: Answer, as_json: bool) -> None:

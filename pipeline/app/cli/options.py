@@ -104,6 +104,7 @@ Hypotheses = Annotated[
     int | None,
     Option(rich_help_panel=_FUSION_DIFF, help="The number of sampled targets. Default: from the parameters."),
 ]
+Host = Annotated[str, Option(help="The address to listen on. 0.0.0.0 lets other machines in.")]
 Port = Annotated[int, Option(min=1, max=65_535, help="The port to listen on.")]
 AsJson = Annotated[bool, Option("--json", rich_help_panel=_OUTPUT, help="Print one JSON object a search.")]
 HtmlPath = Annotated[Path | None, Option("--html", rich_help_panel=_OUTPUT, help="Also write a page with the images.")]

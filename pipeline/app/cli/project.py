@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from pipeline.app.cli.options import PARAMS_FILE
-from pipeline.config import ParameterError
+from pipeline.config import ParameterError, Params, load_params
 
 GRAPH = "dvc.yaml"
 
@@ -23,6 +23,22 @@ def check_folder(params: Path = PARAMS_FILE) -> None:
     folder = Path(os.path.realpath(params)).parent
     if os.path.isfile(folder / GRAPH) and not os.path.isfile(GRAPH):
         raise ParameterError(f"{params}: its paths are relative to its folder; run `cd {folder}` first")
+
+
+def set_up(path: Path, threads: int | None = None) -> Params:
+    """The parameters, with threads and seeds set. One image in a small model gains nothing from a second thread.
+
+    Args:
+        path: The file that `--params` names.
+        threads: CPU threads; None: those of the parameters.
+    """
+    from pipeline.runtime import set_up  # which loads torch
+
+    check_folder(path)
+    params = load_params(path)
+    params.runtime.threads = threads or params.runtime.threads
+    set_up(params.runtime, params.seed)
+    return params
 
 
 def _where() -> str:

@@ -6,16 +6,15 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI
 
+from pipeline.app.errors import ServeError
 from pipeline.app.page.layout import build_page
 from pipeline.app.page.style import CSS
 from pipeline.app.search.searcher import Searcher
-
-
-class ServeError(ValueError):
-    """Why there is no page to serve."""
 
 
 def serve(searcher: Searcher, host: str, port: int) -> None:
@@ -62,7 +61,6 @@ def launch(searcher: Searcher, host: str = "127.0.0.1", port: int = 7860, wait: 
         OSError: When the port cannot be listened on.
     """
     page = build_page(searcher)
-    fonts = ["system-ui", "sans-serif"]
     with past_proxies(host):
         page.launch(
             server_name=host,
@@ -71,18 +69,36 @@ def launch(searcher: Searcher, host: str = "127.0.0.1", port: int = 7860, wait: 
             inbrowser=False,
             quiet=True,
             prevent_thread_lock=True,
-            ssr_mode=False,
-            allowed_paths=[],
-            max_file_size="60mb",
-            show_error=False,
-            footer_links=[],
-            css=CSS,
-            enable_monitoring=False,
-            theme=gr.themes.Soft(font=fonts, font_mono=["ui-monospace", "monospace"]),
+            **_options(),
         )
     if wait:
         page.block_thread()
     return page
+
+
+def mount(app: FastAPI, searcher: Searcher, path: str) -> None:
+    """Put the page on a server that is there already. Its files live in GRADIO_TEMP_DIR.
+
+    Args:
+        app: The server's application.
+        searcher: The gallery and the models.
+        path: Where the page is.
+    """
+    gr.mount_gradio_app(app, build_page(searcher), path, **_options())
+
+
+def _options() -> dict[str, Any]:
+    """How the page looks, and what it never serves."""
+    return {
+        "ssr_mode": False,
+        "allowed_paths": [],
+        "max_file_size": "60mb",
+        "show_error": False,
+        "footer_links": [],
+        "css": CSS,
+        "enable_monitoring": False,
+        "theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+    }
 
 
 @contextmanager

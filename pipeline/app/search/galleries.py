@@ -58,6 +58,14 @@ class Gallery(ABC):
     encoder: OwnEncoder | None = None
     """What it was embedded with in the place of the parameters' models; None: with those."""
 
+    def __contains__(self, image_id: object) -> bool:
+        """Whether one of the images has this id."""
+        return image_id in self._known
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.ids)
+
     @property
     def default_method(self) -> str:
         """What a search takes unless a method is named."""
@@ -162,7 +170,6 @@ class FolderGallery(Gallery):
         self.ids = indexed.table(["id"])["id"].to_pylist()
         if self.ids and not any(os.path.isfile(self.root / image_id) for image_id in self.ids):
             raise ArtifactError(_moved(library, self.root))
-        self._known = frozenset(self.ids)
         self._read_recent = functools.lru_cache(maxsize=256)(self._read)
 
     def image(self, image_id: str) -> Image.Image:

@@ -153,6 +153,12 @@ class Searcher:
             family = self._family(request.method)
             return family.explain(request.method, request.query(), images, request.controls)
 
+    def describe(self, request: Request) -> list[str]:
+        """The target as f_M describes it from the reference and the modification, the likeliest first."""
+        images = InMemoryImages({REFERENCE: request.image})
+        with self._lock:
+            return self.models.describer.targets([request.query()], images)[0]
+
     def nearest_captions(self, answer: Answer, count: int = 5) -> list[Caption]:
         """The training captions whose images lie nearest to what was searched in f_M's space."""
         with self._lock:

@@ -86,6 +86,7 @@ def test_help_names_every_command():
         "index",
         "search",
         "demo",
+        "serve",
         "score",
         "submit",
         "info",

@@ -1,0 +1,49 @@
+"""`cir serve`: the search as an HTTP API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from pipeline.app.cli import options
+from pipeline.app.cli.project import check_folder, set_up
+from pipeline.app.errors import report_errors
+from pipeline.config import ParameterError
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel="Search images")
+@report_errors()
+def serve(  # noqa: PLR0913 - one argument an option
+    gallery: options.GalleryName = "",
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8000,
+    allow_origin: Annotated[
+        list[str] | None,
+        Option(help="A web page's origin that may call, such as https://example.org; may be repeated. Default: none."),
+    ] = None,
+    timeout: Annotated[float, Option(min=0.1, max=3600, help="Seconds from a request to its answer.")] = 30.0,
+    page: Annotated[bool, Option(help="Serve the page of `cir demo` at /demo too.")] = True,
+    threads: options.Threads = 1,
+    params: options.ParamsPath = options.PARAMS_FILE,
+) -> None:
+    """Serve the search as an HTTP API, described at /docs, with the page at /demo.
+
+    Where CIR_API_KEY is in the environment, every request needs that key.
+    """
+    from pipeline.app.search.galleries import open_gallery
+
+    check_folder(params)
+    opened = open_gallery(gallery or None)
+    try:
+        from pipeline.app.service.server import serve
+        from pipeline.app.service.settings import settings_of
+    except ImportError as error:
+        raise ParameterError(f"{error.name} is missing; `pip install '.[serve]'` installs it") from None
+    settings = settings_of(host, allow_origin or (), timeout, page)
+    from pipeline.app.search.searcher import Searcher  # which loads torch
+
+    serve(Searcher(set_up(params, threads), opened), host, port, settings)
