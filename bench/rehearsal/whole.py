@@ -16,6 +16,7 @@ GALLERIES = {"fashioniq": 15_536, "cirr": 2_297 + 2_316, "circo": 123_403, "gene
 QUERIES = {"fashioniq": 2 * 6_016, "cirr": 4_181 + 4_148, "circo": 220 + 800, "genecis": 8_000}
 """Of the splits that the profiles read; of FashionIQ in both orders of its captions."""
 BASIS = {
+    "check_parameters": "",
     "prepare": "pairs",
     "extract_text": "captions",
     "embed_fused": "pairs",
@@ -28,7 +29,7 @@ BASIS = {
     "report": "",
 }
 """What a stage's work grows with."""
-ON_CPU = ("prepare", "build_index", "report")
+ON_CPU = ("check_parameters", "prepare", "build_index", "report")
 """Stages that more GPUs make no faster."""
 RULES = ((r"triplets", "triplets"), (r"texts/generated", "captions"))
 """Bars that grow with something else than their stage."""

@@ -12,8 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "docs/images/stages.svg"
 PLACES = {
-    "prepare": (0, 0),
-    "backbones": (0, 1),
+    "check_parameters": (0, 0),
+    "prepare": (0, 1),
+    "backbones": (0, 2),
     "extract_text": (1, 1),
     "embed_fused": (2, 0),
     "train_prior": (3, 0),

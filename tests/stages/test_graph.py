@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.config import ParameterError
+from stages import check_parameters
+
 ROOT = Path(__file__).parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 ORDER = [
+    "check_parameters",
     "prepare",
     "backbones",
     "extract_text",
@@ -67,7 +71,7 @@ def imported_files(script: Path) -> set[str]:
     return {name for name in found if not inside(name, EVERYWHERE)}
 
 
-def test_eleven_stages_in_order():
+def test_stages_in_order():
     assert list(GRAPH) == ORDER
     assert [GRAPH[stage]["cmd"] for stage in ORDER] == [f"python -m stages.{stage}" for stage in ORDER]
     assert [stage for stage in ORDER if GRAPH[stage].get("frozen")] == ["backbones"]
@@ -129,6 +133,26 @@ def test_long_stages_keep_their_outputs():
         "train_diffcomp",
         "embed_gallery",
     ]
+
+
+def test_parameters_are_checked_before_any_output_is_removed(tmp_path, monkeypatch):
+    followers = {"data/parameters_checked"}
+    for stage in ORDER[1:]:
+        assert any(inside(dep, followers) for dep in GRAPH[stage]["deps"]), stage
+        followers.update(outputs(stage))
+    assert GRAPH["check_parameters"]["params"] == [{"params.yaml": None}]
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for seed in (0, 1):
+        Path("params.yaml").write_text(yaml.safe_dump(PARAMS | {"seed": seed}))
+        check_parameters.main()
+        made.append(check_parameters.OUT.read_bytes())
+    assert made[0] == made[1] != b""  # other parameters alone run nothing again; DVC warns of an empty file
+    check_parameters.OUT.unlink()
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS | {"prior": PARAMS["prior"] | {"lrr": 1}}))
+    with pytest.raises(ParameterError, match=r"prior\.lrr"):
+        check_parameters.main()
+    assert not check_parameters.OUT.exists()
 
 
 def test_a_wrong_parameter_ends_a_stage_with_one_line(tmp_path):
