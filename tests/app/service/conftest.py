@@ -15,12 +15,12 @@ import pytest
 from tests.app.page.conftest import on_a_free_port
 
 ROOT = Path(__file__).parents[3]
-pytest.importorskip("prometheus_client", reason="the extra `serve` is not installed")
 
 
 @contextmanager
 def serving(project: Path, *options: str, gallery: str = "photos", **environment: str) -> Iterator[str]:
     """`cir serve` in a project; gives its address."""
+    pytest.importorskip("prometheus_client", reason="the extra `serve` is not installed")
 
     def start(port: int) -> tuple[subprocess.Popen, int]:
         command = [sys.executable, "-m", "pipeline.app.cli.main", "serve", "--gallery", gallery, "--port", str(port)]
