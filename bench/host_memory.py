@@ -46,7 +46,7 @@ from pipeline.encoders.image_source import ImageTable
 from pipeline.errors import report_user_errors
 from pipeline.fusion_diff.tables import open_vectors
 from pipeline.sources import web
-from pipeline.text.captions import captions_by_image, lacks_caption, merged_rows, share_of, takes_long
+from pipeline.text.captions import captions_by_image, merged_rows, share_of
 from pipeline.training.loop import batch_indices
 from stages import extract_text, train_diffcomp, train_prior
 
@@ -103,7 +103,7 @@ def caption(params: Params) -> None:
     short = {
         image_id
         for image_id, found in captions_by_image(pairs)
-        if not (takes_long(image_id, params.captions.long_share, params.seed) or lacks_caption(found))
+        if not extract_text.is_captioned(image_id, found, params)
     }
     reader = PairReader(ShardSet.open(extract_text.IMAGES), pairs, captioning_rows(params.captioner), skip=short)
     run_job(reader, _stand_in(schemas.PAIRS, _long_rows), extract_text.GENERATED, {}, _options(params))
@@ -118,14 +118,16 @@ def merge(params: Params) -> None:
 
 def embed(params: Params) -> None:
     """A vector of every pair."""
-    reader = PairReader(ShardSet.open(extract_text.IMAGES), ShardSet.open(extract_text.TEXTS), training_rows)
+    reader = PairReader(
+        ShardSet.open(extract_text.IMAGES), ShardSet.open(extract_text.TEXTS), training_rows(params.prior.data)
+    )
     run_job(reader, _stand_in(schemas.embeddings(DIM), _vector_rows), train_prior.PAIRS, {}, _options(params))
 
 
 def stage_1(params: Params) -> None:
     """Vectors and captions, mapped, and batches of them."""
     ids, vectors, _ = open_vectors(train_prior.PAIRS, in_memory=0)
-    texts = train_prior.map_captions(ids)
+    texts = train_prior.map_captions(ids, params.prior.data)
     for step in range(STEPS):
         indices = batch_indices(len(ids), params.prior.batch_size, step, params.seed)
         for row, vector in zip(indices.tolist(), vectors[indices], strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.artifacts import ShardSet, schemas, sha256_file, write_table
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.config import Params, load_params
+from pipeline.config import Params, as_dict, load_params
 from pipeline.encoders.embedding.conditions import run_condition_job
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
@@ -15,7 +15,6 @@ from pipeline.encoders.embedding.readers import (
     ImageStore,
     PairReader,
     TripletReader,
-    training_images,
     training_rows,
     triplet_images,
 )
@@ -52,8 +51,8 @@ def embed_images(params: Params, mllm: Mllm, texts: ShardSet, triplets: ShardSet
     options = JobOptions.from_params(section, params.jobs)
     many = JobOptions.from_params(section, params.jobs, MANY)
     fused = section.targets == "fused"
-    pairs = PairReader(images, texts, training_rows if fused else training_images)
-    run_job(pairs, job, FUSED / "pairs", identity, options)
+    pairs = PairReader(images, texts, training_rows(params.prior.data, texts=fused))
+    run_job(pairs, job, FUSED / "pairs", identity | pairs_identity(params), options)
     if not triplets.rows:
         print("there are no edits: nothing is embedded for Stage 2")
         for name in ("triplets_query", "triplets_target", "triplets_description"):
@@ -72,6 +71,12 @@ def embed_images(params: Params, mllm: Mllm, texts: ShardSet, triplets: ShardSet
     run_job(descriptions, job, FUSED / "triplets_description", identity, many)
 
 
+def pairs_identity(params: Params) -> dict[str, Any]:
+    """What says which pairs are embedded, where it is not all that train."""
+    data = params.prior.data
+    return {"pairs_of": as_dict(data)} if data.sources or data.short_share else {}
+
+
 def encode_texts(params: Params, mllm: Mllm, texts: ShardSet, triplets: ShardSet, inputs: dict[str, Any]) -> None:
     """E_text's token states: of the captions, unless training encodes them itself, and of the instructions."""
     encoder = open_text_encoder(params.text_encoder, lambda: mllm, params.runtime.device)
@@ -81,8 +86,8 @@ def encode_texts(params: Params, mllm: Mllm, texts: ShardSet, triplets: ShardSet
     if params.text_encoder.while_training:
         write_table(FUSED / "pairs_text", schemas.conditions(params.text_encoder.dim).empty_table(), identity)
     else:
-        captions = PairReader(None, texts, training_rows, unreadable)
-        run_condition_job(captions, encoder, FUSED / "pairs_text", identity, options)
+        captions = PairReader(None, texts, training_rows(params.prior.data), unreadable)
+        run_condition_job(captions, encoder, FUSED / "pairs_text", identity | pairs_identity(params), options)
     if not triplets.rows:
         write_table(FUSED / "triplets_text", schemas.conditions(params.text_encoder.dim).empty_table(), identity)
         return

@@ -18,7 +18,16 @@ from pipeline.encoders.identity import mllm_identity
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.errors import run_stage
 from pipeline.runtime import set_up
-from pipeline.text.captions import captions_by_image, in_share, lacks_caption, merged_rows, takes_long, write_texts
+from pipeline.text.captions import (
+    Captions,
+    captions_by_image,
+    in_share,
+    is_learned,
+    lacks_caption,
+    merged_rows,
+    takes_long,
+    write_texts,
+)
 from pipeline.text.phrases import ParallelParser, PhraseParser
 
 IMAGES, PAIRS = Path("data/pairs/images"), Path("data/pairs/pairs")
@@ -39,7 +48,9 @@ def main() -> None:
 def identity_of(params: Params) -> dict[str, Any]:
     """Everything that the generated captions depend on."""
     section = params.captioner
-    choice = {"long_share": params.captions.long_share, "seed": params.seed}
+    choice: dict[str, Any] = {"long_share": params.captions.long_share, "seed": params.seed}
+    if params.prior.data.sources:
+        choice["long_of"] = params.prior.data.sources
     return choice | mllm_identity(
         section,
         inputs={str(folder): sha256_file(folder / MANIFEST) for folder in (IMAGES, PAIRS)},
@@ -49,11 +60,9 @@ def identity_of(params: Params) -> dict[str, Any]:
 
 def generate_captions(params: Params, pairs: ShardSet, identity: dict[str, Any]) -> ShardSet | None:
     """The long pairs of the images that train with one, or that came without a caption; None: no image does."""
-    section, long_share = params.captioner, params.captions.long_share
+    section = params.captioner
     short = {
-        image_id
-        for image_id, captions in captions_by_image(pairs)
-        if not (takes_long(image_id, long_share, params.seed) or lacks_caption(captions))
+        image_id for image_id, captions in captions_by_image(pairs) if not is_captioned(image_id, captions, params)
     }
     reader = PairReader(ShardSet.open(IMAGES), pairs, captioning_rows(section), skip=short)
     if not len(reader):
@@ -61,6 +70,12 @@ def generate_captions(params: Params, pairs: ShardSet, identity: dict[str, Any])
     job = captioning_job(open_mllm(section, params.jobs, params.runtime.device), section)
     run_job(reader, job, GENERATED, identity, JobOptions.from_params(section, params.jobs))
     return ShardSet.open(GENERATED)
+
+
+def is_captioned(image_id: str, captions: Captions, params: Params) -> bool:
+    """Whether f_M captions an image: one that Stage 1 learns from with a long caption, or that has no other."""
+    long = is_learned(image_id, params.prior.data) and takes_long(image_id, params.captions.long_share, params.seed)
+    return long or lacks_caption(captions)
 
 
 def write_rows(params: Params, rows: Iterator[dict[str, Any]], identity: dict[str, Any]) -> Manifest:

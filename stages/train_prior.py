@@ -12,7 +12,7 @@ from pipeline.artifacts.columns import Column, map_texts
 from pipeline.artifacts.mapped import scratch
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
-from pipeline.config import Params, as_dict, load_params
+from pipeline.config import Params, PriorDataParams, as_dict, load_params
 from pipeline.encoders.embedding.readers import PairReader, RowIds, training_rows
 from pipeline.encoders.embedding.rejected import rejected_images
 from pipeline.encoders.identity import text_encoder_identity
@@ -34,9 +34,9 @@ PAIRS, TEXTS, FOLDER = Path("data/fused/pairs"), Path("data/fused/pairs_text"), 
 CAPTIONS = Path("data/texts/pairs")
 
 
-def map_captions(ids: Ids) -> Column[str]:
+def map_captions(ids: Ids, data: PriorDataParams) -> Column[str]:
     """The captions that pairs train with, in the order of their ids; they stay on disk."""
-    reader = PairReader(None, ShardSet.open(CAPTIONS), training_rows, rejected_images(PAIRS))
+    reader = PairReader(None, ShardSet.open(CAPTIONS), training_rows(data), rejected_images(PAIRS))
     check_same_ids(CAPTIONS, RowIds(reader), ids)
     made_of = {str(folder): sha256_file(folder / MANIFEST) for folder in (CAPTIONS, PAIRS)}
     return map_texts(scratch(CAPTIONS), made_of, lambda: (row.text for row in reader.rows(0)))
@@ -46,7 +46,7 @@ def read_texts(params: Params, ids: Ids) -> tuple[Texts, dict[str, Any]]:
     """The pairs' texts, from shards or to be encoded while training, and whose states they are."""
     if not params.text_encoder.while_training:
         return open_conditions(TEXTS, ids)
-    captions = map_captions(ids)  # first: opening the encoder takes longer
+    captions = map_captions(ids, params.prior.data)  # first: opening the encoder takes longer
     sizes, where = params.text_encoder, params.runtime.device
     encoder = pack_texts(open_text_encoder(sizes, lambda: open_mllm(params.embedder, params.jobs, where), where))
     texts = EncodedConditions(captions, encoder, sizes.dim, sizes.max_tokens)

@@ -8,6 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
 from pipeline.config import (
     OptimiserParams,
     Params,
@@ -74,7 +77,7 @@ def section(kind: type[S], /, **changes: Any) -> S:
         return kind(**{**OPTIMISER, **changes})
     params = _plain()
     everywhere = [params, *vars(params).values(), params.prior.diffusion, params.backbones.mllm, params.backbones.clip]
-    everywhere += [params.data.web, params.diffcomp.data]
+    everywhere += [params.data.web, params.diffcomp.data, params.prior.data]
     return replace(next(found for found in everywhere if type(found) is kind), **changes)
 
 
@@ -82,6 +85,13 @@ def section(kind: type[S], /, **changes: Any) -> S:
 def profile(name: str) -> Params:
     """The parameters of a profile, which no test may change."""
     return load_profile(name, ROOT / "conf")
+
+
+def composed(*overrides: str) -> Params:
+    """The parameters that `dvc exp run -S` makes of some overrides, such as profile=paper."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        values = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
+    return params_from_dict(values)
 
 
 @cache

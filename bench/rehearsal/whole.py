@@ -8,6 +8,7 @@ from typing import Any
 from bench.rehearsal.compose import GPUS, TRAININGS, Counts, batch_share
 from pipeline.app.inventory.needs import mllm_sections
 from pipeline.config import Params
+from pipeline.text.captions import is_learned
 
 PAIRS = {"cc3m": 3.3e6, "cc12m": 12.4e6, "sa1b": 11.1e6, "journeydb": 4.4e6}
 """Images of a source, as its owner counts them."""
@@ -19,7 +20,7 @@ BASIS = {
     "check_parameters": "",
     "prepare": "pairs",
     "extract_text": "captions",
-    "embed_fused": "pairs",
+    "embed_fused": "learned",
     "train_prior": "prior",
     "train_control_adapter": "control",
     "train_diffcomp": "diffcomp",
@@ -79,15 +80,21 @@ def _units(params: Params, counts: Counts) -> dict[str, tuple[float, float]]:
     made, pairs = counts.amounts, pair_count(params)
     sources = params.data.web.pairs
     each, share = made.pairs / len(sources), params.captions.long_share
+    data = params.prior.data
 
     def long(name: str, images: float) -> float:
-        return images * (1.0 if name in UNCAPTIONED else share)
+        return images * (1.0 if name in UNCAPTIONED else share if is_learned(name, data) else 0.0)
+
+    def learned(name: str, images: float) -> float:
+        both = data.short_share if name in data.short_sources else 0.0
+        return (images + both * long(name, images)) if is_learned(name, data) else 0.0
 
     limit = params.data.max_images or 1e18
-    captions = sum(long(name, min(PAIRS.get(name, 0.0), limit)) for name in sources)
+    whole = {name: min(PAIRS.get(name, 0.0), limit) for name in sources}
     units = {
         "pairs": (pairs, made.pairs),
-        "captions": (captions, sum(long(name, each) for name in sources)),
+        "captions": (sum(map(long, whole, whole.values())), sum(long(name, each) for name in sources)),
+        "learned": (sum(map(learned, whole, whole.values())), sum(learned(name, each) for name in sources)),
         "triplets": (params.data.triplets, 2 * made.edits),
         "gallery": (sum(GALLERIES.values()), 3 * 56 + 2 * 56 + 56 + 40),
         "queries": (sum(QUERIES.values()), made.queries * (3 * 2 + 2 + 2 + 4)),

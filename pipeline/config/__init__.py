@@ -27,7 +27,7 @@ from pipeline.config.encoders import (
     TextEncoderParams,
 )
 from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
-from pipeline.config.fusion_diff import ControlParams, DiffusionParams, PriorParams
+from pipeline.config.fusion_diff import ControlParams, DiffusionParams, PriorDataParams, PriorParams
 from pipeline.config.index import IndexParams
 from pipeline.config.params import Params, RuntimeParams, load_params, load_profile, params_from_dict
 from pipeline.config.retrieve import RetrieveParams
@@ -60,6 +60,7 @@ __all__ = [
     "PUBLIC_BENCHMARKS",
     "ParameterError",
     "Params",
+    "PriorDataParams",
     "PriorParams",
     "ReportParams",
     "RetrieveParams",

@@ -42,7 +42,10 @@ class DiffCompParams(OptimiserParams):
     backbone: str
     """A local open_clip folder, or an open_clip or transformers name for the paper's three."""
     pretrained: str
-    """open_clip's tag of the weights; empty for a local folder."""
+    """open_clip's tag of the weights, or a BLIP name's revision; empty for a local folder."""
+    image_size: CountOrZero
+    """Side of the square that the backbone sees, in pixels; 0: its checkpoint's own. For another one, the positions of
+    its patches are interpolated."""
     image_layers: CountOrZero
     """The last so many visual blocks are trained, the others frozen."""
     text_layers: CountOrZero
@@ -110,6 +113,6 @@ class DiffCompParams(OptimiserParams):
         Raises:
             ParameterError: S does not divide the grid.
         """
-        grid = patch_grid(self.backbone) if self.css else None
+        grid = patch_grid(self.backbone, self.image_size) if self.css else None
         if grid is not None:
             require_tiling(self.super_patch, grid)

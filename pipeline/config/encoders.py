@@ -163,7 +163,7 @@ class CaptionParams(Section):
     section: ClassVar[str] = "captions"
 
     long_share: Share
-    """Share of pairs, in [0, 1], that take the long caption (the paper's 28 : 5)."""
+    """Share of the images that Stage 1 learns from, in [0, 1], that take a long caption."""
     spacy_model: str
     """The installed spaCy model that finds noun phrases."""
     processes: Count

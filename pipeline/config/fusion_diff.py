@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pipeline.config.ranges import Count, InnerShare, Share
+from pipeline.config.data import WebPairs
+from pipeline.config.ranges import Count, InnerShare, Seed, Share
 from pipeline.config.section import Section
 from pipeline.config.speed import Speed
 from pipeline.config.training import OptimiserParams
@@ -35,6 +36,22 @@ class DiffusionParams(Section):
 
 
 @dataclass(kw_only=True)
+class PriorDataParams(Section):
+    """`prior.data`: the pairs that Stage 1 learns from: every image with its long caption, or else its short ones."""
+
+    section: ClassVar[str] = "prior.data"
+
+    sources: list[WebPairs]
+    """Sources of web pairs, of those in `data.web.pairs`; none: all of them."""
+    short_sources: list[WebPairs]
+    """Sources of which some images train with their short captions beside the long one."""
+    short_share: Share
+    """The share of their images, in [0, 1], that do. Which ones depends on the image's id and on `seed` only."""
+    seed: Seed
+    """Chooses them."""
+
+
+@dataclass(kw_only=True)
 class PriorParams(OptimiserParams, Speed):
     """`prior`: the DiT prior, Stage 1."""
 
@@ -59,6 +76,7 @@ class PriorParams(OptimiserParams, Speed):
     p_cfg: Share
     """Share of the texts that are dropped, for classifier-free guidance."""
     diffusion: DiffusionParams
+    data: PriorDataParams
 
 
 @dataclass(kw_only=True)

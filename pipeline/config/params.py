@@ -87,11 +87,14 @@ class Params(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        chosen, known = self.diffcomp.data.sources, self.data.web.pairs
-        missing = [source for source in chosen if self.data.sources != "web" or source not in known]
-        require(
-            not missing, f"diffcomp.data.sources: {missing} are not among the sources of data.web.pairs that are read"
-        )
+        known = self.data.web.pairs if self.data.sources == "web" else []
+        for name, chosen in (
+            ("diffcomp.data.sources", self.diffcomp.data.sources),
+            ("prior.data.sources", self.prior.data.sources),
+            ("prior.data.short_sources", self.prior.data.short_sources),
+        ):
+            missing = [source for source in chosen if source not in known]
+            require(not missing, f"{name}: {missing} are not among the sources of data.web.pairs that are read")
         for name, variant in self.variants().items():
             same = variant.data == self.diffcomp.data
             require(same, f"diffcomp_variants.{name}.data: all variants learn from the pairs of diffcomp.data")

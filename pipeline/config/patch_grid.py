@@ -26,11 +26,12 @@ def require_tiling(super_patch: int, grid: tuple[int, int]) -> None:
     )
 
 
-def patch_grid(backbone: str) -> tuple[int, int] | None:
+def patch_grid(backbone: str, image_size: int = 0) -> tuple[int, int] | None:
     """How many patches a backbone cuts an image into.
 
     Args:
         backbone: A local open_clip or BLIP folder, or the name of an open_clip model.
+        image_size: Side of the image in pixels; 0: what the configuration says.
 
     Returns:
         (h, w), or None where the configuration is not at hand, or its sizes are not plain numbers (a ResNet, a timm
@@ -42,22 +43,22 @@ def patch_grid(backbone: str) -> tuple[int, int] | None:
         (folder / "config.json", ("vision_config",)),
     ):
         if path.is_file():
-            return _grid(path, keys)
+            return _grid(path, keys, image_size)
     package = find_spec("open_clip")
     if package and package.origin and "/" not in backbone:
         path = Path(package.origin).parent / "model_configs" / f"{backbone}.json"
         if path.is_file():
-            return _grid(path, ("vision_cfg",))
+            return _grid(path, ("vision_cfg",), image_size)
     return None
 
 
-def _grid(path: Path, keys: tuple[str, ...]) -> tuple[int, int] | None:
+def _grid(path: Path, keys: tuple[str, ...], image_size: int) -> tuple[int, int] | None:
     """None where image and patch sizes are not plain numbers."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         for key in keys:
             values = values[key]
-        height, width = _pair(values["image_size"])
+        height, width = _pair(image_size or values["image_size"])
         rows, columns = _pair(values["patch_size"])
         return height // rows, width // columns
     except (ValueError, KeyError, TypeError):

@@ -48,14 +48,16 @@ def load_diffcomp(folder: str | Path, encoder: DualEncoder) -> DiffComp:
     return model.eval()
 
 
-def backbone_identity(backbone: str, pretrained: str = "") -> dict[str, Any]:
+def backbone_identity(backbone: str, pretrained: str = "", image_size: int = 0) -> dict[str, Any]:
     """What vectors of the untouched backbone are known by.
 
     Args:
         backbone: A local folder or a name, as `diffcomp.backbone`.
         pretrained: open_clip's tag of the weights.
+        image_size: Side of the images that it sees; 0: its own.
     """
-    return {"backbone": {"name": backbone, "pretrained": pretrained, "weights": fingerprint(backbone)}}
+    known = {"name": backbone, "pretrained": pretrained, "weights": fingerprint(backbone)}
+    return {"backbone": known | ({"image_size": image_size} if image_size else {})}
 
 
 def variant_identity(folder: str | Path) -> dict[str, Any]:

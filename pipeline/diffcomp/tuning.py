@@ -43,7 +43,8 @@ def new_task(
         ValueError: Sizes or lengths do not agree; see `DiffCompTask`.
         ArtifactError: The backbone cannot be loaded; see `load_dual_encoder`.
     """
-    model = DiffComp(load_dual_encoder(variant.backbone, variant.pretrained), variant).to(device(params.runtime))
+    encoder = load_dual_encoder(variant.backbone, variant.pretrained, variant.image_size)
+    model = DiffComp(encoder, variant).to(device(params.runtime))
     guides = nouns() if variant.granularity == "noun" else phrases
     words = carrier_words(captions, resolve_model_path(params.captions.carrier_vocabulary)) if variant.carriers else []
     return DiffCompTask(model, pixels(model.encoder.image_size), captions, guides, words)

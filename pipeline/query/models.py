@@ -50,13 +50,14 @@ class Models:
     def backbone(self) -> ImageTextEncoder:
         """The image-text backbone that DiffComp starts from, untouched."""
         section = self.params.diffcomp
-        return load_image_text_encoder(section.backbone, section.pretrained).eval().to(device(self.params.runtime))
+        encoder = load_image_text_encoder(section.backbone, section.pretrained, section.image_size)
+        return encoder.eval().to(device(self.params.runtime))
 
     def diffcomp(self, name: str) -> DiffComp:
         """A trained variant. Raises ArtifactError when it is missing or does not fit its backbone."""
         if name not in self._variants:
             section = self.params.variants()[name]
-            encoder = load_dual_encoder(section.backbone, section.pretrained)
+            encoder = load_dual_encoder(section.backbone, section.pretrained, section.image_size)
             self._variants[name] = load_diffcomp(self.diffcomp_folder(name), encoder).to(device(self.params.runtime))
         return self._variants[name]
 

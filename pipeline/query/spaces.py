@@ -113,7 +113,7 @@ class BackboneSpace(DualSpace):
     @cached_property
     def identity(self) -> dict[str, Any]:
         section = self._models.params.diffcomp
-        return backbone_identity(section.backbone, section.pretrained)
+        return backbone_identity(section.backbone, section.pretrained, section.image_size)
 
     @property
     def encoder(self) -> ImageTextEncoder:

@@ -92,9 +92,8 @@ def open_view(params: Params, queries: Path, images: Path) -> DiffCompView | Non
     if VARIANT not in params.variants():
         return None
     variant = params.variants()[VARIANT]
-    model = load_diffcomp(MODELS / VARIANT, load_dual_encoder(variant.backbone, variant.pretrained)).to(
-        device(params.runtime)
-    )
+    encoder = load_dual_encoder(variant.backbone, variant.pretrained, variant.image_size)
+    model = load_diffcomp(MODELS / VARIANT, encoder).to(device(params.runtime))
     pairs = share_of(ShardSet.open(TEXTS), params.diffcomp.data)
     return make_view(model, pairs, ImageTable(IMAGES), read_queries(queries), ImageTable(images), params.seed)
 

@@ -1,6 +1,6 @@
 """Captions of the pairs table.
 
-Which image takes a long one, how generated ones join the given ones, and which pairs DiffComp learns from.
+Which image takes a long one, how generated ones join the given ones, and which pairs Stage 1 and DiffComp learn from.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 
 from pipeline.artifacts import Manifest, ShardSet, ShardWriter, schemas
-from pipeline.config import DiffCompDataParams
+from pipeline.config import DiffCompDataParams, PriorDataParams
 
 Captions = dict[str, list[dict[str, Any]]]
 """An image's rows of the pairs table by caption kind (`short`, `long`), in their order."""
@@ -78,9 +78,34 @@ def _given(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if (row["caption"] or "").strip()]
 
 
-def training_pairs(captions: Captions) -> list[dict[str, Any]]:
-    """The rows of the pairs table that an image trains with: its long caption where it has one, else all short ones."""
-    return captions.get("long") or captions["short"]
+def is_learned(image_id: str, data: PriorDataParams) -> bool:
+    """Whether Stage 1 learns from an image: from one of its sources."""
+    return not data.sources or source_of(image_id) in data.sources
+
+
+def training_kinds(image_id: str, kinds: Collection[str], data: PriorDataParams) -> list[str]:
+    """The kinds of caption that an image trains Stage 1 with.
+
+    Args:
+        image_id: The image.
+        kinds: Those of which it has captions.
+        data: Says which images train, and which of them with short captions beside the long one.
+
+    Returns:
+        long where there is one, else short; of chosen images both; none of an image that is not learned from.
+    """
+    if not is_learned(image_id, data):
+        return []
+    if "long" not in kinds:
+        return ["short"]
+    drawn = data.short_share > 0 and source_of(image_id) in data.short_sources
+    both = drawn and "short" in kinds and _draw(f"short/{data.seed}/{image_id}") < data.short_share
+    return ["long", "short"] if both else ["long"]
+
+
+def source_of(image_id: str) -> str:
+    """The source of web pairs that an image comes from."""
+    return image_id.split("/")[0]
 
 
 def in_share(pair: Mapping[str, Any], data: DiffCompDataParams) -> bool:
@@ -93,7 +118,7 @@ def in_share(pair: Mapping[str, Any], data: DiffCompDataParams) -> bool:
     Returns:
         The same answer whatever other rows there are.
     """
-    if pair["caption_kind"] != "short" or (data.sources and pair["image_id"].split("/")[0] not in data.sources):
+    if pair["caption_kind"] != "short" or (data.sources and source_of(pair["image_id"]) not in data.sources):
         return False
     return data.share >= 1 or _draw(f"diffcomp/{data.seed}/{pair['pair_id']}") < data.share
 

@@ -1,6 +1,7 @@
 """Ablations: cells are trained once and kept, and scored as the retrieve stage scores."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,24 @@ def test_the_reference_is_never_an_answer(ready):
     only = [query for query in scorer.queries if query.query_id == "q1"]
     scorer.queries = [type(only[0])(**{**vars(only[0]), "target_ids": (only[0].reference_id,)})]
     assert scorer.scores(model, 5)["mean"]["R@10"] == 0.0
+
+
+def test_a_benchmarks_protocol_may_leave_the_reference_in_and_words_a_query_twice(ready):
+    folder = Path("data/benchmarks/val/queries")
+    table = ShardSet.open(folder).table()
+    texts = [["with a hat", "a red ball"]] * table.num_rows
+    table = table.set_column(2, table.schema.field("modifications"), pa.array(texts, pa.list_(pa.string())))
+    write_table(folder, table, {"benchmark": "fashioniq", "wordings": "both"})
+    model = DiffComp(load_dual_encoder(ready.diffcomp.backbone), ready.diffcomp).eval()
+    scorer = BenchmarkScorer("val", 32)
+    first, second = ([query.worded(number) for query in scorer.queries] for number in (0, 1))
+    gallery = scorer._gallery_vectors(model, 5)
+    of_one = [scorer._query_vectors(model, queries, 5) @ gallery.T for queries in (first, second)]
+    assert np.abs(of_one[0] - of_one[1]).max() > 1e-3
+    np.testing.assert_allclose(scorer._query_scores(model, gallery, 5), sum(of_one) / 2, atol=1e-6)
+    assert scorer.scores(model, 5) == BenchmarkScorer("val", 32, in_memory=0).scores(model, 5), "decoded each time"
+    scorer.queries = [replace(query, target_ids=(query.reference_id,)) for query in scorer.queries]
+    assert scorer.scores(model, 5)["mean"]["R@50"] == 100.0, "the reference is in the gallery"
 
 
 def test_nouns_are_parsed_once(ready, monkeypatch):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
 from pipeline.artifacts import ShardSet, ShardWriter, schemas, write_table
-from pipeline.config import DiffCompDataParams
+from pipeline.config import DiffCompDataParams, PriorDataParams
 from pipeline.text.captions import (
     CaptionError,
     captions_by_image,
@@ -15,7 +17,7 @@ from pipeline.text.captions import (
     merged_rows,
     share_of,
     takes_long,
-    training_pairs,
+    training_kinds,
     write_texts,
 )
 from tests.sections import section
@@ -144,7 +146,22 @@ def test_the_choice_of_images_has_the_asked_share_and_does_not_change():
 
 
 def test_an_image_trains_with_its_long_caption_where_it_has_one():
-    short, long = ({"pair_id": kind, "caption": f"a {kind} caption"} for kind in ("short", "long"))
-    assert training_pairs({"short": [short]}) == [short]
-    assert training_pairs({"short": [short, short], "long": [long]}) == [long]
-    assert training_pairs({"short": [short, long]}) == [short, long], "several captions are several pairs"
+    everything = section(PriorDataParams)
+    assert training_kinds("cc12m/1", {"short"}, everything) == ["short"]
+    assert training_kinds("cc12m/1", {"short", "long"}, everything) == ["long"]
+    assert training_kinds("plain", {"long"}, everything) == ["long"]
+
+
+def test_a_share_of_some_sources_trains_with_the_short_caption_as_well():
+    data = section(PriorDataParams, sources=["cc12m", "sa1b"], short_sources=["cc12m"], short_share=0.4, seed=1)
+    ids, both = [f"cc12m/{n}" for n in range(4000)], {"short", "long"}
+    chosen = [training_kinds(image_id, both, data) for image_id in ids]
+    assert set(map(tuple, chosen)) == {("long",), ("long", "short")}
+    assert 0.37 < chosen.count(["long", "short"]) / 4000 < 0.43
+    assert [training_kinds(image_id, both, replace(data, seed=2)) for image_id in ids] != chosen
+    larger = [training_kinds(image_id, both, replace(data, short_share=0.7)) for image_id in ids]
+    assert all(len(few) <= len(many) for few, many in zip(chosen, larger, strict=True)), "it holds the smaller one"
+    assert all(training_kinds(f"sa1b/{n}", both, data) == ["long"] for n in range(100))
+    assert all(training_kinds(image_id, {"long"}, data) == ["long"] for image_id in ids)
+    assert all(training_kinds(image_id, {"short"}, data) == ["short"] for image_id in ids)
+    assert training_kinds("cc3m/1", both, data) == [], "it is no source of Stage 1's"

@@ -30,7 +30,7 @@ class OwnEncoder:
 
     def into(self, params: Params) -> Params:
         """Parameters that search with this encoder, and with nothing that is trained."""
-        diffcomp = replace(params.diffcomp, backbone=self.name, pretrained=self.pretrained)
+        diffcomp = replace(params.diffcomp, backbone=self.name, pretrained=self.pretrained, image_size=0)
         embedder, describer = replace(params.embedder, path=""), replace(params.describer, path="")
         return replace(params, diffcomp=diffcomp, diffcomp_variants={}, embedder=embedder, describer=describer)
 

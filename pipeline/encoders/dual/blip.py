@@ -88,6 +88,10 @@ class BlipEncoder(DualEncoder):
             if hasattr(block, "crossattention"):
                 block.crossattention.requires_grad_(False)
 
+    @property
+    def positions(self) -> nn.Parameter:
+        return self.model.vision_model.embeddings.position_embedding
+
     def patchify(self, images: Tensor) -> Tensor:
         return self.model.vision_model.embeddings.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, N, W]
 

@@ -299,6 +299,10 @@ class ClipEncoder(DualEncoder):
         projection = text.text_projection
         yield from projection.parameters() if isinstance(projection, nn.Linear) else (projection,)
 
+    @property
+    def positions(self) -> nn.Parameter:
+        return cast(nn.Parameter, self._visual.positional_embedding)
+
     def patchify(self, images: Tensor) -> Tensor:
         return self._visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, W]
 

@@ -7,12 +7,14 @@ and the positions.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
@@ -135,6 +137,11 @@ class DualEncoder(ImageTextEncoder):
     def text_head(self) -> Iterable[nn.Parameter]:
         """Final norm and projection of the text tower."""
 
+    @property
+    @abstractmethod
+    def positions(self) -> nn.Parameter:
+        """What is added to CLS and the N patches: 1 + N rows of W numbers, whatever axes of one stand before."""
+
     @abstractmethod
     def patchify(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] normalised pixels -> [B, N, W] patch embeddings without positions."""
@@ -181,6 +188,25 @@ class DualEncoder(ImageTextEncoder):
             else:
                 tokens = self.block(block, tokens, bias)
         return tokens
+
+    def resize(self, image_size: int) -> None:
+        """Let it see squares of another side: the positions of its patches are interpolated (bicubic).
+
+        Args:
+            image_size: In pixels.
+
+        Raises:
+            ValueError: Patches do not tile such a square.
+        """
+        patch = self.image_size // self.patch_grid[0]
+        if image_size % patch:
+            raise ValueError(f"image_size {image_size} is not a multiple of the patches' {patch} pixels")
+        cls, patches = self.positions.detach().reshape(-1, self.width).split([1, math.prod(self.patch_grid)])
+        grid = rearrange(patches, "(h w) c -> 1 c h w", h=self.patch_grid[0])
+        self.image_size, self.patch_grid = image_size, (image_size // patch, image_size // patch)
+        grid = F.interpolate(grid, self.patch_grid, mode="bicubic", align_corners=False)
+        rows = torch.cat([cls, rearrange(grid, "1 c h w -> (h w) c")])
+        self.positions.data = rows.reshape(*self.positions.shape[:-2], *rows.shape)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """See `ImageTextEncoder.encode_image`."""

@@ -18,7 +18,7 @@ from pipeline.encoders.mllm.interface import Generator, MllmInput
 def captioning_rows(params: CaptionerParams) -> PairChoice:
     """What a `PairReader` asks of every image: the prompt for its caption, under the id of the long pair."""
     return PairChoice(
-        lambda image_id, captions: [EncoderRow(f"{image_id}/long", params.caption_prompt)], lambda kinds: 1
+        lambda image_id, captions: [EncoderRow(f"{image_id}/long", params.caption_prompt)], lambda image_id, kinds: 1
     )
 
 

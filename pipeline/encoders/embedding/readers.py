@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from pipeline.artifacts import ArtifactError, ShardSet
 from pipeline.artifacts.decoding import Treatment
 from pipeline.artifacts.images import EncodedImages, image_columns, treatment_of
+from pipeline.config import PriorDataParams
 from pipeline.encoders.embedding.rows import EncoderRow, Reader
-from pipeline.text.captions import Captions, captions_by_image, training_pairs
+from pipeline.text.captions import Captions, captions_by_image, training_kinds
 
 
 class PairChoice(NamedTuple):
@@ -20,24 +21,23 @@ class PairChoice(NamedTuple):
 
     rows: Callable[[str, Captions], list[EncoderRow]]
     """An image's id and captions -> its rows, without the image."""
-    count: Callable[[Counter[str]], int]
-    """How many those are, by the number of its captions of each kind."""
+    row_count: Callable[[str, Counter[str]], int]
+    """An image's id and the number of its captions of each kind -> how many rows those are."""
 
 
-def _training_rows(image_id: str, captions: Captions) -> list[EncoderRow]:
-    return [EncoderRow(pair["pair_id"], pair["caption"]) for pair in training_pairs(captions)]
+def training_rows(data: PriorDataParams, texts: bool = True) -> PairChoice:
+    """The pairs that an image trains Stage 1 with: see `training_kinds`.
 
+    Args:
+        data: Which those are.
+        texts: Whether their texts are seen beside the image.
+    """
 
-training_rows = PairChoice(_training_rows, lambda kinds: kinds["long"] or kinds["short"])
-"""The pairs that an image trains with: see `training_pairs`."""
+    def rows(image_id: str, captions: Captions) -> list[EncoderRow]:
+        chosen = [pair for kind in training_kinds(image_id, captions, data) for pair in captions[kind]]
+        return [EncoderRow(pair["pair_id"], pair["caption"] if texts else "") for pair in chosen]
 
-
-def _training_images(image_id: str, captions: Captions) -> list[EncoderRow]:
-    return [EncoderRow(pair["pair_id"]) for pair in training_pairs(captions)]
-
-
-training_images = PairChoice(_training_images, training_rows.count)
-"""The same pairs, whose images are seen without their texts."""
+    return PairChoice(rows, lambda image_id, kinds: sum(kinds[kind] for kind in training_kinds(image_id, kinds, data)))
 
 
 class ImageReader:
@@ -105,7 +105,9 @@ class PairReader:
         self._begun_before += [count] * (len(self._continues) - len(self._begun_before))
 
     def _rows_of(self, image_id: str | None, kinds: Counter[str]) -> int:
-        return self._choice.count(kinds) if kinds and image_id not in self._skip else 0
+        if image_id is None or image_id in self._skip:
+            return 0
+        return self._choice.row_count(image_id, kinds)
 
     def __len__(self) -> int:
         return self._count
@@ -132,7 +134,7 @@ class PairReader:
         for image_id, found in captions:
             rows = self._choice.rows(image_id, found)
             number += len(rows)
-            if number > start:
+            if rows and number > start:
                 yield number - len(rows), image_id, rows
 
     def _finder(self, start: int) -> Callable[[int, str, str], bytes] | None:

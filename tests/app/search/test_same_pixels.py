@@ -21,7 +21,7 @@ from pipeline.app.search.reference import find_reference
 from pipeline.artifacts import ShardSet, schemas, write_json, write_table
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.config import load_params
+from pipeline.config import PriorDataParams, load_params
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.readers import ImageReader, ImageStore, PairReader, TripletReader, training_rows
@@ -32,6 +32,7 @@ from pipeline.encoders.image_source import ImageTable
 from pipeline.report.thumbnails import load_images
 from pipeline.sources.web.samples import Sample, checked
 from tests.artifacts.encoded_images import LOSSY, encode, lying, pillow_heif, scene
+from tests.sections import section
 
 WIDTH, HEIGHT = 61, 37
 ORIENTED = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", *(["HEIC"] if pillow_heif else []))
@@ -127,7 +128,7 @@ def through_the_stages(images: ShardSet, folder: Path) -> dict[str, Pixels]:
     store, triplet_table = ImageStore(images, set(ids)), ShardSet.open(folder / "triplets")
     readers = {
         "images": ImageReader(images),
-        "pairs": PairReader(images, ShardSet.open(folder / "pairs"), training_rows),
+        "pairs": PairReader(images, ShardSet.open(folder / "pairs"), training_rows(section(PriorDataParams))),
         "triplets": TripletReader(triplet_table, "instruction", "reference_id", store),
     }
     found = {}

@@ -273,6 +273,33 @@ def test_folder_round_trip_is_also_open_clips(tmp_path):
         load_dual_encoder(folder)
 
 
+def test_resized_positions_are_the_librarys():
+    """BLIP's checkpoints are of 384 pixels; transformers interpolates their positions for every image anew."""
+    encoder = small_blip()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        seen = encoder.model.vision_model(images, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+        expected = torch.nn.functional.normalize(encoder.model.vision_proj(seen), dim=-1)
+        encoder.resize(32)
+        torch.testing.assert_close(encoder.encode_image(images), expected, atol=1e-5, rtol=0)
+    assert (encoder.image_size, encoder.patch_grid) == (32, (2, 2))
+
+
+@pytest.mark.parametrize("make", [small_clip, small_blip])
+def test_an_encoder_of_another_size_trains(make):
+    encoder = make()
+    before, patch = encoder.positions.detach().clone(), encoder.image_size // encoder.patch_grid[0]
+    encoder.resize(encoder.image_size)
+    assert torch.equal(encoder.positions, before)
+    encoder.resize(6 * patch)
+    assert encoder.positions.shape[-2:] == (37, encoder.width)
+    assert torch.equal(encoder.positions.reshape(37, -1)[0], before.reshape(-1, encoder.width)[0]), "CLS keeps its own"
+    encoder.encode_image(torch.randn(2, 3, 6 * patch, 6 * patch)).sum().backward()
+    assert encoder.positions.grad.shape == encoder.positions.shape
+    with pytest.raises(ValueError, match=f"image_size {6 * patch + 1} is not a multiple of the patches' {patch}"):
+        encoder.resize(6 * patch + 1)
+
+
 def test_unknown_backbones_are_refused(tmp_path):
     with pytest.raises(ArtifactError, match="neither"):
         load_dual_encoder(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.artifacts import ShardSet
-from pipeline.config import JobsParams, ParameterError
+from pipeline.config import JobsParams, ParameterError, PriorDataParams
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.ray_engine import SliceWorker
@@ -41,7 +41,7 @@ def ray():
 def run(make, tmp_path, tiny_params):
     """run(folder, engine, decode): the job over 26 images, two of which cannot be read, in slices of six."""
     images = make.images(tmp_path / "images", IDS, rows_per_shard=4)
-    reader = PairReader(images, make.pairs(tmp_path / "pairs", IDS), training_rows)
+    reader = PairReader(images, make.pairs(tmp_path / "pairs", IDS), training_rows(section(PriorDataParams)))
 
     def call(folder, engine, decode_row=None, share=0.1):
         params = dataclasses.replace(tiny_params, batch_size=4)

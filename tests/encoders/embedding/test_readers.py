@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.artifacts import ArtifactError, ShardSet, schemas, write_table
+from pipeline.config import PriorDataParams
 from pipeline.encoders.embedding.readers import (
     ImageReader,
     ImageStore,
@@ -19,13 +22,14 @@ from pipeline.encoders.embedding.readers import (
 )
 from pipeline.encoders.embedding.rows import EncoderRow
 from tests.encoders.conftest import Make
+from tests.sections import section
 
 IDS = ["a", "b", "c", "d", "e"]
 
 
 long_caption = PairChoice(
     lambda image_id, captions: [EncoderRow(row["pair_id"], row["caption"]) for row in captions["long"]],
-    lambda kinds: kinds["long"],
+    lambda image_id, kinds: kinds["long"],
 )
 
 
@@ -102,10 +106,13 @@ def test_pairs_out_of_order_or_without_an_image_are_an_error(make, images, tmp_p
     counts=st.lists(st.integers(1, 5), min_size=1, max_size=6),
     with_long=st.lists(st.booleans(), min_size=6, max_size=6),
     skip=st.sets(st.sampled_from("abcdef"), max_size=3),
+    learned=st.tuples(*[st.sets(st.sampled_from("abcdef"), max_size=3)] * 2),
     rows_per_shard=st.integers(1, 7),
 )
-def test_several_captions_are_several_rows_from_any_row_on(tmp_path_factory, counts, with_long, skip, rows_per_shard):
-    """A long caption takes the place of the short ones. An image's captions may fill several shards."""
+def test_several_captions_are_several_rows_from_any_row_on(
+    tmp_path_factory, counts, with_long, skip, learned, rows_per_shard
+):
+    """A long caption takes the place of the short ones, or stands beside them. An image's may fill several shards."""
     folder, make = tmp_path_factory.mktemp("several"), Make()
     images = make.images(folder / "images", [*"abcdef"], rows_per_shard=2)
     pairs, expected = [], []
@@ -117,10 +124,14 @@ def test_several_captions_are_several_rows_from_any_row_on(tmp_path_factory, cou
             {"pair_id": one, "image_id": name, "caption": f"it is {one}", "caption_kind": kind, "phrases": []}
             for one, kind in zip(ids, kinds, strict=True)
         ]
-        chosen = ids[:1] if with_long[number] else ids
-        expected += [(one, f"it is {one}", make.png(number), name) for one in chosen if name not in skip]
+        chosen = ids[:1] if with_long[number] and name not in learned[1] else ids
+        taken = name not in skip and (not learned[0] or name in learned[0])
+        expected += [(one, f"it is {one}", make.png(number), name) for one in chosen if taken]
     write_table(folder / "pairs", pa.Table.from_pylist(pairs, schemas.PAIRS), {}, rows_per_shard)
-    reader = PairReader(images, ShardSet.open(folder / "pairs"), training_rows, skip)
+    # A source is what stands before the first slash of an image's id: here, the whole id.
+    data = replace(section(PriorDataParams), short_share=1.0)
+    data.sources, data.short_sources = map(sorted, learned)
+    reader = PairReader(images, ShardSet.open(folder / "pairs"), training_rows(data), skip)
     assert len(reader) == len(expected)
     for start in (0, *range(len(expected), -1, -1)):
         found = [(row.id, row.text, row.image, row.image_id) for row in reader.rows(start)]

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from pipeline.artifacts import ShardSet
-from pipeline.config import DataParams, ParameterError, WebParams
+from pipeline.config import DataParams, ParameterError, PriorDataParams, WebParams
 from pipeline.encoders.embedding.readers import ImageStore, PairReader, training_rows, triplet_images
 from pipeline.sources.errors import SourceError
 from pipeline.sources.web import build
@@ -129,7 +129,7 @@ def test_img2dataset_archives_give_pairs_in_order_with_their_images(raw, name):
     table = images.table().to_pylist()
     assert [row["bytes"] for row in table[:3]] == [make_image(0), make_image(1), make_image(10000)]
     assert {(row["width"], row["height"]) for row in table} == {(24, 20)}
-    reader = PairReader(images, ShardSet.open(folder / "pairs/pairs"), training_rows)
+    reader = PairReader(images, ShardSet.open(folder / "pairs/pairs"), training_rows(section(PriorDataParams)))
     assert [row.text for row in reader.rows(0)] == ["a dog", "a cat", "a late one"]
 
 
