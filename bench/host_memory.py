@@ -182,8 +182,9 @@ def bench_params() -> Params:
     """The paper's, with one source and what this machine has."""
     params = load_profile("paper", ROOT / "conf")
     data = with_overrides(params.data, {"web": {"pairs": ["cc3m"], "edits": []}}, "data")
-    texts = with_overrides(params.captions, {"processes": 1}, "captions")
-    return replace(params, data=data, captions=texts)
+    learned = with_overrides(params.prior, {"data": {"sources": ["cc3m"], "short_sources": []}}, "prior")
+    texts = with_overrides(params.captions, {"processes": 1, "long_share": 0.85}, "captions")
+    return replace(params, data=data, prior=learned, captions=texts)
 
 
 @app.command()
