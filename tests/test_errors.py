@@ -15,6 +15,22 @@ from pipeline.sources.errors import SourceError
 from pipeline.training import TrainingError
 
 
+def test_an_experiment_that_fails_tells_of_its_parameters(monkeypatch, capsys, tmp_path):
+    def fail():
+        raise ParameterError("prior.lr: too high")
+
+    own = tmp_path / ".dvc/tmp/exps/one"
+    own.mkdir(parents=True)
+    for name, folder, lines in (("", tmp_path, 1), ("cosy-moth", tmp_path, 2), ("cosy-moth", own, 1)):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("DVC_EXP_NAME", name) if name else monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+        with pytest.raises(SystemExit):
+            run_stage(fail)
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == lines and said[0] == "error: prior.lr: too high"
+        assert all("git checkout params.yaml" in line for line in said[1:])
+
+
 @pytest.mark.parametrize("kind", [ParameterError, ArtifactError, SourceError, TrainingError])
 def test_the_projects_errors_are_one_line(kind, capsys):
     def main():

@@ -127,6 +127,7 @@ def test_long_stages_keep_their_outputs():
     }
     kept = [stage for stage in ORDER if any(setting.get("persist") for setting in settings[stage])]
     assert kept == [
+        "check_parameters",
         "extract_text",
         "embed_fused",
         "train_prior",

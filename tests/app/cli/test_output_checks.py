@@ -210,6 +210,10 @@ def test_a_stage_that_ran_on_something_else(project):
     lock["stages"]["second"]["deps"][0]["md5"] = "0" * 32 + ".dir"
     (project / "dvc.lock").write_text(yaml.safe_dump(lock))
     assert verify(project) == (1, ["dvc.lock, second: was run on another data than the one recorded"])
+    graph = yaml.safe_load((project / "dvc.yaml").read_text())
+    graph["stages"]["second"]["frozen"] = True
+    (project / "dvc.yaml").write_text(yaml.safe_dump(graph))
+    assert verify(project) == (0, [])
 
 
 def assert_one_line(root: Path, reason: str) -> None:
