@@ -1,6 +1,6 @@
 """Draw `docs/images/search.png`, the first answers of one `cir search`. Run it after `make repro`:
 
-    cir search --image twemoji/2764 --text "in brown" --method fusion_diff --method diffcomp --top 6 --json \
+    cir search --image twemoji/2764 --text "in brown" --method fusion_diff --method diffcomp_relative --top 6 --json \
         | python docs/figures/search.py
 """
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 IMAGES = Path("data/benchmarks/emoji_cir/images")
 OUT = Path(__file__).parents[1] / "images/search.png"
-LABELS = {"fusion_diff": "Fusion-Diff", "diffcomp": "DiffComp"}
+LABELS = {"fusion_diff": ("Fusion-Diff", ""), "diffcomp_relative": ("DiffComp", "relatives: ")}
 REFERENCE, TARGET = "twemoji/2764", "twemoji/1f90e"
 FRAME, GREEN, GREY = "#c9c5bd", "#1a9a46", "#5b6475"
 
@@ -51,8 +51,9 @@ def main() -> None:
     write(0.3, 0.75, f"“{searches[0]['text']}”")
     for row, search in enumerate(searches):
         bottom = 1.65 - 1.4 * row
-        write(2.0, bottom + 0.55, LABELS[search["method"]], fontweight="bold")
-        write(2.0, bottom + 0.28, "first six answers", color=GREY, fontsize=10)
+        label, variant = LABELS[search["method"]]
+        write(2.0, bottom + 0.55, label, fontweight="bold")
+        write(2.0, bottom + 0.28, f"{variant}first six answers", color=GREY, fontsize=8)
         for place, found in enumerate(search["hits"]):
             name = found["id"]
             show(figure, (3.6 + 0.98 * place, bottom, 0.86), images[name], GREEN if name == TARGET else FRAME)

@@ -16,6 +16,7 @@ from pipeline.app.cli.project import check_folder, set_up
 from pipeline.app.cli.rejected import rejected
 from pipeline.app.errors import report_errors
 from pipeline.app.scoring.commands import score, submit
+from pipeline.app.search.examples import in_help
 from pipeline.config import ParameterError, load_profile
 from pipeline.errors import DEBUG
 
@@ -76,7 +77,7 @@ def index(
         typer.echo(warning(folder))
 
 
-@app.command(rich_help_panel=IMAGES)
+@app.command(rich_help_panel=IMAGES, epilog=in_help())
 @report_errors()
 def search(  # noqa: PLR0913 - one argument an option
     image: options.ReferenceName,

@@ -1,4 +1,4 @@
-"""The components of the demo page: the form on the left, one or two panels of results on the right."""
+"""The components of the demo page: the form above, one or two panels of results below it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from pipeline.app.page.events import NO_METHOD
+from pipeline.app.page.words import CONTROLS, of_method
 from pipeline.app.search.searcher import Searcher
+from pipeline.config import RetrieveParams
 from pipeline.query.registry import find_method
 
 NOT_UPLOADED = "not an upload of this page"
@@ -29,6 +31,14 @@ class SuggestionComponents:
 
 
 @dataclass(frozen=True)
+class ExampleComponents:
+    """Searches that work, to begin with."""
+
+    accordion: gr.Accordion
+    grid: gr.Gallery
+
+
+@dataclass(frozen=True)
 class FormComponents:
     """The form. Components with the names of `SearchForm`'s fields hold its values."""
 
@@ -41,6 +51,10 @@ class FormComponents:
     method: gr.Dropdown
     second_method: gr.Dropdown
     search: gr.Button
+    back: gr.Button
+    history: gr.State
+    """The searches so far, the last one last."""
+    examples: ExampleComponents
     suggestions: SuggestionComponents
     editor: gr.ImageEditor
     guidance: gr.Slider
@@ -62,62 +76,97 @@ class PanelComponents:
     heat_map: gr.Image
 
 
-def build_form(searcher: Searcher) -> FormComponents:
-    """Lay the form out in the current container.
+def build_bar() -> dict[str, Any]:
+    """The reference and the words about it, which stay in sight while a visitor goes through the results.
+
+    Returns:
+        Components by the names of `FormComponents`' fields.
+    """
+    with gr.Row(elem_id="bar"):
+        with gr.Column(scale=0, min_width=140, elem_id="bar-reference"):
+            reference = build_reference()
+        with gr.Column(scale=1, min_width=180, elem_id="bar-words"):
+            text = gr.Textbox(
+                label="What should be different?",
+                placeholder="as a firefighter",
+                lines=1,
+                max_lines=1,
+                elem_id="text",
+            )
+            with gr.Row(elem_id="bar-buttons"):
+                search = gr.Button("Search", variant="primary", elem_id="search", min_width=90)
+                back = gr.Button("Back", interactive=False, elem_id="back", min_width=70)
+    return {
+        "reference": reference,
+        "text": text,
+        "search": search,
+        "back": back,
+        "reference_id": gr.State(""),
+        "history": gr.State([]),
+    }
+
+
+def build_starts(has_examples: bool) -> dict[str, Any]:
+    """Where a visitor without an image begins: examples, where the gallery has any, and its own images."""
+    note = gr.HTML(elem_id="reference-note", padding=False)
+    with gr.Accordion("Try one", open=True, visible=has_examples, elem_id="examples") as accordion:
+        examples = ExampleComponents(accordion, build_grid("example-grid"))
+    with gr.Accordion("Pick a reference from the gallery", open=not has_examples, elem_id="pick"):
+        suggestions = build_suggestions()
+    return {"reference_note": note, "examples": examples, "suggestions": suggestions}
+
+
+def build_settings(searcher: Searcher) -> dict[str, Any]:
+    """Methods and controls.
 
     Args:
         searcher: Its methods are the choices, its parameters the initial values.
-
-    Returns:
-        The form's components.
     """
-    methods, retrieve = searcher.methods, searcher.params.retrieve
-    choices = [(find_method(name, searcher.params).label, name) for name in methods]
-    second_choices = [("nothing", NO_METHOD), *choices]
-    second = methods[1] if len(methods) > 1 else NO_METHOD
-    reference = build_reference()
-    note = gr.HTML(elem_id="reference-note", padding=False)
-    text = gr.Textbox(label="What should be different?", placeholder="make it a firefighter", lines=2, elem_id="text")
-    negative = gr.Textbox(label="What it should not be", placeholder="optional", elem_id="negative")
-    method = gr.Dropdown(choices, value=methods[0], label="Method", elem_id="method")
-    second_method = gr.Dropdown(second_choices, value=second, label="Compare with", elem_id="second-method")
-    search = gr.Button("Search", variant="primary", elem_id="search")
-    with gr.Accordion("Pick from the gallery", open=False, elem_id="pick"):
-        suggestions = build_suggestions()
+    method, second_method = build_methods(searcher)
+    negative = gr.Textbox(
+        label="What it should not be", placeholder="optional", lines=1, max_lines=1, elem_id="negative"
+    )
+    with gr.Accordion("More settings", open=False, elem_id="scales"):
+        scales = build_scales(searcher.params.retrieve)
     with gr.Accordion("Paint a region that changes (DiffComp)", open=False, elem_id="region"):
         editor = build_editor()
-    with gr.Accordion("Scales and hypotheses (Fusion-Diff)", open=False, elem_id="scales"):
-        guidance = gr.Slider(0, 10, retrieve.guidance_scale, step=0.1, label="Guidance scale")
-        control = gr.Slider(0, 3, retrieve.control_scale, step=0.05, label="Control scale")
-        hypotheses = gr.Slider(1, 32, retrieve.hypotheses, step=1, label="Hypotheses")
-        concept = gr.Textbox(label="What both images have in common", placeholder="optional")
-    return FormComponents(
-        reference=reference,
-        reference_id=gr.State(""),
-        reference_note=note,
-        text=text,
-        negative=negative,
-        method=method,
-        second_method=second_method,
-        search=search,
-        suggestions=suggestions,
-        editor=editor,
-        guidance=guidance,
-        control=control,
-        hypotheses=hypotheses,
-        concept=concept,
-        top=gr.Slider(1, 50, 12, step=1, label="Results"),
+    return {"method": method, "second_method": second_method, "negative": negative, "editor": editor, **scales}
+
+
+def build_methods(searcher: Searcher) -> tuple[gr.Dropdown, gr.Dropdown]:
+    """The method, with what it does in plain words, and the one to compare with."""
+    found = [find_method(name, searcher.params) for name in searcher.methods]
+    choices, second = [(method.label, method.name) for method in found], found[1].name if len(found) > 1 else NO_METHOD
+    first = gr.Dropdown(choices, value=found[0].name, label="Method", info=of_method(found[0]), elem_id="method")
+    compared = gr.Dropdown(
+        [("nothing", NO_METHOD), *choices], value=second, label="Compare with", elem_id="second-method"
     )
+    return first, compared
+
+
+def build_scales(retrieve: RetrieveParams) -> dict[str, Any]:
+    """Fusion-Diff's settings and the number of results, each with what it means."""
+    return {
+        "top": gr.Slider(1, 50, 12, step=1, label="Results", info=CONTROLS["top"]),
+        "concept": gr.Textbox(
+            label="What both images have in common", placeholder="optional", max_lines=1, info=CONTROLS["concept"]
+        ),
+        "guidance": gr.Slider(
+            0, 10, retrieve.guidance_scale, step=0.1, label="Guidance scale", info=CONTROLS["guidance"]
+        ),
+        "control": gr.Slider(0, 3, retrieve.control_scale, step=0.05, label="Control scale", info=CONTROLS["control"]),
+        "hypotheses": gr.Slider(1, 32, retrieve.hypotheses, step=1, label="Hypotheses", info=CONTROLS["hypotheses"]),
+    }
 
 
 def build_reference() -> gr.Image:
     """The reference image, which hands an upload on as a path: what is not an image gets a sentence, not an error."""
     reference = gr.Image(
-        label="Reference",
+        show_label=False,
         type="filepath",
         format="png",
         sources=["upload", "clipboard"],
-        height=260,
+        height=150,
         elem_id="reference",
         buttons=[],
     )
@@ -135,9 +184,9 @@ def _uploaded_path(payload: Any) -> str | None:
 
 
 def build_suggestions() -> SuggestionComponents:
-    """A search box over the gallery's ids, and a grid of images."""
+    """A search box over the gallery's names and ids, and a grid of images."""
     with gr.Row():
-        words = gr.Textbox(show_label=False, placeholder="part of a name", container=False, scale=3, min_width=120)
+        words = gr.Textbox(show_label=False, placeholder="a name", container=False, scale=3, min_width=120)
         more = gr.Button("More", scale=1, min_width=80)
     return SuggestionComponents(words, more, build_grid("suggestions"), gr.State([]), gr.State(0))
 

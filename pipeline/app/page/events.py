@@ -6,24 +6,29 @@ back as a sentence, and `pipeline.app.page.markup` escapes every text.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pipeline.app.page.links import Link, address_of
 from pipeline.app.page.markup import (
     alert,
     captions_table,
     descriptions_list,
     error_alert,
     panel_heading,
+    query_line,
     quiet,
 )
+from pipeline.app.search.examples import EXAMPLES, Example
 from pipeline.app.search.galleries import SIDE
+from pipeline.app.search.names import with_name
 from pipeline.app.search.requests import Request, RequestError, region_of_mask
-from pipeline.app.search.results import thumbnail
+from pipeline.app.search.results import data_uri, thumbnail
 from pipeline.app.search.searcher import Answer, Searcher, for_method
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.diffcomp.explain import heat_map
@@ -35,6 +40,8 @@ NO_METHOD = "none"
 """The choice that leaves the second panel empty."""
 SUGGESTIONS = 24
 """Gallery images that are offered as references at once."""
+MAX_HISTORY = 50
+"""Searches that a visitor can go back through."""
 EDITOR_SIDE = 480
 """Longer side, in pixels, of the reference on which a region is painted."""
 
@@ -78,10 +85,28 @@ class Panel:
 
 @dataclass
 class Results:
-    """What one press of the button shows: a panel a method, or a message why there is none."""
+    """What one search shows: a panel a method under the query, or a message why there is none."""
 
     message: str
     panels: tuple[Panel, Panel]
+    query: str = ""
+    """Reference, texts and link, as HTML."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A search to go back to."""
+
+    reference: str
+    reference_id: str
+    text: str
+    negative: str
+
+
+def with_step(history: list[Step], form: SearchForm) -> list[Step]:
+    """The searches so far with this one at the end, once."""
+    step = Step(form.reference or "", form.reference_id, form.text or "", form.negative or "")
+    return history if history and history[-1] == step else [*history, step][-MAX_HISTORY:]
 
 
 class PageEvents:
@@ -106,7 +131,9 @@ class PageEvents:
         except Exception as error:  # nothing that a visitor sends may end the server
             return Results(error_alert(error), (Panel(), Panel()))
         first, second, *_ = *panels, Panel(), Panel()
-        return Results("", (first, second))
+        link = Link(form.reference_id, request.text, request.controls.negative, form.method, form.second_method)
+        query = query_line(data_uri(request.image), request.text, request.controls.negative, address_of(link))
+        return Results("", (first, second), query)
 
     def _request(self, form: SearchForm) -> Request:
         if not form.reference:
@@ -143,7 +170,7 @@ class PageEvents:
             shown=True,
             heading=panel_heading(method.label, answer.seconds, region_ignored),
             thumbnails=[
-                self._thumbnail(hit.image_id, f"{rank} · {hit.score:.3f}")
+                self._thumbnail(hit.image_id, f"{rank} · {hit.name or PurePath(hit.image_id).name}\n{hit.score:.3f}")
                 for rank, hit in enumerate(answer.hits, start=1)
             ],
             image_ids=[hit.image_id for hit in answer.hits],
@@ -184,26 +211,44 @@ class PageEvents:
         """
         return self.gallery.image(image_id)
 
+    @functools.cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """Searches to try first; none where the gallery lacks one of their references."""
+        return EXAMPLES if {example.reference for example in EXAMPLES} <= set(self.gallery.ids) else ()
+
+    def example_thumbnails(self) -> Thumbnails:
+        """The references of the examples, captioned with their names and texts."""
+        return [
+            self._thumbnail(one.reference, f"{self.gallery.name_of(one.reference)}: {one.text}")
+            for one in self.examples
+        ]
+
     def suggest(self, words: str, page: int) -> tuple[Thumbnails, list[str]]:
         """Gallery images to start from.
 
         Args:
-            words: A part of the ids of wanted images. Empty: images from all over the gallery.
+            words: Parts of the names or ids of wanted images, all of which must be there. Empty: images from all
+                over the gallery.
             page: Number of the selection, from 0 on; after the last page, the first one comes again.
 
         Returns:
-            At most `SUGGESTIONS` thumbnails captioned with their ids, and the ids.
+            At most `SUGGESTIONS` thumbnails captioned with names and ids, and the ids.
         """
         ids = self.gallery.ids
-        wanted = words.strip().casefold()
+        wanted = words.casefold().split()
         if wanted:
-            chosen = [image_id for image_id in ids if wanted in image_id.casefold()]
+            known = ((image_id, self.called(image_id).casefold()) for image_id in ids)
+            chosen = [image_id for image_id, called in known if all(word in called for word in wanted)]
             start = (page * SUGGESTIONS) % len(chosen) if chosen else 0
             chosen = chosen[start : start + SUGGESTIONS]
         else:
             stride = max(1, len(ids) // SUGGESTIONS)
             chosen = ids[page % stride :: stride][:SUGGESTIONS]
-        return [self._thumbnail(image_id, image_id) for image_id in chosen], chosen
+        return [self._thumbnail(image_id, self.called(image_id)) for image_id in chosen], chosen
+
+    def called(self, image_id: str) -> str:
+        """An image's name with its id."""
+        return with_name(image_id, self.gallery.name_of(image_id))
 
     def _thumbnail(self, image_id: str, caption: str) -> tuple[Image.Image, str]:
         """A gallery image with its caption; a placeholder for an image that was removed after indexing."""

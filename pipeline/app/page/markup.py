@@ -32,10 +32,19 @@ def error_alert(error: Exception) -> str:
     return alert("An internal error occurred. Your input is not the cause. The server's log has the details.")
 
 
-def query_line(text: str, negative: str) -> str:
-    """The modification and the negative text, to stand above the results."""
-    without = f" <span>without {escape(negative.strip())}</span>" if negative and negative.strip() else ""
-    return f'<p class="cir-query">“{escape(text.strip())}”{without}</p>'
+def query_line(reference: str, text: str, negative: str, address: str) -> str:
+    """What was searched for, to stand above the results.
+
+    Args:
+        reference: The reference image as a `data:` address.
+        text: The modification.
+        negative: What the results should not be; may be empty.
+        address: Of the page with this search, relative to the page; "" where no address can say it.
+    """
+    without = f" <span>without {escape(negative.strip())}</span>" if negative.strip() else ""
+    link = f' <a href="{escape(address)}" title="The address of this search">link</a>' if address else ""
+    image = f'<img src="{escape(reference)}" alt="the reference">'
+    return f'<p class="cir-query">{image} <span>“{escape(text.strip())}”{without}{link}</span></p>'
 
 
 def panel_heading(label: str, seconds: dict[str, float], region_ignored: bool = False) -> str:

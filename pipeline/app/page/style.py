@@ -4,18 +4,34 @@ CSS = """
 .cir-message { border-left: 4px solid #d9481f; background: color-mix(in srgb, #d9481f 12%, transparent);
   padding: .6rem .9rem; border-radius: 6px; overflow-wrap: anywhere; }
 .cir-quiet { opacity: .7; font-size: .85rem; margin: 0; }
-.cir-query { font-size: 1.1rem; overflow-wrap: anywhere; margin: 0; }
-.cir-query span { opacity: .7; }
+.cir-query { display: flex; align-items: center; gap: .7rem; font-size: 1.1rem; overflow-wrap: anywhere; margin: 0; }
+.cir-query img { width: 3rem; height: 3rem; object-fit: contain; flex: none; }
+.cir-query span span { opacity: .7; }
+.cir-query a { font-size: .85rem; margin-left: .4rem; }
 .cir-explanation blockquote, .cir-explanation td + td { overflow-wrap: anywhere; }
 .cir-explanation table, .cir-explanation tr, .cir-explanation td { border: 0 !important; vertical-align: top; }
 .cir-explanation td { padding: .15rem .6rem .15rem 0 !important; }
+.gradio-container { overflow: visible !important; }
+#bar { position: sticky; top: 0; z-index: 60; flex-wrap: nowrap; align-items: stretch; gap: .8rem; padding: .5rem 0;
+  background: var(--body-background-fill); border-bottom: 1px solid var(--border-color-primary); }
+#bar-reference { flex: none !important; width: 140px; }
+#bar-buttons button { max-width: 12rem; }
+#bar-words { gap: .4rem; justify-content: space-between; }
+#bar-buttons { flex-wrap: nowrap; gap: .5rem; }
+#reference .wrap, #reference .wrap * { font-size: .75rem; line-height: 1.2; padding: 0; white-space: normal; }
+#reference .wrap .icon-wrap { width: 1.2rem; margin: 0; }
+#message { scroll-margin-top: 12rem; }
 #reference-note { min-height: 0; }
 .cir-grid, .cir-grid .grid-wrap { min-height: 0 !important; height: auto !important; }
 .cir-grid .grid-container { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)) !important;
   height: auto !important; }
 .cir-grid .caption-label { font-size: .7rem; left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
-  padding: 0 .3rem; border-radius: 0; opacity: .9; text-align: center; }
-.cir-grid:not(#suggestions) img { padding-bottom: 1.2rem; box-sizing: border-box; }
+  padding: 0 .3rem; border-radius: 0; opacity: .9; text-align: center; line-height: 1.2; height: 2.4em;
+  white-space: pre-line; overflow: hidden; }
+.cir-grid button:hover .caption-label { height: auto; max-height: 100%; }
+#example-grid .caption-label { height: 3.6em; }
+.cir-grid:not(#suggestions) img { padding-bottom: 1.8rem; box-sizing: border-box; }
+.cir-grid#example-grid img { padding-bottom: 2.6rem; }
 #suggestions { max-height: 300px; overflow-y: auto; }
 #suggestions .caption-label { display: none; }
 #suggestions .grid-container { grid-template-columns: repeat(auto-fill, minmax(3.2rem, 1fr)) !important; }

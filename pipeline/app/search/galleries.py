@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from pipeline.app.search.names import emoji_names
-from pipeline.app.search.own_encoder import DEFAULT_METHOD, OwnEncoder, knows_emoji_only
+from pipeline.app.search.own_encoder import DEFAULT_METHOD, EMOJI_ONLY, OwnEncoder, knows_emoji_only, warning
 from pipeline.app.search.remedies import index_command
 from pipeline.artifacts import ArtifactError, ShardSet, read_json
 from pipeline.artifacts.decoding import ImageError, decode_file
@@ -74,6 +74,12 @@ class Gallery(ABC):
     def warns(self, params: Params) -> bool:
         """Whether these are people's own images behind models that know emoji only."""
         return False
+
+    def note(self, params: Params) -> str:
+        """What whoever searches should know of the models; "" where there is nothing to say."""
+        if self.warns(params):
+            return warning(self.name)
+        return EMOJI_ONLY if self.encoder is None and knows_emoji_only(params) else ""
 
     def name_of(self, image_id: str) -> str:
         """What an image is called, to stand beside its id. "" where the id is all there is, as for files."""

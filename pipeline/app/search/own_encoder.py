@@ -64,6 +64,10 @@ def parse_encoder(text: str) -> OwnEncoder:
     )
 
 
+EMOJI_ONLY = "These models have seen emoji only: a photograph as the reference means little to them."
+"""What is said of them over a gallery of emoji."""
+
+
 def knows_emoji_only(params: Params) -> bool:
     """Whether images are embedded by the small models that have seen emoji and nothing else."""
     return Path(params.diffcomp.backbone).parent == SHIPPED

@@ -1,14 +1,18 @@
 """What the demo page answers, without a server."""
 
 from dataclasses import replace
+from html import escape
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.app.page.events import NO_METHOD, PageEvents, SearchForm, painted_region
+from pipeline.app.page.events import NO_METHOD, PageEvents, SearchForm, painted_region, with_step
 from pipeline.app.page.markup import error_alert
+from pipeline.app.search.examples import EXAMPLES
+from pipeline.query.registry import methods
 
 SCRIPT = "<script>document.title = 'taken over'</script>"
 
@@ -77,6 +81,35 @@ def test_an_unmoved_guidance_slider_is_the_parameter(events, form, monkeypatch, 
     assert ("guidance scale above 0" in message) == rejected == bool(message)
 
 
+def test_every_method_can_be_chosen(events, searcher):
+    """As far as this gallery is indexed for it."""
+    expected = {name for name, one in methods(searcher.params).items() if one.space in searcher.gallery.spaces}
+    assert set(searcher.methods) == expected >= {"cirevl", "description", "fused_only", "image_only"}
+
+
+def test_the_query_stands_with_its_reference_and_its_address_above_the_results(events, form, searcher):
+    image_id = searcher.gallery.ids[0]
+    uploaded, picked = (events.search(replace(form, reference_id=one)).query for one in ("", image_id))
+    assert "data:image/png" in uploaded and "as a chef" in uploaded and "href" not in uploaded
+    address = urlencode({"image": image_id, "text": "as a chef"})
+    assert f'href="?{escape(address)}' in picked
+
+
+def test_a_history_notes_each_search_once(form):
+    other = replace(form, text="as a farmer")
+    history: list = []
+    for entered in (form, form, other, other, form):
+        history = with_step(history, entered)
+    assert [step.text for step in history] == ["as a chef", "as a farmer", "as a chef"]
+
+
+def test_examples_are_offered_where_their_references_are(events, searcher, monkeypatch):
+    assert events.examples == () and events.example_thumbnails() == []
+    ids = [example.reference for example in EXAMPLES]
+    monkeypatch.setattr(searcher.gallery, "ids", ids)
+    assert len(PageEvents(searcher).example_thumbnails()) == len(EXAMPLES) == 6
+
+
 def test_a_region_changes_only_the_method_that_takes_one(events, form):
     layer = Image.new("RGBA", (480, 480))
     layer.paste((217, 72, 31, 255), (0, 0, 480, 300))
@@ -138,7 +171,12 @@ def test_suggestions_come_from_all_over_the_gallery(events):
     assert set(events.suggest("", 1)[1]).isdisjoint(image_ids)
 
 
-def test_suggestions_match_a_part_of_a_name(events, searcher):
+def test_suggestions_match_parts_of_names_and_ids(events, searcher, monkeypatch):
     image_id = searcher.gallery.ids[5]
     assert events.suggest(image_id.upper(), 0)[1] == [image_id]
+    monkeypatch.setattr(searcher.gallery, "name_of", {image_id: "man wearing turban"}.get)
+    monkeypatch.setattr(searcher.gallery, "ids", [image_id])
+    thumbnails, image_ids = events.suggest("Turban  man", 0)
+    assert image_ids == [image_id] and thumbnails[0][1] == f"man wearing turban ({image_id})"
+    assert events.suggest("turban woman", 0)[1] == []
     assert events.suggest("nothing is called so", 3) == ([], [])

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.app.page.words import CONTROLS, METHODS
+
 pytest.importorskip("gradio", reason="the extra `demo` is not installed")
 SCRIPT = "<script>document.title = 'taken over'</script><img src=x onerror=\"document.title = 'taken over'\">"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -18,6 +20,12 @@ LOADED = """selector => {
   return images.length > 0 && !image;
 }"""
 """Scrolls to every such image until all are loaded: Gradio loads them lazily, without a size while out of sight."""
+
+IN_SIGHT = """() => {
+  const shown = document.querySelector("#message .cir-query").getBoundingClientRect();
+  return shown.top >= document.querySelector("#bar").getBoundingClientRect().bottom && shown.bottom <= innerHeight;
+}"""
+"""Whether query and reference stand on the screen, below the bar."""
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +57,7 @@ class Visitor:
         field.set_input_files(str(path))
 
     def search(self, text: str) -> None:
-        self.page.locator("#text textarea").fill(text)
+        self.page.locator("#text textarea, #text input").fill(text)
         self.page.locator("#search").click()
 
     def search_with(self, photo: str, text: str) -> None:
@@ -120,7 +128,7 @@ def test_uploads_that_cannot_be_used(visitor, make_bomb, tmp_path):
 def test_markup_in_a_text_stays_text(visitor, photo):
     visitor.search_with(photo, SCRIPT)
     assert visitor.page.title() == "Composed image retrieval"
-    assert visitor.page.locator("#message script, #message img").count() == 0
+    assert visitor.page.locator("#message script, #message img[src=x]").count() == 0
 
 
 def test_a_search_shows_results_and_explanations(visitor, photo):
@@ -131,14 +139,43 @@ def test_a_search_shows_results_and_explanations(visitor, photo):
     visitor.screenshot("results")
 
 
-def test_a_result_becomes_the_reference(visitor, photo, searcher):
+def test_a_result_continues_the_chain_and_back_returns(visitor, photo, searcher):
+    """A click on a result searches on from there, the query in sight. Its address and Back lead to a search again."""
+    page = visitor.page
     visitor.search_with(photo, "as a farmer")
-    visitor.page.locator("#first-results button").nth(1).click()
-    note = visitor.page.locator("#reference-note", has_text="from the gallery")
-    note.wait_for()
-    assert note.inner_text().removeprefix("from the gallery: ").strip() in searcher.gallery.ids
-    visitor.search("as a chef")
-    visitor.page.locator("#message .cir-query", has_text="as a chef").wait_for()
+    assert "image=" not in page.url and page.locator("#back").is_disabled()
+    uploaded = page.locator("#message img").get_attribute("src")
+    page.locator("#first-results button").nth(5).click()
+    page.wait_for_url("**/?image=*")
+    note = page.locator("#reference-note").inner_text()
+    assert note.removeprefix("from the gallery: ").strip() in searcher.gallery.ids
+    page.wait_for_function(IN_SIGHT)
+    chained = page.url
+    page.locator("#text textarea, #text input").fill("as a chef")
+    page.keyboard.press("Enter")
+    page.locator("#message .cir-query", has_text="as a chef").wait_for()
+    visitor.screenshot("chain")
+    page.locator("#back").click()
+    page.wait_for_url(chained)
+    page.locator("#back").click()
+    page.wait_for_function("src => document.querySelector('#message img').src === src", arg=uploaded)
+    assert page.locator("#back").is_disabled()
+    page.goto(chained)
+    page.locator("#message .cir-query", has_text="as a farmer").wait_for()
+    visitor.see("#first-results img")
+
+
+def test_words_explain_controls_and_methods_on_hover(visitor):
+    page = visitor.page
+    page.locator("#search").hover()
+    assert page.locator("#search").get_attribute("title") == CONTROLS["search"]
+    page.locator("#method input").click()
+    for label, words in (("CIReVL", METHODS["cirevl"]), ("Description", METHODS["description"])):
+        entry = page.get_by_role("option", name=label, exact=True)
+        entry.hover()
+        assert entry.get_attribute("title") == words
+    page.get_by_role("option", name="CIReVL", exact=True).click()
+    page.locator("#method", has_text=METHODS["cirevl"]).wait_for()
 
 
 def test_a_painted_region_reaches_the_search(visitor, photo):
