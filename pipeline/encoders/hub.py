@@ -17,11 +17,13 @@ BYTES = {
     "google-t5/t5-large": 2.95e9,
     "city96/t5-v1_1-xxl-encoder-bf16": 9.5e9,
     "google/t5-v1_1-xxl": 44.5e9,
+    "Salesforce/blip-itm-large-coco": 1.78e9,
     "ViT-B-32/openai": 0.6e9,
     "ViT-L-14-quickgelu/openai": 1.7e9,
     "ViT-bigG-14/laion2b_s39b_b160k": 10.2e9,
 }
-"""Approximate download sizes of the models that the profiles and the papers name."""
+"""Approximate download sizes of the models that the profiles and the papers name: as the hub lists their files, or
+their parameters times the bytes of one."""
 
 
 def resolve_model_path(path: str) -> str:

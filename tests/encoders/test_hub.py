@@ -13,6 +13,7 @@ from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.text import TextEncoder
+from tests.sections import composed
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -54,6 +55,15 @@ def test_clip_names_its_tag_and_size(paper):
         match=r"diffcomp.backbone 'ViT-L-14-quickgelu': the weights 'openai' .* elsewhere/hub, about 1.7 GB",
     ):
         load_dual_encoder(paper.diffcomp.backbone, paper.diffcomp.pretrained)
+
+
+def test_blip_names_its_revision_and_size(paper):
+    blip = composed("profile=paper", "diffcomp=blip").diffcomp
+    with pytest.raises(
+        ArtifactError,
+        match=f"diffcomp.backbone '{blip.backbone}': revision {blip.pretrained} is not .* elsewhere/hub.* about 1.8 GB",
+    ):
+        load_dual_encoder(blip.backbone, blip.pretrained, blip.image_size)
 
 
 def test_a_local_model_that_cannot_be_loaded_is_no_matter_of_a_hub(tmp_path):

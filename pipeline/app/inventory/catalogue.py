@@ -1,33 +1,29 @@
-"""Licences of the checkpoints and data sets that profiles name, as their owners state them.
+"""Licences of the checkpoints and data sets that profiles name, where a card or a repository was read that states one.
 
-What is not listed is not known here. Sizes of checkpoints are in `pipeline.encoders.hub`, of sources in
-`pipeline.sources.web.web_pairs`.
+Of the rest, `cir models` says that the licence is not known. Sizes of checkpoints are in `pipeline.encoders.hub`, of
+sources in `pipeline.sources.web.web_pairs`.
 """
 
 from __future__ import annotations
 
 CHECKPOINTS = {
     "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct": "Apache-2.0",
-    "Qwen/Qwen2-VL-2B-Instruct": "Apache-2.0",
-    "Qwen/Qwen2.5-VL-3B-Instruct": "Qwen Research License",
+    "Qwen/Qwen2.5-VL-3B-Instruct": "a Qwen licence of its own, in the file LICENSE",
     "Qwen/Qwen2.5-VL-7B-Instruct": "Apache-2.0",
-    "Qwen/Qwen2.5-VL-72B-Instruct": "Qwen License",
-    "Qwen/Qwen3-VL-2B-Instruct": "Apache-2.0",
-    "Qwen/Qwen3-VL-Embedding-2B": "Apache-2.0",
-    "google/t5-v1_1-large": "Apache-2.0",
-    "city96/t5-v1_1-xxl-encoder-bf16": "Apache-2.0",
+    "Qwen/Qwen2.5-VL-72B-Instruct": "a Qwen licence of its own, in the file LICENSE",
+    "Salesforce/blip-itm-large-coco": "BSD-3-Clause",
+    "city96/t5-v1_1-xxl-encoder-bf16": "no licence stated (google/t5-v1_1-xxl, whose encoder it is: Apache-2.0)",
     "google/t5-v1_1-xxl": "Apache-2.0",
-    "google-t5/t5-large": "Apache-2.0",
     "openai": "MIT",
+    "laion2b_s39b_b160k": "MIT",
 }
 """Hub name, or tag of open_clip, -> licence."""
 DATA = {
-    "cc3m": "free use of the captions; every image is its owner's",
-    "cc12m": "free use of the captions; every image is its owner's",
+    "cc3m": "the conceptual-captions licence of its repository; every image is its owner's",
+    "cc12m": "free for any purpose, with thanks to Google; every image is its owner's",
     "sa1b": "SA-1B Dataset Research License",
-    "journeydb": "CC BY-NC-SA 4.0",
     "hqedit": "CC BY-NC 4.0",
-    "fashioniq": "CDLA; every image is its owner's",
-    "circo": "CC BY-NC 4.0; images of COCO",
+    "fashioniq": "Community Data License Agreement; every image is its owner's",
+    "cirr": "MIT for the annotations; the images are under NLVR2's terms",
 }
 """Source or benchmark -> licence."""

@@ -7,7 +7,6 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -52,16 +51,11 @@ def _packages(params: Params) -> Iterator[str]:
     for name, section in sections.items():
         if section.backend == "vllm":
             wanted["vllm"] = f"{name}.backend"
-    if _jobs(params).engine == "ray":
-        wanted["ray"] = "engine"
+    if params.jobs.engine == "ray":
+        wanted["ray"] = "jobs.engine"
     for package, parameter in wanted.items():
         if importlib.util.find_spec(package) is None:
             yield f"{parameter}: the package {package} is not installed"
-
-
-def _jobs(params: Params) -> Any:
-    """The section that has the engine."""
-    return getattr(params, "jobs", None) or next(iter(mllm_sections(params).values()))
 
 
 def _gpu(params: Params, sizes: dict[str, float]) -> Iterator[str]:
@@ -106,10 +100,10 @@ def _ports(params: Params, page_port: int) -> Iterator[str]:
             pass
     except OSError as error:
         yield f"port {page_port} of the page: {error.strerror or error}"
-    jobs = _jobs(params)
+    jobs = params.jobs
     if jobs.engine == "ray" and ":" in jobs.ray_address:
         host, _, port = jobs.ray_address.rpartition("//")[2].partition(":")
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
         except (OSError, ValueError) as error:
-            yield f"ray_address {jobs.ray_address}: cannot be reached ({error})"
+            yield f"jobs.ray_address {jobs.ray_address}: cannot be reached ({error})"

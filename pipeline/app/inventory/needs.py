@@ -21,6 +21,8 @@ SECTIONS = ("embedder", "describer", "captioner")
 """Sections of a multimodal LLM."""
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 """The files of a hub's checkpoint that are read."""
+OPEN_CLIP_WEIGHTS = ["open_clip*.safetensors", "open_clip_config.json", "*.json", "*.txt"]
+"""Those of open_clip: its hubs hold the same weights for transformers, too."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ def _transformers(parameter: str, path: str, revision: str) -> Need:
 
 def _dual_encoder(backbone: str, pretrained: str) -> Need:
     """A folder, a transformers model, or one of open_clip's with a tag or a file of weights."""
-    if not pretrained:
-        return _transformers("diffcomp.backbone", backbone, "")
+    if not pretrained or "/" in backbone:
+        return _transformers("diffcomp.backbone", backbone, pretrained)
     if Path(pretrained).is_file() or "/" in pretrained or pretrained.endswith(".safetensors"):
         path = Path(pretrained)
         return Need("checkpoint", f"{backbone} {pretrained}", "diffcomp.pretrained", path, path.is_file(), _bytes(path))

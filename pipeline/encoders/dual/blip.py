@@ -11,12 +11,14 @@ from typing import Any, cast
 import torch
 from einops import rearrange
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer, BlipConfig, BlipForImageTextRetrieval, BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipEncoderLayer
 
 from pipeline.encoders.dual.interface import DualEncoder, biased_attention, unit
+from pipeline.encoders.hub import not_loaded
 
 _checkpoint = functools.partial(checkpoint, use_reentrant=False)
 
@@ -62,10 +64,13 @@ class BlipEncoder(DualEncoder):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, revision: str | None = None) -> BlipEncoder:
-        """A local folder, or a hub name at a pinned revision."""
+        """A local folder, or a hub name at a pinned revision. Raises ArtifactError when it cannot be loaded."""
         pinned: dict[str, Any] = {"revision": revision} if revision else {}
-        model = BlipForImageTextRetrieval.from_pretrained(name, use_safetensors=True, **pinned)
-        return cls(model, AutoTokenizer.from_pretrained(name, **pinned))
+        try:
+            model = BlipForImageTextRetrieval.from_pretrained(name, use_safetensors=True, **pinned)
+            return cls(model, AutoTokenizer.from_pretrained(name, **pinned))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise not_loaded("diffcomp.backbone", str(name), revision or "", error) from None
 
     @property
     def image_blocks(self) -> nn.ModuleList:

@@ -34,15 +34,16 @@ READERS: dict[str, Callable[[Path, str], Iterator[Sample]]] = {
     "folder": csv_folder,
 }
 EXPECTED = {
-    "cc3m": ("img2dataset's webdataset shards of CC3M (00000.tar ...)", 100e9),
-    "cc12m": ("img2dataset's webdataset shards of CC12M (00000.tar ...)", 420e9),
-    "sa1b": ("SA-1B's archives sa_000000.tar ... sa_000999.tar", 11.3e12),
-    "journeydb": ("JourneyDB's train archives 000.tgz ... and train_anno_realease_repath.jsonl", 2.3e12),
+    "cc3m": ("img2dataset's webdataset shards of CC3M (00000.tar ...)", 271e9),
+    "cc12m": ("img2dataset's webdataset shards of CC12M (00000.tar ...)", 331e9),
+    "sa1b": ("SA-1B's archives sa_000000.tar ... sa_000999.tar", 0),
+    "journeydb": ("JourneyDB's train archives 000.tgz ... and train_anno_realease_repath.jsonl", 0),
     "webdataset": ("webdataset shards *.tar", 0),
     "folder": ("images and a CSV with the columns image and caption", 0),
-    "hqedit": ("the Parquet files of the hub release UCSC-VLAA/HQ-Edit (data/train-*.parquet)", 170e9),
+    "hqedit": ("the Parquet files of the hub release UCSC-VLAA/HQ-Edit (data/train-*.parquet)", 0),
 }
-"""What a source's folder holds, and about how many bytes; 0: whatever the user has."""
+"""What a source's folder holds, and about how many bytes, where a page says so: CC3M with sides of up to 1024 pixels
+(the hub's card of WeiChow/cc3m), CC12M with 256 (img2dataset's documentation). 0: not known, or whatever a user has."""
 
 
 def build(params: DataParams, seed: int, out: Path) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline.app.cli.main import app
 from pipeline.app.inventory import checks, needs
-from tests.sections import profile
+from tests.sections import composed, profile
 
 ROOT = Path(__file__).parents[3]
 T5 = "city96/t5-v1_1-xxl-encoder-bf16"
@@ -49,7 +49,7 @@ def test_a_bare_machine_lacks_all_of_the_paper_profile_and_every_line_says_what(
 
 def test_a_checkpoint_is_there_when_every_file_of_its_index_is(cache):
     need = found()[T5]
-    assert need.revision in str(need.place) and need.licence == "Apache-2.0" and need.size > 9e9
+    assert need.revision in str(need.place) and "Apache-2.0" in need.licence and need.size > 9e9
     need.place.mkdir(parents=True)
     (need.place / "config.json").write_text("{}")
     files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -98,6 +98,18 @@ def test_fetching_asks_for_the_pinned_revision_and_for_no_pickles(cache, monkeyp
     revisions = {name: more["revision"] for name, more in asked}
     assert revisions[T5] == found()[T5].revision
     assert not any("bin" in pattern for _, more in asked for pattern in more["allow_patterns"])
+    [clip] = [more["allow_patterns"] for name, more in asked if name.startswith("timm/")]
+    assert "open_clip*.safetensors" in clip and "*.safetensors" not in clip, "the hub has them for transformers, too"
+
+
+@pytest.mark.parametrize(("preset", "licence"), [("clip-g", "MIT"), ("blip", "BSD-3-Clause")])
+def test_diffcomps_other_backbones_are_needed_with_revision_size_and_licence(cache, preset, licence):
+    [need] = [
+        need for need in needs.needs(composed("profile=paper", f"diffcomp={preset}")) if "diffcomp" in need.used_by
+    ]
+    assert need.licence == licence and need.size > 1e9 and not need.there
+    assert need.hub == {"clip-g": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "blip": need.name}[preset]
+    assert (preset == "blip") == (len(need.revision) == 40)
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(cache, monkeypatch):

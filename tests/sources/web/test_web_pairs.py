@@ -276,7 +276,7 @@ def test_all_that_is_missing_is_named_at_once_with_its_size_and_place(tmp_path, 
     assert text.startswith("data.web: 5 of 5 sources are not there") and "\n" not in text
     for part in (
         "data/raw/cc12m must hold",
-        "about 11,300 GB",
+        "about 331 GB",
         "data/raw/hqedit must hold the Parquet files of the hub release",
     ):
         assert part in text
