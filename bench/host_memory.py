@@ -35,7 +35,6 @@ from PIL import Image
 from bench.machine import AnonymousPeak, hardware, versions
 from pipeline.artifacts import ShardSet, schemas, write_json
 from pipeline.config import Params, load_profile, with_overrides
-from pipeline.diffcomp.images import training_images
 from pipeline.encoders.embedding.captioning import captioning_rows
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
@@ -43,6 +42,7 @@ from pipeline.encoders.embedding.readers import PairReader, training_rows
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.embedding.slices import EncoderJob
 from pipeline.encoders.image_source import ImageTable
+from pipeline.encoders.training_images import training_images
 from pipeline.errors import report_user_errors
 from pipeline.fusion_diff.tables import open_vectors
 from pipeline.sources import web

@@ -14,9 +14,9 @@ from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, Params, as_dict, load_params
 from pipeline.diffcomp import save_diffcomp
 from pipeline.diffcomp.checkpoints import backbone_identity
-from pipeline.diffcomp.images import training_images
 from pipeline.diffcomp.tuning import fine_tune, new_task
 from pipeline.encoders.image_source import ImageTable
+from pipeline.encoders.training_images import training_images
 from pipeline.errors import run_stage
 from pipeline.runtime import is_first_process, processes_here, set_up
 from pipeline.text.captions import share_of

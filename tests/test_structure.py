@@ -22,6 +22,7 @@ ROOMS = (
     "fusion_diff",
     "gpu",
     "diffcomp",
+    "decoder",
     "retrieval",
     "query",
     "experiments",

@@ -15,6 +15,7 @@ from pipeline.config.data import (
     GeneCISParams,
     WebParams,
 )
+from pipeline.config.decoder import DecoderParams, ImagineParams
 from pipeline.config.diffcomp import DiffCompDataParams, DiffCompParams
 from pipeline.config.encoders import (
     CaptionerParams,
@@ -46,6 +47,7 @@ __all__ = [
     "CirrParams",
     "ControlParams",
     "DataParams",
+    "DecoderParams",
     "DiffCompDataParams",
     "DiffCompParams",
     "DiffusionParams",
@@ -55,6 +57,7 @@ __all__ = [
     "MllmParams",
     "FashionIQParams",
     "GeneCISParams",
+    "ImagineParams",
     "IndexParams",
     "OptimiserParams",
     "PUBLIC_BENCHMARKS",

@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from pipeline.config.backbones import BackbonesParams
 from pipeline.config.data import DataParams
+from pipeline.config.decoder import DecoderParams, ImagineParams
 from pipeline.config.diffcomp import DiffCompParams
 from pipeline.config.encoders import (
     CaptionerParams,
@@ -74,6 +75,7 @@ class Params(Section):
     jobs: JobsParams
     text_encoder: TextEncoderParams
     captions: CaptionParams
+    decoder: DecoderParams
     prior: PriorParams
     control: ControlParams
     diffcomp: DiffCompParams
@@ -81,6 +83,7 @@ class Params(Section):
     """Every DiffComp that is trained: method name -> what it changes of `diffcomp`."""
     index: IndexParams
     retrieve: RetrieveParams
+    imagine: ImagineParams
     report: ReportParams
     sweep: SweepParams
     ablations: AblationParams

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.diffcomp.batch import Batch, Phrases, Relatives
-from pipeline.diffcomp.images import Draws, LazyImages, varied
 from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.relatives import difference, nearest_relatives
+from pipeline.encoders.training_images import Draws, LazyImages, varied
 from pipeline.text.carriers import among_carrier_words
 
 logger = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from pipeline.config import DiffCompParams, Params
-from pipeline.diffcomp.images import LazyImages
 from pipeline.diffcomp.model import DiffComp
 from pipeline.diffcomp.task import DiffCompTask
 from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.hub import resolve_model_path
+from pipeline.encoders.training_images import LazyImages
 from pipeline.runtime import device
 from pipeline.text.carriers import carrier_words
 from pipeline.training import Run, train

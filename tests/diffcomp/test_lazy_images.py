@@ -16,9 +16,9 @@ from pipeline.artifacts import ArtifactError, schemas, write_table
 from pipeline.artifacts.archives import place_in
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp, DiffCompTask
-from pipeline.diffcomp.images import LazyImages, training_images
 from pipeline.diffcomp.tuning import fine_tune
 from pipeline.encoders.image_source import ImageTable
+from pipeline.encoders.training_images import LazyImages, training_images
 from pipeline.training import Run
 from tests.sections import section
 

@@ -17,9 +17,9 @@ from pipeline.artifacts import ArtifactError, ShardSet, schemas, sha256_file, wr
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import CaptionParams, Params, load_params
 from pipeline.diffcomp import DiffComp
-from pipeline.diffcomp.images import IN_MEMORY, LazyImages, training_images
 from pipeline.encoders.batching import batches, encode_in_batches
 from pipeline.encoders.image_source import ImageTable, centre_square, square_pixels
+from pipeline.encoders.training_images import IN_MEMORY, LazyImages, training_images
 from pipeline.query.spaces import ImageEmbedder
 from pipeline.retrieval import Query, read_queries
 from pipeline.retrieval.benchmarks import BenchmarkFolder

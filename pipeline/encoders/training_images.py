@@ -1,4 +1,4 @@
-"""The images that DiffComp trains on: all in memory where they fit, else decoded as batches are made of them.
+"""The images that a model trains on: all in memory where they fit, else decoded as batches are made of them.
 
 Both train the same bits. A worker process decodes a whole batch, augments it with the batch's own random numbers, and
 returns how far it went through them.
