@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.artifacts import ArtifactError, ShardSet, read_json, sha256_file
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.retrieval.kinds import GPU_MOST, gpu_copy
+from pipeline.retrieval.kinds import GPU_MOST, gpu_copy, search_among
 
 INDEX, IDS = "index.faiss", "ids"
 RECALL = "recall@10"
@@ -87,12 +87,14 @@ class Index:
         top_k: int,
         exclude: Sequence[str | None] | None = None,
         fuse: str = "mean",
+        among: Any = None,
     ) -> tuple[list[list[str]], list[list[float]]]:
         """The `top_k` best gallery ids and their scores for every query, best first.
 
         `vectors` is [Q, d], or [Q, H, d] for H hypotheses a query, whose scores `fuse` makes one
         (mean | max). `exclude` names one gallery id a query that must not be returned (the reference);
-        an id outside the gallery removes nothing. Lists are shorter only where the gallery is.
+        an id outside the gallery removes nothing. `among` are the rows that may be returned (bool
+        [rows]); None: all. Lists are shorter only where the gallery, or what may be returned, is.
         """
         queries = self._as_hypotheses(vectors, fuse)  # [Q, H, d]
         if top_k < 1:
@@ -103,10 +105,11 @@ class Index:
             [self._positions.get(name, -1) if name is not None else -1 for name in exclude or [None] * len(queries)]
         )
         found: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
-        pending, asked = np.arange(len(queries)), top_k + 1 + SLACK
+        most = self._most(among)
+        pending, asked = np.arange(len(queries) if most else 0), top_k + 1 + SLACK
         while len(pending):
-            asked = min(asked, len(self))
-            rough, candidates = self._candidates(queries[pending].reshape(-1, self.dim), asked)
+            asked = min(asked, most)
+            rough, candidates = self._candidates(queries[pending].reshape(-1, self.dim), asked, among)
             shape = (len(pending), queries.shape[1], -1)
             rough, candidates = rough.reshape(shape), candidates.reshape(shape)
             unsettled = []
@@ -115,7 +118,7 @@ class Index:
                 positions = positions[(positions >= 0) & (positions != excluded[query])]
                 positions, scores = self._rank(queries[query], positions)
                 found[query] = positions[:top_k], scores[:top_k]
-                if not self._settled(scores, top_k, rough[row], asked):
+                if candidates.shape[-1] < most and not self._settled(scores, top_k, rough[row]):
                     unsettled.append(query)
             pending, asked = np.array(unsettled, dtype=np.int64), asked * 4
         return [[self.ids[p] for p in positions] for positions, _ in found], [scores.tolist() for _, scores in found]
@@ -129,7 +132,7 @@ class Index:
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
         """The named gallery rows as float32 [len(ids), d]."""
-        return self._index.reconstruct_batch(self.positions(ids))
+        return self._stored(self.positions(ids))
 
     def scores_for(self, query_vector: np.ndarray, ids: Sequence[str], fuse: str = "mean") -> np.ndarray:
         """Exact scores [len(ids)] of the named gallery rows for one query, [d] or [H, d]."""
@@ -142,18 +145,29 @@ class Index:
         positions, scores = self._rank(query, self.positions(ids))
         return [self.ids[p] for p in positions], scores.tolist()
 
-    def _candidates(self, queries: np.ndarray, asked: int) -> tuple[np.ndarray, np.ndarray]:
+    def _most(self, among: Any) -> int:
+        """How many rows a search can return."""
+        return len(self.ids) if among is None else int(among.sum())
+
+    def _candidates(self, queries: np.ndarray, asked: int, among: Any) -> tuple[np.ndarray, np.ndarray]:
         """FAISS's scores and positions [Q, n] of at least `asked` candidates (-1: none), n >= asked."""
+        if among is not None:
+            return search_among(self._index, queries, asked, among)
         if self._on_gpu is None or asked > GPU_MOST:
             return self._index.search(queries, asked)
         # There a quantised index goes without its refinement: the exact scoring of more candidates is that.
-        return self._on_gpu.search(queries, min(GPU_MOST, len(self), int(asked * getattr(self._index, "k_factor", 1))))
+        asked = int(asked * getattr(self._index, "k_factor", 1))
+        return self._on_gpu.search(queries, min(GPU_MOST, len(self.ids), asked))
 
-    def _settled(self, scores: np.ndarray, top_k: int, rough: np.ndarray, asked: int) -> bool:
+    def _settled(self, scores: np.ndarray, top_k: int, rough: np.ndarray) -> bool:
         """Whether no row beyond FAISS's candidates can belong to the top k (an approximate index promises nothing)."""
-        if self.manifest["kind"] != "flat" or asked == len(self):
+        if self.manifest["kind"] != "flat":
             return True
         return len(scores) >= top_k and scores[top_k - 1] > rough[:, -1].max() + FAISS_TOLERANCE
+
+    def _stored(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors [n, d] of gallery rows."""
+        return self._index.reconstruct_batch(positions)
 
     def _as_hypotheses(self, vectors: np.ndarray, fuse: str) -> np.ndarray:
         """Checked float32 queries [Q, H, d]; the mean of scores is the score of the mean, so H = 1 for it."""
@@ -172,7 +186,7 @@ class Index:
         """Scores [n] of gallery rows for one query [H, d]: the best hypothesis, in float64, rounded to float32."""
         if len(positions) == 0:
             return np.empty(0, np.float32)
-        rows = self._index.reconstruct_batch(positions).astype(np.float64)  # [n, d]
+        rows = self._stored(positions).astype(np.float64)  # [n, d]
         return np.einsum("nd,hd->hn", rows, query.astype(np.float64)).max(axis=0).astype(np.float32)
 
     def _rank(self, query: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,12 +11,17 @@ import numpy as np
 from pipeline.artifacts import ArtifactError
 from pipeline.config import IndexParams, ParameterError
 
+_FAISS: Any = faiss
+"""Its classes take keywords and arrays that their stubs do not know."""
+
 TRAIN_PER_LIST = 64
 TRAIN_PER_CENTROID = 39
 """FAISS's own lower limit for a codebook worth having."""
 DIMENSIONS_A_PART = {4: 4, 8: 16}
 PROBED_SHARE, PROBED_LEAST = 0.15, 8
 
+SCORED_MOST = 2_000
+"""So many rows that a filter allows are scored one by one, whatever the kind of index."""
 GPU_MOST = 2048
 """FAISS selects at most so many candidates on a GPU."""
 
@@ -66,6 +71,41 @@ def inverted_lists(index: faiss.Index) -> Any:
     """The IVF part of an index, of its own class; None where it has none."""
     ivf = faiss.try_extract_index_ivf(index)
     return None if ivf is None else faiss.downcast_index(ivf)
+
+
+def search_among(
+    index: faiss.Index, queries: np.ndarray, count: int, among: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best of some of an index's rows.
+
+    Args:
+        index: Of any kind.
+        queries: float32 [Q, d].
+        count: How many are wanted.
+        among: bool [rows], true where a row may be returned.
+
+    Returns:
+        Scores [Q, n] and positions [Q, n] (-1: none). Where few rows may be returned, these are all of them, scored
+        exactly: a graph whose nodes are mostly left out leads nowhere.
+    """
+    allowed = np.flatnonzero(among)
+    if len(allowed) <= max(count, SCORED_MOST):
+        scores = queries @ index.reconstruct_batch(allowed).T
+        return scores, np.broadcast_to(allowed, scores.shape)
+    selector = _FAISS.IDSelectorBitmap(np.packbits(among, bitorder="little"))
+    return index.search(queries, count, params=_parameters(index, selector))
+
+
+def _parameters(index: faiss.Index, selector: faiss.IDSelector) -> faiss.SearchParameters:
+    """What a search of this index may cost, with a selection of its rows."""
+    if (ivf := inverted_lists(index)) is not None:
+        lists = _FAISS.SearchParametersIVF(sel=selector, nprobe=ivf.nprobe)
+        if not hasattr(index, "k_factor"):
+            return lists
+        return _FAISS.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=lists)
+    if hasattr(index, "hnsw"):
+        return _FAISS.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
+    return _FAISS.SearchParameters(sel=selector)
 
 
 def gpu_copy(index: faiss.Index) -> faiss.Index | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -14,15 +13,17 @@ import yaml
 from PIL import Image
 
 from pipeline.app.search.galleries import BenchmarkGallery, open_gallery
-from pipeline.app.search.library import index_folder
+from pipeline.app.search.indexing import index_folder
+from pipeline.app.search.library import Library
 from pipeline.app.search.searcher import Searcher
-from pipeline.artifacts import ShardSet, schemas, write_table
+from pipeline.artifacts import schemas, write_table
 from pipeline.config import DataParams, Params, as_dict, load_params, load_profile
 from pipeline.diffcomp import DiffComp, save_diffcomp
 from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.fusion_diff import ControlAdapter, Prior, PriorSizes
 from pipeline.fusion_diff.checkpoints import save_control, save_prior
+from pipeline.retrieval import build_index
 from pipeline.sources.emoji import build_tables
 from tests.sections import section
 
@@ -76,7 +77,9 @@ def project(tables, tmp_path_factory) -> Path:
             write_table(f"data/benchmarks/emoji_cir/{name}", tables[f"benchmarks/emoji_cir/{name}"], {})
         write_photos(Path("photos"), tables["benchmarks/emoji_cir/images"])
         index_folder(Path("photos"), params)
-        shutil.copytree("photos/.cir/index", "data/index/emoji_cir")
+        for space, identity in Library.open("photos").spaces.items():
+            write_table(f"data/gallery/{space}", library_vectors("photos", space), identity)
+            build_index(f"data/gallery/{space}", f"data/index/emoji_cir/{space}", params.index)
         write_training_captions()
     yield folder
 
@@ -115,8 +118,19 @@ def write_photos(folder: Path, images: pa.Table) -> None:
     (folder / "words.png").write_text("these are words")
 
 
+def library_vectors(library: str | Path, space: str) -> pa.Table:
+    """A library's vectors as a gallery's, `schemas.embeddings`."""
+    opened = Library.open(library)
+    rows = [
+        {"id": name, "vector": vector}
+        for _, ids, vectors in opened.vectors(space)
+        for name, vector in zip(ids, vectors, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.embeddings(opened.dim(space)))
+
+
 def write_training_captions() -> None:
-    rows = ShardSet.open("photos/.cir/vectors/fused").table().to_pylist()[:8]
+    rows = library_vectors("photos", "fused").to_pylist()[:8]
     write_table("data/fused/pairs", pa.Table.from_pylist(rows, schema=schemas.embeddings(256)), {})
     pairs = [
         {

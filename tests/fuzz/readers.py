@@ -21,7 +21,7 @@ from bench.rehearsal import benchmarks as miniature
 from pipeline.app.scoring.predictions import read_predictions
 from pipeline.app.search.folder_files import FoundFile, describe_file
 from pipeline.app.search.galleries import SIDE
-from pipeline.app.search.library import decode_reduced
+from pipeline.app.search.indexing import decode_reduced
 from pipeline.app.search.reference import find_reference
 from pipeline.artifacts import ShardSet, load_weights, save_weights, schemas, sha256_file, write_table
 from pipeline.artifacts.decoding import decode as decode_image

@@ -60,7 +60,7 @@ def index(
     if not os.path.isdir(folder):
         raise ParameterError(f"{folder}: no such folder")
     # Only now: what follows loads torch.
-    from pipeline.app.search.library import index_folder
+    from pipeline.app.search.indexing import index_folder
     from pipeline.app.search.own_encoder import knows_emoji_only, parse_encoder, warning
     from pipeline.artifacts.rejections import summarise
 

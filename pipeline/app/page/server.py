@@ -35,8 +35,9 @@ def serve(searcher: Searcher, host: str, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="cir-demo-") as cache:
         os.environ["GRADIO_TEMP_DIR"] = cache
         if not searcher.methods:
-            indexes = searcher.gallery.indexes
-            raise ServeError(f"{indexes}: no method has both a trained model and an index here; see `cir index --help`")
+            raise ServeError(
+                f"{searcher.gallery.name}: no method has both a trained model and an index here; see `cir index --help`"
+            )
         searcher.warm(searcher.methods[:2])
         print(f"http://{host}:{port}", flush=True)
         try:

@@ -5,21 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
-
-from pipeline.artifacts import ShardSet, write_atomically, write_table
 from pipeline.artifacts.image_formats import FORMATS, HEAD, sniff
-from pipeline.artifacts.rejections import REJECTED, Rejected
 
-FILES = pa.schema([("image_id", pa.string()), ("size", pa.int64()), ("blake2b", pa.string()), ("reason", pa.string())])
-"""What was found, sorted by path. A row with a reason is left out; it has neither size nor hash."""
+HASH_BYTES = 16
 
 OUTSIDE = "a link that leads out of the folder"
 HIDDEN = "hidden: the name begins with a dot"
@@ -130,28 +122,18 @@ def _key(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def list_files(folder: Path, files: Iterable[FoundFile], out: Path) -> ShardSet:
-    """Write what was found as a shard set of `FILES`, and what is left out beside it as `rejected.parquet`.
+def describe_file(folder: Path, file: FoundFile) -> dict[str, Any]:
+    """What a file is.
+
+    Only the first bytes of a file that is no image are read.
 
     Args:
-        folder: Holds the files.
-        files: What `find_files` found in it.
-        out: The shard set's folder.
+        folder: Holds the file.
+        file: One that `find_files` found in it.
 
     Returns:
-        The shard set.
+        `image_id` (its path below the folder), `size` and `blake2b`; or a `reason` to leave it out, and neither.
     """
-    rows = [describe_file(folder, file) for file in tqdm(files, "listing", unit="file", mininterval=1.0)]
-    write_table(out, pa.Table.from_pylist(rows, schema=FILES), {})
-    left_out = [{name: row[name] for name in ("image_id", "reason")} for row in rows if row["reason"]]
-    if left_out:
-        with write_atomically(out / REJECTED) as aside:
-            pq.write_table(pa.Table.from_pylist(left_out), aside)
-    return ShardSet.open(out)
-
-
-def describe_file(folder: Path, file: FoundFile) -> dict[str, Any]:
-    """One row of `FILES`. Only the first bytes of a file that is no image are read."""
     name = file.path.relative_to(folder).as_posix()
     row = {"image_id": name, "size": 0, "blake2b": "", "reason": file.reason}
     if not is_utf8(name):
@@ -164,7 +146,7 @@ def describe_file(folder: Path, file: FoundFile) -> dict[str, Any]:
             if (kind := sniff(head)) not in FORMATS:
                 return row | {"reason": _no_image(head, kind)}
             opened.seek(0)
-            digest = hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            digest = hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=HASH_BYTES)).hexdigest()
             return row | {"size": opened.tell(), "blake2b": digest}
     except OSError as error:
         return row | {"reason": f"the file cannot be read: {error.strerror}"}
@@ -185,20 +167,6 @@ def _no_image(head: bytes, kind: str) -> str:
     return f"no image that can be read: it is {kind or 'in no known format'}"
 
 
-def images_of(files: ShardSet) -> list[dict[str, Any]]:
-    """The rows of `FILES` that are images."""
-    return [row for row in files.table().to_pylist() if not row["reason"]]
-
-
-def left_out_of(files: ShardSet) -> list[Rejected]:
-    """What is left out, with the reasons."""
-    rows = files.table(["image_id", "reason"]).to_pylist()
-    return [Rejected(row["image_id"], row["reason"]) for row in rows if row["reason"]]
-
-
-def identity_of(images: Sequence[dict[str, Any]]) -> str:
-    """A hash of the images' names and contents. What is left out may change without an image being embedded anew."""
-    digest = hashlib.blake2b(digest_size=32)
-    for row in images:
-        digest.update(f"{row['image_id']}\0{row['size']}\0{row['blake2b']}\n".encode())
-    return digest.hexdigest()
+def hash_of(content: bytes) -> str:
+    """BLAKE2b of an image's bytes, as `describe_file` tells it."""
+    return hashlib.blake2b(content, digest_size=HASH_BYTES).hexdigest()

@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
+from pipeline.app.search.library import Library
+from pipeline.app.search.library_names import FOLDER, find_library
 from pipeline.app.search.names import emoji_names
 from pipeline.app.search.own_encoder import DEFAULT_METHOD, EMOJI_ONLY, OwnEncoder, knows_emoji_only, warning
 from pipeline.app.search.remedies import index_command
-from pipeline.artifacts import ArtifactError, ShardSet, read_json
+from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.artifacts.atomic import as_stored
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import Params
+from pipeline.retrieval.filters import FieldKind
 
 if TYPE_CHECKING:
+    from pipeline.app.search.library_index import LibraryIndex
     from pipeline.encoders.image_source import ImageTable
+    from pipeline.retrieval import Index
+    from pipeline.retrieval.spaces import Space
 
-LIBRARY, GALLERY = ".cir", "gallery.json"
-"""The library folder in a folder of images, and the file in it that `cir index` writes last."""
 BENCHMARKS, BENCHMARK_INDEXES = Path("data/benchmarks"), Path("data/index")
 DEFAULT_BENCHMARK = "emoji_cir"
 SIDE = 1024
@@ -52,9 +57,6 @@ class Gallery(ABC):
     """Images with ids, and the indexes over them."""
 
     name: str
-    ids: list[str]
-    indexes: Path
-    """One index folder a space."""
     encoder: OwnEncoder | None = None
     """What it was embedded with in the place of the parameters' models; None: with those."""
 
@@ -65,6 +67,11 @@ class Gallery(ABC):
     @functools.cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self.ids)
+
+    @property
+    @abstractmethod
+    def ids(self) -> list[str]:
+        """The images' ids."""
 
     @property
     def default_method(self) -> str:
@@ -115,9 +122,29 @@ class Gallery(ABC):
         """The command that makes the index that a method searches."""
 
     @property
+    @abstractmethod
     def spaces(self) -> list[str]:
         """The names of the spaces that have an index."""
-        return sorted(path.parent.name for path in self.indexes.glob(f"*/{MANIFEST}"))
+
+    @property
+    def fields(self) -> dict[str, FieldKind]:
+        """The fields of metadata that a search may filter by, and their kinds."""
+        return {}
+
+    @abstractmethod
+    def index(self, space: Space, params: Params) -> Index:
+        """What is searched.
+
+        Args:
+            space: What the queries are embedded in, one of `spaces`.
+            params: Hold the kind of index and the number of threads.
+
+        Returns:
+            The index. It may be kept by the gallery, and changed; ask for it before every search.
+
+        Raises:
+            ArtifactError: It is missing or damaged, or another model embedded the images.
+        """
 
 
 class BenchmarkGallery(Gallery):
@@ -125,11 +152,30 @@ class BenchmarkGallery(Gallery):
 
     def __init__(self, name: str = DEFAULT_BENCHMARK):
         """Open the gallery. Raises ArtifactError when the benchmark has no images or no index."""
-        self.name, self.indexes = name, BENCHMARK_INDEXES / name
-        if not (self.indexes.is_dir() and (BENCHMARKS / name / "images" / MANIFEST).is_file()):
+        self.name, self._folder = name, BENCHMARK_INDEXES / name
+        if not (self._folder.is_dir() and (BENCHMARKS / name / "images" / MANIFEST).is_file()):
             makers = "`dvc repro` makes it, `cir index FOLDER` one of your own images"
-            raise ArtifactError(f"{self.indexes}: there is no index yet; {makers}")
-        self.ids = ShardSet.open(BENCHMARKS / name / "images").table(["image_id"])["image_id"].to_pylist()
+            raise ArtifactError(f"{self._folder}: there is no index yet; {makers}")
+        self._ids = ShardSet.open(BENCHMARKS / name / "images").table(["image_id"])["image_id"].to_pylist()
+        self._indexes: dict[str, Index] = {}
+
+    @property
+    def ids(self) -> list[str]:
+        """See `Gallery.ids`."""
+        return self._ids
+
+    @property
+    def spaces(self) -> list[str]:
+        """See `Gallery.spaces`."""
+        return sorted(path.parent.name for path in self._folder.glob(f"*/{MANIFEST}"))
+
+    def index(self, space: Space, params: Params) -> Index:
+        """See `Gallery.index`."""
+        from pipeline.retrieval.spaces import open_index
+
+        if space.name not in self._indexes:
+            self._indexes[space.name] = open_index(self._folder, space, params.runtime.threads)
+        return self._indexes[space.name]
 
     @functools.cached_property
     def _images(self) -> ImageTable:
@@ -164,39 +210,66 @@ class FolderGallery(Gallery):
     Only images that were indexed are read, and none through a link that leads out of the folder.
     """
 
-    def __init__(self, library: Path):
-        """Open the library that `cir index` has written. Raises ArtifactError when it is not complete."""
-        self.library, (self.root, self.encoder) = library, _read_gallery(library)
-        self.name, self.indexes = self.root.name or "images", library / "index"
+    def __init__(self, library: Library | Path):
+        """Open the library that `cir index` has written. Raises ArtifactError when no space of it is whole."""
+        self.library = library if isinstance(library, Library) else Library(library)
+        self.root, self.encoder = self.library.root, self.library.encoder
+        self.name, folder = self.root.name or "images", self.library.folder
         if not self.spaces:
-            raise ArtifactError(
-                f"{library}: there is no finished index; `{index_command(self.root, library)}` makes it"
-            )
-        indexed = ShardSet.open(library / "vectors" / self.spaces[0], verify=False)
-        self.ids = indexed.table(["id"])["id"].to_pylist()
+            raise ArtifactError(f"{folder}: there is no finished index; `{index_command(self.root, folder)}` makes it")
         if self.ids and not any(os.path.isfile(self.root / image_id) for image_id in self.ids):
-            raise ArtifactError(_moved(library, self.root))
+            raise ArtifactError(_moved(folder, self.root))
         self._read_recent = functools.lru_cache(maxsize=256)(self._read)
+        self._indexes: dict[str, LibraryIndex] = {}
+
+    @property
+    def ids(self) -> list[str]:
+        """The images' ids; it follows the library's changes."""
+        return self.library.ids
+
+    @property
+    def spaces(self) -> list[str]:
+        """See `Gallery.spaces`."""
+        return sorted(self.library.spaces)
+
+    @property
+    def fields(self) -> dict[str, FieldKind]:
+        """See `Gallery.fields`."""
+        return self.library.fields
+
+    def index(self, space: Space, params: Params) -> Index:
+        """See `Gallery.index`. It follows the library's changes."""
+        from pipeline.app.search.library_index import LibraryIndex
+
+        found, wanted = self.library.spaces[space.name], as_stored(space.identity)
+        for key, expected in wanted.items():
+            if found.get(key) != expected:
+                was = f"its images were embedded with {key} = {found.get(key)!r}, the queries are with {expected!r}"
+                raise ArtifactError(f"{self.library.folder}: {space.name}: {was}")
+        if space.name not in self._indexes:
+            self._indexes[space.name] = LibraryIndex(self.library, space.name, params.index, params.runtime.threads)
+        return self._indexes[space.name]
 
     def image(self, image_id: str) -> Image.Image:
         """See `Gallery.image`. At most `SIDE` pixels long; the last images stay in memory."""
-        return self._read_recent(image_id)
-
-    def _read(self, image_id: str) -> Image.Image:
-        if image_id not in self._known:
+        if image_id not in self.library:
             raise ArtifactError(f"{self.name}: {image_id!r} is no image of this gallery")
+        return self._read_recent(image_id, self.library.entries([image_id])[0].hash)
+
+    def _read(self, image_id: str, content: str) -> Image.Image:
         path = (self.root / image_id).resolve()
         if not path.is_relative_to(self.root):
             raise ArtifactError(f"{self.name}: {image_id!r} leads out of the gallery")
         try:
             return decode_file(path, SIDE)
         except ImageError as error:
-            again = f"if it was removed or changed, run `{index_command(self.root, self.library, (), self.encoder)}`"
+            command = index_command(self.root, self.library.folder, (), self.encoder)
+            again = f"if it was removed or changed, run `{command}`"
             raise ArtifactError(f"{self.name}: {image_id!r}: {error}; {again}") from None
 
     def index_command(self, method: str) -> str:
         """See `Gallery.index_command`."""
-        return index_command(self.root, self.library, [method], self.encoder)
+        return index_command(self.root, self.library.folder, [method], self.encoder)
 
     def warns(self, params: Params) -> bool:
         """See `Gallery.warns`."""
@@ -206,17 +279,7 @@ class FolderGallery(Gallery):
         """See `Gallery.id_of`."""
         path = path.resolve()
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else None
-        return name if name in self._known else None
-
-
-def _read_gallery(library: Path) -> tuple[Path, OwnEncoder | None]:
-    """The folder of a library's images, and the encoder that they were embedded with."""
-    stored = read_json(library / GALLERY)
-    root = stored.get("root") if isinstance(stored, dict) else None
-    if not isinstance(root, str):
-        raise ArtifactError(f"{library / GALLERY}: damaged: it names no folder; run `cir index` again")
-    own = stored.get("encoder")
-    return Path(os.path.realpath(library / root)), OwnEncoder(own["name"], own["pretrained"]) if own else None
+        return name if name in self.library else None
 
 
 def _moved(library: Path, root: Path) -> str:
@@ -238,7 +301,8 @@ def open_gallery(where: str | Path | None = None) -> Gallery:
     """Open a gallery.
 
     Args:
-        where: A folder that was indexed, its library folder, or the name of a benchmark. None: the default benchmark.
+        where: A folder that was indexed, its library folder, the name of a library or of a benchmark. None: the
+            default benchmark.
 
     Returns:
         The gallery.
@@ -248,10 +312,10 @@ def open_gallery(where: str | Path | None = None) -> Gallery:
     """
     if where is None:
         return BenchmarkGallery()
+    library = find_library(where)
+    if library:
+        return FolderGallery(library)
     folder = Path(where)
-    for library in (folder, folder / LIBRARY):
-        if (library / GALLERY).is_file():
-            return FolderGallery(library)
     if folder.is_dir():
-        raise ArtifactError(f"{folder}: not indexed yet; run `{index_command(folder, folder / LIBRARY)}`")
+        raise ArtifactError(f"{folder}: not indexed yet; run `{index_command(folder, folder / FOLDER)}`")
     return BenchmarkGallery(str(where))

@@ -1,206 +1,378 @@
-"""`cir index`: any folder of images -> a library of vectors and indexes.
+"""A library: images with metadata and vectors, to which images are added while others search.
 
-A library (FOLDER/.cir) holds `files`, the list of what was found; `vectors/<space>`, a shard set of embeddings; and
-`index/<space>`. A `rejected.parquet` in the first two lists what was left out. Images are never copied. A run that was
-cut off goes on behind its last whole shard as long as no image has changed.
+It is one SQLite database, `library.sqlite`, in a folder of its own. An image's vectors are stored under the hash of its
+content, so a file that is renamed, copied or removed and added again is not embedded anew. Images are not copied.
+
+A change is one transaction. It is seen as a whole or not at all, by this process and by others, and whatever a method
+has returned from is on the disk. A killed process loses at most what it was about to commit.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.app.search.folder_files import find_files, identity_of, images_of, is_utf8, left_out_of, list_files
-from pipeline.app.search.galleries import GALLERY, LIBRARY, SIDE
+import numpy as np
+
+from pipeline.app.search.library_names import DATABASE, find_library
+from pipeline.app.search.library_rows import (
+    OWN_FIELDS,
+    SCHEMA,
+    Entry,
+    check_fields,
+    connect,
+    delete,
+    entry,
+    json_path,
+    marks,
+    parts,
+    put,
+)
 from pipeline.app.search.own_encoder import OwnEncoder
-from pipeline.app.search.remedies import training_command
-from pipeline.artifacts import ArtifactError, ShardSet, write_json
-from pipeline.artifacts.decoding import ImageError, read_image_file
-from pipeline.artifacts.rejections import REJECTED, Rejected, read_rejections
-from pipeline.config import Params
-from pipeline.encoders.embedding.job import run_job
-from pipeline.encoders.embedding.options import ROWS_PER_SHARD, JobOptions
-from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError, decode
-from pipeline.encoders.embedding.vectors import embedding_job
-from pipeline.encoders.mllm.interface import MllmInput
-from pipeline.query import registry
-from pipeline.query.interface import Method
-from pipeline.query.models import Models
-from pipeline.query.spaces import ModelSpace
-from pipeline.retrieval import build_index
+from pipeline.artifacts import ArtifactError
+from pipeline.retrieval.filters import FieldKind, as_sql, parse_filter
+
+FORMAT = 1
 
 
-@dataclass
-class Indexed:
-    """What `index_folder` did."""
+class Library:
+    """A collection of images that can be searched and changed. Any number of threads and processes may use it.
 
-    library: Path
-    images: int = 0
-    """Images that were embedded."""
-    rejected: list[Rejected] = field(default_factory=list)
-    """Files that are no images, or cannot be read as such."""
-    spaces: list[str] = field(default_factory=list)
-    """Those that have an index now."""
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Space -> why it has no index."""
+    `Library.open(name_or_path)` opens one; `Library.create(folder, root)` makes it. Embedding needs models and is done
+    by `pipeline.app.search.indexing.Indexer`, which ends in `commit`. Reading and `remove` need none.
 
-
-def index_folder(
-    folder: Path,
-    params: Params,
-    out: Path | None = None,
-    methods: Collection[str] = (),
-    encoder: OwnEncoder | None = None,
-) -> Indexed:
-    """Embed and index every image below a folder.
-
-    Args:
-        folder: Holds the images. They stay where they are.
-        params: Models and index.
-        out: The library; None: `.cir` in the folder.
-        methods: The methods that will be asked for; none: the usual ones, as far as they are trained.
-        encoder: Takes the place of all models that `params` names; the library keeps its name.
-
-    Returns:
-        What was done.
-
-    Raises:
-        ArtifactError: There is no folder, no image, or none that can be read; or a model is missing.
-        ParameterError: There is no such method.
-    """
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: no such folder")
-    library = out or folder / LIBRARY
-    if not is_utf8(library):
-        raise ArtifactError(f"{ascii(str(library))}: the name is not UTF-8, which indexes need; give --out another one")
-    params = encoder.into(params) if encoder else params
-    spaces = spaces_of(methods or usual_methods(params), params)
-    untrained = {name: _untrained(space.missing) for name, space in spaces.items() if space.missing}
-    if methods and untrained:
-        raise ArtifactError("; ".join(untrained.values()))
-    found = find_files(folder, library)
-    if not found:
-        raise ArtifactError(f"{folder}: there is no image: the folder is empty")
-    (library / GALLERY).unlink(missing_ok=True)  # until the library is whole again
-    files = list_files(folder, found, library / "files")
-    images, left_out = images_of(files), left_out_of(files)
-    if not images:
-        first = left_out[0]
-        raise ArtifactError(
-            f"{folder}: there is no image among {len(left_out)} files (first: {first.id}: {first.reason})"
-        )
-    made_of = {"files": identity_of(images), **({"encoder": str(encoder)} if encoder else {})}
-    drop_stale(library, spaces, made_of)
-    done = Indexed(library)
-    for name, space in spaces.items():
-        if name in untrained:
-            done.left_out[name] = untrained[name]
-            continue
-        embed_folder(FolderReader(folder, images), space, params, library / "vectors" / name, made_of)
-        build_index(library / "vectors" / name, library / "index" / name, params.index, params.runtime.threads)
-        done.spaces.append(name)
-    root = os.path.relpath(folder.resolve(), library.resolve())
-    own = {"encoder": {"name": encoder.name, "pretrained": encoder.pretrained}} if encoder else {}
-    write_json(library / GALLERY, {"root": root, **own})  # last: now the library is whole
-    undecoded = [*read_rejections(path)] if (path := library / "vectors" / done.spaces[0] / REJECTED).is_file() else []
-    done.rejected, done.images = left_out + undecoded, len(images) - len(undecoded)
-    return done
-
-
-def _untrained(weights: Path) -> str:
-    return f"{weights} is not trained yet; `{training_command([weights])}` does it"
-
-
-def usual_methods(params: Params) -> list[str]:
-    """The methods that a folder is indexed for unless told otherwise.
-
-    They are those without training and, of every group, the featured ones, or the last one where none is featured.
-    """
-    configured = registry.methods(params)
-    groups: dict[str, list[Method]] = {}
-    for method in sorted(configured.values(), key=lambda method: method.order):
-        groups.setdefault(method.group, []).append(method)
-    usual = [method for members in groups.values() for method in _featured(members)]
-    return [name for name, method in configured.items() if method in usual or not method.weights]
-
-
-def _featured(members: Sequence[Method]) -> Sequence[Method]:
-    return [method for method in members if method.featured] or members[-1:]
-
-
-def spaces_of(methods: Collection[str], params: Params) -> dict[str, ModelSpace]:
-    """The spaces that methods search, by name. Raises ParameterError naming an unknown method."""
-    wanted = {registry.find_method(name, params).space for name in methods}
-    return {name: space for name, space in registry.spaces(Models(params)).items() if name in wanted}
-
-
-def drop_stale(library: Path, spaces: Collection[str], made_of: dict[str, str]) -> None:
-    """Remove what an earlier run made of other files, in spaces that this run does not make anew."""
-    for vectors in (library / "vectors").glob("*"):
-        if vectors.name not in spaces and not is_made_of(vectors, made_of):
-            shutil.rmtree(vectors)
-            shutil.rmtree(library / "index" / vectors.name, ignore_errors=True)
-
-
-def is_made_of(vectors: Path, made_of: dict[str, str]) -> bool:
-    """Whether a finished shard set says so."""
-    try:
-        ShardSet.open(vectors, made_of, verify=False)
-    except ArtifactError:
-        return False
-    return True
-
-
-class FolderReader:
-    """Rows of the images in a folder; what is wrong with one is found when it is decoded.
-
-    Args:
-        folder: Holds the images.
-        images: Rows of `FILES`.
+    Attributes:
+        folder: Where the library lies.
     """
 
-    def __init__(self, folder: Path, images: Sequence[dict[str, Any]]):
-        self._folder, self._ids = folder, [image["image_id"] for image in images]
+    def __init__(self, folder: Path):
+        """Open the database. Raises ArtifactError when it is none, or damaged. `open` is the usual way."""
+        self.folder = folder
+        self._lock = threading.RLock()
+        self._connection = connect(folder / DATABASE)
+        try:
+            settings = {name: json.loads(value) for name, value in self._rows("SELECT * FROM settings")}
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise ArtifactError(f"{folder / DATABASE}: not a library ({error})") from None
+        if settings.get("format") != FORMAT:
+            raise ArtifactError(f"{folder / DATABASE}: of format {settings.get('format')}, this program reads {FORMAT}")
+        self._settings = settings
+        self._cached: tuple[int, list[str], dict[str, int]] | None = None
+
+    @classmethod
+    def open(cls, where: str | Path) -> Library:
+        """Open a library.
+
+        Args:
+            where: Its name, its folder, or the folder of images that holds it as `.cir`.
+
+        Returns:
+            The library.
+
+        Raises:
+            ArtifactError: There is none, or it is damaged.
+        """
+        found = find_library(where)
+        if found is None:
+            raise ArtifactError(f"{where}: there is no library of this name and none in a folder of this name")
+        return cls(found)
+
+    @classmethod
+    def create(cls, folder: Path, root: Path, encoder: OwnEncoder | None = None) -> Library:
+        """Open a library, or make an empty one.
+
+        Args:
+            folder: Where the library lies.
+            root: The folder of the images.
+            encoder: What they are embedded with in the place of the parameters' models.
+
+        Returns:
+            The library. One that is there keeps its images, and where the encoder is the same, their vectors. `root`
+            is what counts from now on.
+
+        Raises:
+            ArtifactError: What is there is no library.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with connect(folder / DATABASE) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in filter(str.strip, SCHEMA.split(";")):
+                    connection.execute(statement)
+                settings = {"format": FORMAT, "version": 0, "encoder": None, "key": os.urandom(8).hex()}
+                rows = [(name, json.dumps(value)) for name, value in settings.items()]
+                connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
+        connection.close()
+        library = cls(folder)
+        if encoder != library.encoder:
+            with library._change() as change:
+                change.execute("DELETE FROM spaces")
+                change.execute("DELETE FROM vectors")
+                change.execute("UPDATE settings SET value = ? WHERE name = 'encoder'", [_encoder_json(encoder)])
+            library = cls(folder)
+        relative = os.path.relpath(root.resolve(), folder.resolve())
+        if library._settings.get("root") != relative:
+            with library._change() as change:
+                change.execute("INSERT OR REPLACE INTO settings VALUES ('root', ?)", [json.dumps(relative)])
+            library = cls(folder)
+        return library
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._connection.close()
+
+    @property
+    def root(self) -> Path:
+        """The folder of the images."""
+        return Path(os.path.realpath(self.folder / self._settings.get("root", ".")))
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that no other library has."""
+        return self._settings["key"]
+
+    @property
+    def encoder(self) -> OwnEncoder | None:
+        """What the images were embedded with in the place of the parameters' models."""
+        own = self._settings.get("encoder")
+        return OwnEncoder(own["name"], own["pretrained"]) if own else None
+
+    @property
+    def version(self) -> int:
+        """A number that grows with every change, by whichever process."""
+        return int(self._rows("SELECT value FROM settings WHERE name = 'version'")[0][0])
+
+    @property
+    def spaces(self) -> dict[str, dict[str, Any]]:
+        """The spaces in which every image has a vector, and the identity of the model that embedded into each."""
+        found = self._rows("SELECT name, identity FROM spaces ORDER BY name")
+        return {name: json.loads(identity) for name, identity in found}
+
+    @property
+    def fields(self) -> dict[str, FieldKind]:
+        """The fields that filters may name, and their kinds."""
+        return OWN_FIELDS | dict(self._rows("SELECT name, kind FROM fields ORDER BY name"))
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return self._rows("SELECT count(*) FROM images")[0][0]
 
-    def rows(self, start: int) -> Iterator[EncoderRow]:
-        for image_id in self._ids[start:]:
-            encoded, reason = b"", ""
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._slots()[1]
+
+    @property
+    def ids(self) -> list[str]:
+        """The images' ids, in the order in which they were added. Of equal scores, the first one ranks first."""
+        return self._slots()[0]
+
+    def entries(self, ids: Sequence[str] | None = None) -> list[Entry]:
+        """What is known of images.
+
+        Args:
+            ids: Which ones; None: all.
+
+        Returns:
+            Their entries, in this order.
+
+        Raises:
+            ArtifactError: The library has no such image.
+        """
+        query = "SELECT id, hash, size, modified, fields FROM images"
+        if ids is None:
+            return [entry(row) for row in self._rows(f"{query} ORDER BY slot")]
+        found = {}
+        for some in parts(ids):
+            for row in self._rows(f"{query} WHERE id IN ({marks(some)})", some):
+                found[row[0]] = entry(row)
+        missing = [image_id for image_id in ids if image_id not in found]
+        if missing:
+            raise ArtifactError(f"{self.folder}: {missing[0]!r} is no image of this library")
+        return [found[image_id] for image_id in ids]
+
+    def select(self, where: str) -> list[str]:
+        """The ids of the images that a filter allows, in the library's order.
+
+        Args:
+            where: See `pipeline.retrieval.filters`.
+
+        Raises:
+            FilterError: It cannot be read, or names a field that there is not.
+        """
+        return [row[0] for row in self._selected("id", where)]
+
+    def slots(self, where: str = "") -> np.ndarray:
+        """As `select`, the images' slots [N], int64. A slot is a number that no other image ever has."""
+        return np.array([row[0] for row in self._selected("slot", where)], dtype=np.int64)
+
+    def _selected(self, column: str, where: str) -> list[Any]:
+        condition, values = "1", list[Any]()
+        if where:
+            own = {"path": "id", "size": "size", "date": "date"}
+            given = {name: json_path(name) for (name,) in self._rows("SELECT name FROM fields")}
+            for name in own.keys() & given.keys() - {"path"}:
+                given[name] = f"coalesce({given[name]}, {own[name]})"
+            condition, values = as_sql(parse_filter(where, self.fields), own | given)
+        return self._rows(f"SELECT {column} FROM images WHERE {condition} ORDER BY slot", values)
+
+    def vectors(self, space: str, after: int = 0) -> Iterator[tuple[np.ndarray, list[str], np.ndarray]]:
+        """The images that were added after a slot.
+
+        Args:
+            space: A space of the library.
+            after: A slot.
+
+        Yields:
+            A few thousand at a time: slots [N], ids and float32 vectors [N, d], in order of the slots.
+        """
+        query = (
+            "SELECT slot, id, vector FROM images JOIN vectors USING (hash) WHERE space = ? AND slot > ? "
+            "ORDER BY slot LIMIT 4096"
+        )
+        while rows := self._rows(query, [space, after]):
+            slots, ids, blobs = zip(*rows, strict=True)
+            yield np.array(slots), list(ids), np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), -1)
+            after = slots[-1]
+
+    def dim(self, space: str) -> int:
+        """d: the width of a space's vectors. Raises ArtifactError where it has none."""
+        found = self._rows("SELECT length(vector) FROM vectors WHERE space = ? LIMIT 1", [space])
+        if not found:
+            raise ArtifactError(f"{self.folder}: there are no vectors in the space {space}")
+        return found[0][0] // 4
+
+    def without_vector(self, space: str, hashes: Iterable[str]) -> list[str]:
+        """Those of the contents, by their hashes, that have no vector in a space yet."""
+        wanted = list(dict.fromkeys(hashes))
+        known: set[str] = set()
+        for some in parts(wanted):
+            query = f"SELECT hash FROM vectors WHERE space = ? AND hash IN ({marks(some)})"
+            known.update(row[0] for row in self._rows(query, [space, *some]))
+        return [one for one in wanted if one not in known]
+
+    def store_vectors(self, space: str, hashes: Sequence[str], vectors: np.ndarray) -> None:
+        """Keep vectors [N, d] of contents. No search finds them before `commit` names an image of the content."""
+        rows = zip([space] * len(hashes), hashes, map(bytes, vectors.astype("<f4")), strict=True)
+        with self._change() as change:
+            change.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+
+    def forget_vectors(self, space: str) -> None:
+        """Remove a space and all its vectors, for instance since its model was trained anew."""
+        with self._change() as change:
+            change.execute("DELETE FROM spaces WHERE name = ?", [space])
+            change.execute("DELETE FROM vectors WHERE space = ?", [space])
+
+    def commit(
+        self, entries: Iterable[Entry] = (), gone: Collection[str] = (), spaces: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add, update and remove images in one transaction.
+
+        Args:
+            entries: Images to add, or to update by their ids. A new content gets a new slot. Their vectors are stored.
+            gone: Ids to remove; unknown ones are ignored.
+            spaces: Spaces that the library has from now on: name -> identity of the model.
+
+        Raises:
+            ArtifactError: An image has no vector in a space; or a field has another kind of value than before.
+        """
+        with self._change() as change:
+            version = self._next_version(change)
+            delete(change, gone, version)
+            kinds = dict(change.execute("SELECT name, kind FROM fields"))
+            for one in entries:
+                check_fields(one, kinds)
+                old = change.execute("SELECT slot, hash, size, modified, fields FROM images WHERE id = ?", [one.id])
+                put(change, one, old.fetchone(), version)
+            change.executemany("INSERT OR IGNORE INTO fields VALUES (?, ?)", kinds.items())
+            for name, identity in (spaces or {}).items():
+                change.execute("INSERT OR REPLACE INTO spaces VALUES (?, ?)", [name, json.dumps(identity)])
+            self._check_vectors(change, version, list(spaces or ()))
+
+    def remove(self, ids: Collection[str]) -> int:
+        """Remove images from the library; their files stay.
+
+        Args:
+            ids: Which ones.
+
+        Returns:
+            How many were there.
+        """
+        with self._change() as change:
+            return delete(change, ids, self._next_version(change))
+
+    def changes_since(self, version: int) -> tuple[int, list[int], list[int]]:
+        """What a follower that has seen a version must do to catch up: the version now, slots to upsert, to delete."""
+        with self._lock:
+            now = self.version
+            upserted = self._rows("SELECT slot FROM images WHERE version > ? ORDER BY slot", [version])
+            deleted = self._rows("SELECT slot FROM deleted WHERE version > ?", [version])
+        return now, [row[0] for row in upserted], [row[0] for row in deleted]
+
+    def entries_of_slots(self, slots: Sequence[int]) -> dict[int, Entry]:
+        """Slot -> what is known of its image; a slot without an image is left out."""
+        found = {}
+        for some in parts(slots):
+            query = f"SELECT id, hash, size, modified, fields, slot FROM images WHERE slot IN ({marks(some)})"
+            found.update({row[5]: entry(row[:5]) for row in self._rows(query, some)})
+        return found
+
+    def setting(self, name: str) -> Any:
+        """A value that `keep_setting` has stored; None: none."""
+        found = self._rows("SELECT value FROM settings WHERE name = ?", [name])
+        return json.loads(found[0][0]) if found else None
+
+    def keep_setting(self, name: str, value: Any) -> None:
+        """Store a value beside the images, such as how far an index follows the library."""
+        with self._change() as change:
+            change.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [name, json.dumps(value)])
+
+    def _slots(self) -> tuple[list[str], dict[str, int]]:
+        with self._lock:
+            version = self.version
+            if self._cached is None or self._cached[0] != version:
+                rows = self._rows("SELECT id, slot FROM images ORDER BY slot")
+                self._cached = version, [row[0] for row in rows], dict(rows)
+            return self._cached[1:]
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """One transaction. Raises ArtifactError where the library cannot be written to."""
+        with self._lock:
             try:
-                encoded = read_image_file(self._folder / image_id)
-            except ImageError as error:
-                reason = str(error)
-            yield EncoderRow(image_id, "", encoded, image_id, reason)
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                raise ArtifactError(f"{self.folder / DATABASE}: cannot be changed: {error}") from None
+
+    def _next_version(self, change: sqlite3.Connection) -> int:
+        version = self.version + 1
+        change.execute("UPDATE settings SET value = ? WHERE name = 'version'", [str(version)])
+        return version
+
+    def _check_vectors(self, change: sqlite3.Connection, version: int, new: list[str]) -> None:
+        query = (
+            f"SELECT name, id FROM spaces CROSS JOIN images WHERE (images.version = ? OR name IN ({marks(new)})) "
+            "AND NOT EXISTS (SELECT 1 FROM vectors WHERE space = name AND vectors.hash = images.hash)"
+        )
+        missing = change.execute(query, [version, *new]).fetchone()
+        if missing:
+            raise ArtifactError(f"{self.folder}: {missing[1]!r} has no vector in the space {missing[0]}")
 
 
-def decode_reduced(row: EncoderRow) -> MllmInput:
-    """As `pipeline.encoders.embedding.rows.decode`, at a bounded size. Raises UnreadableRowError with the reason."""
-    if row.note:
-        raise UnreadableRowError(row.note)
-    return decode(row, SIDE)
-
-
-def embed_folder(reader: FolderReader, space: ModelSpace, params: Params, out: Path, made_of: dict[str, Any]) -> None:
-    """Embed every readable image of a folder into one space.
-
-    Args:
-        reader: The images.
-        space: Opens the model.
-        params: Holds the batch size.
-        out: Where the shard set of vectors goes.
-        made_of: What identifies the images.
-
-    Raises:
-        ArtifactError: No image can be read.
-    """
-    job = embedding_job(space.embedder, decode_reduced)
-    options = JobOptions(params.embedder.batch_size, ROWS_PER_SHARD, max_rejected_share=1.0)
-    run_job(reader, job, out, space.identity | made_of, options)
-    if not ShardSet.open(out, verify=False).rows:
-        raise ArtifactError(f"{out}: none of {len(reader)} images can be read; `cir rejected {out}` says why")
+def _encoder_json(encoder: OwnEncoder | None) -> str:
+    return json.dumps(asdict(encoder) if encoder else None)

@@ -27,7 +27,7 @@ from pipeline.query.interface import Controls, Family, Method
 from pipeline.query.models import Models
 from pipeline.query.registry import by_interest, find_method, is_trained, load_family, methods
 from pipeline.retrieval import Index, Query
-from pipeline.retrieval.spaces import Space, open_index
+from pipeline.retrieval.spaces import Space
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,6 @@ class Searcher:
         self.params = gallery.encoder.into(params) if gallery.encoder else params
         self.gallery, self.models = gallery, models or Models(self.params)
         self._families: list[Family] = []
-        self._indexes: dict[str, Index] = {}
         self._captions: TrainingCaptions | None = None
         self._lock = threading.Lock()
 
@@ -212,13 +211,10 @@ class Searcher:
             raise ArtifactError(f"{self.gallery.name}: indexed for {there}, not for {wanted}")
 
     def _index(self, space: Space, method: str) -> Index:
-        if space.name not in self._indexes:
-            try:
-                index = open_index(self.gallery.indexes, space, self.params.runtime.threads)
-            except ArtifactError as error:
-                raise ArtifactError(f"{error}; `{self.gallery.index_command(method)}` makes it anew") from None
-            self._indexes[space.name] = index
-        return self._indexes[space.name]
+        try:
+            return self.gallery.index(space, self.params)
+        except ArtifactError as error:
+            raise ArtifactError(f"{error}; `{self.gallery.index_command(method)}` makes it anew") from None
 
 
 class _Questions:

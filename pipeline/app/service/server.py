@@ -27,8 +27,9 @@ def serve(searcher: Searcher, host: str, port: int, settings: Settings) -> None:
         ServeError: When no method can be searched, or the port cannot be listened on.
     """
     if not searcher.methods:
-        indexes = searcher.gallery.indexes
-        raise ServeError(f"{indexes}: no method has both a trained model and an index here; see `cir index --help`")
+        raise ServeError(
+            f"{searcher.gallery.name}: no method has both a trained model and an index here; see `cir index --help`"
+        )
     with tempfile.TemporaryDirectory(prefix="cir-serve-") as cache, listening(host, port) as listener:
         os.environ["GRADIO_TEMP_DIR"] = cache
         searcher.warm(searcher.methods[:2])

@@ -41,7 +41,7 @@ def pairs_of(queries: list[Query], count: int) -> list[tuple[Query, Query]]:
 def mean_rank(searcher: Searcher, request: Request, ids: tuple[str, ...]) -> float:
     """The mean rank of `ids` in the whole gallery; the best rank is 1."""
     answer = searcher.search(request)
-    index = searcher._indexes[answer.space]
+    index = searcher.gallery._indexes[answer.space]
     ranked = {name: rank for rank, name in enumerate(index.rank(answer.vector, index.ids)[0], start=1)}
     return float(np.mean([ranked[name] for name in ids if name in ranked]))
 

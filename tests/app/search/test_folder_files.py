@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.app.search.folder_files import find_files, identity_of, images_of, left_out_of, list_files
+from pipeline.app.search.folder_files import describe_file, find_files
 from pipeline.artifacts.image_formats import FORMATS
 from tests.artifacts.encoded_images import encode, pillow_heif
 
@@ -26,8 +26,9 @@ NAMES = [
 
 def listed(folder: Path) -> tuple[list[str], dict[str, str]]:
     """The images' ids, and id -> reason of the rest."""
-    files = list_files(folder, find_files(folder, folder / ".cir"), folder / ".cir/files")
-    return [row["image_id"] for row in images_of(files)], {row.id: row.reason for row in left_out_of(files)}
+    rows = [describe_file(folder, file) for file in find_files(folder, folder / ".cir")]
+    images = [row["image_id"] for row in rows if not row["reason"]]
+    return images, {row["image_id"]: row["reason"] for row in rows if row["reason"]}
 
 
 def picture(path: Path, kind: str = "PNG") -> Path:
@@ -150,10 +151,3 @@ def test_names_come_sorted_whatever_the_file_system_says(tmp_path, monkeypatch):
     scan = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: list(scan(path))[::-1])
     assert find_files(tmp_path, tmp_path / ".cir") == expected
-
-
-def test_the_identity_is_that_of_names_and_contents(tmp_path):
-    rows = [{"image_id": "a", "size": 1, "blake2b": "x", "reason": ""}]
-    assert identity_of(rows) == identity_of([dict(rows[0])])
-    for change in ({"image_id": "b"}, {"size": 2}, {"blake2b": "y"}):
-        assert identity_of([rows[0] | change]) != identity_of(rows)

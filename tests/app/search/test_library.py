@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.app.search.galleries import FolderGallery, open_gallery
-from pipeline.app.search.library import index_folder, usual_methods
-from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.app.search.galleries import open_gallery
+from pipeline.app.search.indexing import index_folder, usual_methods
+from pipeline.app.search.library import Library
+from pipeline.artifacts import ArtifactError
 from pipeline.artifacts.rejections import find_rejections, read_rejections
 from pipeline.config import ParameterError, load_params
 from pipeline.query import registry
@@ -29,9 +30,17 @@ def folder(in_project, tmp_path) -> Path:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix not in (".sqlite-wal", ".sqlite-shm")
+    ]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def vectors_of(folder: Path, space: str = "clip") -> dict[str, np.ndarray]:
+    parts = Library.open(folder).vectors(space)
+    return {name: vector for _, ids, vectors in parts for name, vector in zip(ids, vectors, strict=True)}
 
 
 def test_the_projects_folder_was_indexed_for_the_usual_methods(in_project):
@@ -39,9 +48,9 @@ def test_the_projects_folder_was_indexed_for_the_usual_methods(in_project):
     assert gallery.spaces == ["clip", "diffcomp", "fused"]
     assert "words.png" not in gallery.ids and len(gallery.ids) == len(list(Path("photos").rglob("t*.png")))
     assert any(name.startswith("more/") for name in gallery.ids)
-    rejected = pq.read_table("photos/.cir/files/rejected.parquet").to_pylist()
+    rejected = pq.read_table("photos/.cir/rejected.parquet").to_pylist()
     assert [(row["image_id"], "in no known format" in row["reason"]) for row in rejected] == [("words.png", True)]
-    assert str(in_project) not in "".join(path.read_text() for path in Path("photos/.cir").rglob("*.json"))
+    assert str(in_project).encode() not in b"".join(path.read_bytes() for path in Path("photos/.cir").rglob("*.*"))
 
 
 def test_vectors_are_those_of_the_benchmarks_stage(in_project, tables):
@@ -54,9 +63,7 @@ def test_vectors_are_those_of_the_benchmarks_stage(in_project, tables):
     images = ImageTable("data/benchmarks/emoji_cir/images")
     encoder = load_dual_encoder("models/backbones/clip").eval()
     expected = encode_in_batches(lambda ids: encode_images(encoder, images, ids), images.ids[:5], 5, "")
-    rows = {
-        Path(row["id"]).stem: row["vector"] for row in ShardSet.open("photos/.cir/vectors/clip").table().to_pylist()
-    }
+    rows = {Path(name).stem: vector for name, vector in vectors_of(Path("photos")).items()}
     found = np.array([rows[name.replace("/", "_")] for name in images.ids[:5]])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -77,7 +84,7 @@ def test_a_second_run_encodes_nothing_and_changes_no_byte(folder, monkeypatch):
 def test_a_killed_run_goes_on_behind_its_last_shard(folder, monkeypatch):
     params = load_params()
     params.embedder.batch_size = 2
-    monkeypatch.setattr("pipeline.app.search.library.ROWS_PER_SHARD", 4)
+    monkeypatch.setattr("pipeline.app.search.indexing.ROWS_AT_ONCE", 4)
     whole = index_folder(folder, params, folder.parent / "whole", ["slerp"])
     embed, seen = ImageEmbedder.embed, []
 
@@ -90,24 +97,33 @@ def test_a_killed_run_goes_on_behind_its_last_shard(folder, monkeypatch):
     monkeypatch.setattr(ImageEmbedder, "embed", killed)
     with pytest.raises(KeyboardInterrupt):
         index_folder(folder, params, folder.parent / "killed", ["slerp"])
-    with pytest.raises(ArtifactError, match="not indexed yet"):
+    with pytest.raises(ArtifactError, match="no finished index"):
         open_gallery(folder.parent / "killed")
     seen.clear()
     seen.extend([0] * 10)
     index_folder(folder, params, folder.parent / "killed", ["slerp"])
     assert len(seen) - 10 == 4  # two shards of two batches were left
-    assert content(folder.parent / "killed") == content(whole.library)
+    expected, found = vectors_of(whole.library), vectors_of(folder.parent / "killed")
+    assert list(found) == list(expected)
+    np.testing.assert_array_equal([*found.values()], [*expected.values()])
 
 
-def test_a_changed_file_is_encoded_anew(folder):
+def test_a_changed_file_is_encoded_anew_and_nothing_else(folder, monkeypatch):
     params = load_params()
     index_folder(folder, params, methods=["slerp"])
-    name = FolderGallery(folder / ".cir").ids[0]
-    before = ShardSet.open(folder / ".cir/vectors/clip").table().to_pylist()[0]
-    Image.new("RGB", (64, 64), "green").save(folder / name)
-    index_folder(folder, params, methods=["slerp"])
-    after = ShardSet.open(folder / ".cir/vectors/clip").table().to_pylist()[0]
-    assert before["id"] == after["id"] == name and before["vector"] != after["vector"]
+    before = vectors_of(folder)
+    changed, renamed, gone, *_ = before
+    Image.new("RGB", (64, 64), "green").save(folder / changed)
+    (folder / renamed).rename(folder / "renamed.png")
+    (folder / gone).unlink()
+    embed, seen = ImageEmbedder.embed, []
+    monkeypatch.setattr(ImageEmbedder, "embed", lambda self, inputs: seen.extend(inputs) or embed(self, inputs))
+    done = index_folder(folder, params, methods=["slerp"])
+    assert (done.images, done.added, done.updated, done.removed, len(seen)) == (11, 1, 1, 2, 1)
+    after = vectors_of(folder)
+    assert set(after) == set(before) - {renamed, gone} | {"renamed.png"}
+    np.testing.assert_array_equal(after["renamed.png"], before[renamed])
+    assert not np.allclose(after[changed], before[changed])
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_indexed(folder, make_bomb):
@@ -144,7 +160,7 @@ def test_what_is_no_image_may_change_without_an_image_being_encoded_anew(folder,
 def test_an_untrained_variant_is_left_out_or_named(folder, monkeypatch):
     params = load_params()
     monkeypatch.setattr("pipeline.query.models.DIFFCOMP", Path("models/nowhere"))
-    monkeypatch.setattr("pipeline.app.search.library.usual_methods", lambda params: ["diffcomp", "slerp"])
+    monkeypatch.setattr("pipeline.app.search.indexing.usual_methods", lambda params: ["diffcomp", "slerp"])
     done = index_folder(folder, params)
     assert done.spaces == ["clip"] and "not trained yet" in done.left_out["diffcomp"]
     with pytest.raises(ArtifactError, match="models/nowhere"):

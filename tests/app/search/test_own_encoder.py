@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from pipeline.app.cli.main import app
 from pipeline.app.search.galleries import open_gallery
-from pipeline.app.search.library import index_folder
+from pipeline.app.search.indexing import index_folder
+from pipeline.app.search.library import Library
 from pipeline.app.search.own_encoder import OwnEncoder, knows_emoji_only, parse_encoder
 from pipeline.app.search.requests import Request
 from pipeline.app.search.searcher import Searcher
-from pipeline.artifacts import ShardSet
 from pipeline.config import ParameterError, load_params
 from pipeline.query.dual import COMPOSITIONS
 from tests.encoders.dual.random_models import save_clip, save_siglip
@@ -74,9 +74,9 @@ def test_another_encoder_embeds_anew(photos, tmp_path):
     assert "fused" in open_gallery(photos).spaces
     index_folder(photos, params, encoder=OwnEncoder(str(first)))
     assert open_gallery(photos).spaces == ["clip"]  # what other models have embedded is not searched with this one
-    before = np.stack(ShardSet.open(photos / ".cir/vectors/clip").table()["vector"].to_numpy())
+    before = np.concatenate([vectors for *_, vectors in Library.open(photos).vectors("clip")])
     index_folder(photos, params, encoder=OwnEncoder(str(second)))
-    after = np.stack(ShardSet.open(photos / ".cir/vectors/clip").table()["vector"].to_numpy())
+    after = np.concatenate([vectors for *_, vectors in Library.open(photos).vectors("clip")])
     assert (before.shape, after.shape) == ((8, 24), (8, 32))
 
 

@@ -9,7 +9,9 @@ import yaml
 from typer.testing import CliRunner
 
 from pipeline.app.cli.main import app
-from pipeline.app.search.library import index_folder
+from pipeline.app.search.indexing import index_folder
+from pipeline.app.search.library import Library
+from pipeline.app.search.library_names import DATABASE
 from pipeline.app.search.remedies import TRAINED_BY, index_command, training_command
 from pipeline.config import load_params, load_profile
 from pipeline.query import registry
@@ -81,10 +83,10 @@ def test_a_library_indexed_for_another_method(folder, tmp_path, out):
 
 def test_an_index_of_another_model(folder):
     index_folder(folder, load_params(), methods=["slerp", "diffcomp"])
-    shutil.rmtree(folder / ".cir/index/diffcomp")
-    shutil.copytree(folder / ".cir/index/clip", folder / ".cir/index/diffcomp")
+    library = Library.open(folder)
+    library.commit(spaces={"diffcomp": library.spaces["clip"]})
     found = search(folder, folder / "0.png", "diffcomp")
-    assert "its gallery has diffcomp = None" in found.stderr
+    assert "its images were embedded with diffcomp = None" in found.stderr
     assert cir(*remedy(found)[1:]).exit_code == 0
     assert search(folder, folder / "0.png", "diffcomp").exit_code == 0
 
@@ -117,11 +119,17 @@ def test_an_image_that_is_gone(folder):
     assert remedy(search(folder, "1.png")) == ["cir", "index", str(folder)]
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"root": 3}', "{"])
+@pytest.mark.parametrize("content", [b"{}", b"words" * 5000, b"SQLite format 3\0" + b"x" * 5000])
 def test_a_damaged_library(folder, content):
-    (folder / ".cir/gallery.json").write_text(content)
-    found = search(folder, folder / "0.png")
-    assert found.exit_code == 1 and "gallery.json" in found.stderr and "shows the traceback" not in found.stderr
+    (folder / ".cir" / DATABASE).write_bytes(content)
+    for command in (lambda: search(folder, folder / "0.png"), lambda: cir("index", folder)):
+        found = command()
+        assert found.exit_code == 1 and DATABASE in found.stderr and "shows the traceback" not in found.stderr
+
+
+def test_a_library_of_a_later_format(folder):
+    Library.open(folder).keep_setting("format", 99)
+    assert "of format 99, this program reads 1" in search(folder, folder / "0.png").stderr
 
 
 def test_an_index_of_a_benchmark_that_is_missing(benchmark_gallery, monkeypatch):

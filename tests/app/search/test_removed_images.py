@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pipeline.app.cli.main import app
 from pipeline.app.page.events import NO_METHOD, PageEvents, SearchForm
 from pipeline.app.search.galleries import BenchmarkGallery, open_gallery, placeholder
-from pipeline.app.search.library import index_folder
+from pipeline.app.search.indexing import index_folder
 from pipeline.app.search.searcher import Searcher
 from pipeline.artifacts import ArtifactError
 from pipeline.config import load_params

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline.app.search.folder_files import FoundFile, images_of, list_files
-from pipeline.app.search.galleries import GALLERY, FolderGallery, Gallery
-from pipeline.app.search.library import FolderReader, decode_reduced, embed_folder
+from pipeline.app.search.folder_files import FoundFile
+from pipeline.app.search.galleries import FolderGallery, Gallery
+from pipeline.app.search.indexing import Indexer, decode_reduced
+from pipeline.app.search.library import Library
 from pipeline.app.search.reference import find_reference
-from pipeline.artifacts import ShardSet, schemas, write_json, write_table
+from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.artifacts.decoding import ImageError, decode_file
-from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import PriorDataParams, load_params
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
@@ -29,6 +29,7 @@ from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.embedding.rows import decode as decode_row
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.image_source import ImageTable
+from pipeline.query.models import Models
 from pipeline.report.thumbnails import load_images
 from pipeline.sources.web.samples import Sample, checked
 from tests.artifacts.encoded_images import LOSSY, encode, lying, pillow_heif, scene
@@ -145,13 +146,9 @@ def through_the_stages(images: ShardSet, folder: Path) -> dict[str, Pixels]:
 
 def through_the_app(photos: Path, names: list[str]) -> dict[str, Pixels]:
     """What `cir index` shows to an encoder, and what a search and the page read of the same folder."""
-    library, recorder = photos / ".cir", Recorder()
-    files = list_files(photos, [FoundFile(photos / name) for name in names], library / "files")
-    space = SimpleNamespace(embedder=recorder, identity={})
-    embed_folder(FolderReader(photos, images_of(files)), space, load_params(), library / "vectors/fused", {})
-    (library / "index/fused").mkdir(parents=True)
-    write_json(library / "index/fused" / MANIFEST, {})
-    write_json(library / GALLERY, {"root": ".."})
+    library, recorder = Library.create(photos / ".cir", photos), Recorder()
+    space = SimpleNamespace(name="fused", embedder=recorder, identity={})
+    Indexer(library, Models(load_params()), [space]).update([FoundFile(photos.resolve() / name) for name in names])
     gallery = FolderGallery(library)
     references = {name: find_reference(str(photos / name), gallery) for name in names}
     assert all(image_id == name for name, (_, image_id) in references.items())

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.app.search.galleries import FolderGallery
+from pipeline.app.search.library import Library
 from pipeline.app.search.requests import Request
 from pipeline.app.search.searcher import Searcher
 from pipeline.artifacts import ArtifactError
@@ -90,10 +91,13 @@ def test_what_explains_an_answer(searcher, reference):
 
 def test_an_index_made_by_another_model_is_rejected(searcher, reference, tmp_path):
     shutil.copytree("photos", tmp_path, dirs_exist_ok=True)
-    shutil.rmtree(tmp_path / ".cir/index/diffcomp")
-    shutil.copytree(tmp_path / ".cir/index/clip", tmp_path / ".cir/index/diffcomp")
+    library = Library.open(tmp_path)
+    library.forget_vectors("diffcomp")
+    for _, ids, vectors in library.vectors("clip"):
+        library.store_vectors("diffcomp", [entry.hash for entry in library.entries(ids)], vectors)
+    library.commit(spaces={"diffcomp": library.spaces["clip"]})
     other = Searcher(load_params(), FolderGallery(tmp_path / ".cir"), searcher.models)
-    with pytest.raises(ArtifactError, match="its gallery has diffcomp = None"):
+    with pytest.raises(ArtifactError, match="its images were embedded with diffcomp = None"):
         other.search(Request(reference, "x", "diffcomp"))
 
 

@@ -1,0 +1,162 @@
+"""The index over one space of a library. It follows the library's changes, whichever process made them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import faiss
+import numpy as np
+
+from pipeline.app.search.library import Library
+from pipeline.artifacts import ArtifactError, StorageError, read_json, write_atomically, write_json
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.config import IndexParams
+from pipeline.retrieval.index import INDEX, Index
+from pipeline.retrieval.kinds import gpu_copy, new_index
+
+INDEXES, SLOTS = "index", "slots.npy"
+DEAD_SHARE = 0.3
+"""An index is built anew when more of its rows are images that were removed."""
+TRAINED_GROWTH = 4
+"""And one whose kind is trained, when it holds so many times as many rows as when it was trained."""
+
+
+class LibraryIndex(Index):
+    """An index in memory. Rows are only appended; those of removed images are passed over.
+
+    `flat` is filled from the library's vectors. The other kinds are kept in the library's folder, in `index/<space>`.
+
+    Args:
+        library: What is searched.
+        space: One of its spaces.
+        params: The kind of index.
+        threads: CPU threads of a search.
+    """
+
+    def __init__(self, library: Library, space: str, params: IndexParams, threads: int = 1):
+        self._library, self._space, self._params = library, space, params
+        self._folder = library.folder / INDEXES / space
+        self._search_lock = threading.RLock()
+        faiss.omp_set_num_threads(threads)
+        self._masks: dict[str, np.ndarray] = {}
+        self._version, self._trained_on = -1, 0
+        self._slots = np.empty(0, np.int64)
+        self._present: np.ndarray | None = None
+        self._load()
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def search(
+        self,
+        vectors: np.ndarray,
+        top_k: int,
+        exclude: Sequence[str | None] | None = None,
+        fuse: str = "mean",
+        among: str | None = None,
+    ) -> tuple[list[list[str]], list[list[float]]]:
+        """See `Index.search`. `among` is a filter on metadata, see `pipeline.retrieval.filters`."""
+        with self._search_lock:
+            self.refresh()
+            return super().search(vectors, top_k, exclude, fuse, self._mask(among or ""))
+
+    def refresh(self) -> None:
+        """Catch up with the library."""
+        with self._search_lock:
+            version = self._library.version
+            if version == self._version:
+                return
+            grown = self._append()
+            present = np.isin(self._slots, self._library.slots())
+            self._positions = {name: place for place, name in enumerate(self.ids) if present[place]}
+            self._present = None if present.all() else present
+            self._masks.clear()
+            self._version = version
+            if self._is_worn(present):
+                self._start()
+                self.refresh()
+            elif grown:
+                self._save()
+            self._on_gpu = gpu_copy(self._index) if self._params.device == "auto" else None
+
+    def _mask(self, where: str) -> np.ndarray | None:
+        """The rows that may be returned, bool [rows]; None: all."""
+        if not where:
+            return self._present
+        if where not in self._masks:
+            if len(self._masks) >= 64:
+                self._masks.clear()
+            self._masks[where] = np.isin(self._slots, self._library.slots(where))
+        return self._masks[where]
+
+    def _start(self) -> None:
+        """An index without rows; one whose kind is trained learns from the library's vectors."""
+        parts = (
+            [vectors for _, _, vectors in self._library.vectors(self._space)] if self._params.kind == "ivfpq" else []
+        )
+        whole = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+        dim, rows = whole.shape[1] if parts else self._library.dim(self._space), len(self._library)
+
+        def sample(size: int) -> np.ndarray:
+            drawn = np.random.default_rng(0).choice(len(whole), min(size, len(whole)), replace=False)
+            return whole[np.sort(drawn)]
+
+        try:
+            index = new_index(self._params, dim, rows, sample)
+        except ArtifactError as error:
+            raise ArtifactError(f"{self._library.folder}: {error}") from None
+        super().__init__(index, [], {"kind": self._params.kind})
+        self._slots, self._trained_on = np.empty(0, np.int64), rows
+        self._version, self._present = -1, None
+
+    def _load(self) -> None:
+        """Take the kept index, if it is of this kind and of rows that the library has had."""
+        try:
+            manifest = read_json(self._folder / MANIFEST)
+            if manifest["params"] != asdict(self._params) or manifest["library"] != self._library.key:
+                raise ArtifactError("of another kind")
+            index, slots = faiss.read_index(str(self._folder / INDEX)), np.load(self._folder / SLOTS)
+        except (ArtifactError, OSError, RuntimeError, KeyError, TypeError, ValueError):
+            self._start()
+            return
+        names = {slot: entry.id for slot, entry in self._library.entries_of_slots(slots.tolist()).items()}
+        super().__init__(index, [names.get(slot, "") for slot in slots.tolist()], {"kind": self._params.kind})
+        self._slots, self._trained_on = slots, manifest["trained_on"]
+        self._version, self._present = -1, None
+
+    def _append(self) -> bool:
+        """Add what the library has got since; tells whether there was anything."""
+        before = len(self.ids)
+        for slots, ids, vectors in self._library.vectors(self._space, int(self._slots.max(initial=0))):
+            self._index.add(vectors)
+            self.ids.extend(ids)
+            self._slots = np.concatenate([self._slots, slots])
+        return len(self.ids) > before
+
+    def _is_worn(self, present: np.ndarray) -> bool:
+        grown = self._params.kind == "ivfpq" and len(self.ids) > TRAINED_GROWTH * self._trained_on
+        return bool(len(present)) and (grown or (~present).mean() > DEAD_SHARE)
+
+    def _save(self) -> None:
+        """Keep the index where that is quicker than making it again. A library that only reads does without."""
+        if self._params.kind == "flat":
+            return
+        manifest: dict[str, Any] = {
+            "params": asdict(self._params),
+            "library": self._library.key,
+            "trained_on": self._trained_on,
+        }
+        try:
+            with write_atomically(self._folder) as aside:
+                aside.mkdir()
+                faiss.write_index(self._index, str(aside / INDEX))
+                np.save(aside / SLOTS, self._slots)
+                write_json(aside / MANIFEST, manifest)
+        except StorageError:
+            raise
+        except (OSError, RuntimeError):
+            return
