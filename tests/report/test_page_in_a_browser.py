@@ -86,6 +86,15 @@ def test_hostile_text_is_shown_and_not_executed(page):
     assert page.locator("article script").count() == 0
 
 
+def test_a_table_says_that_it_goes_on_to_the_right(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function("document.querySelector('.scroll').classList.contains('more')")
+    hint = page.locator(".more-hint").first
+    assert hint.is_visible()
+    page.evaluate("document.querySelector('.scroll').scrollLeft = 10_000")
+    hint.wait_for(state="hidden")
+
+
 def test_the_keyboard_reaches_everything(page):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "To the results"

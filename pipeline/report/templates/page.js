@@ -13,6 +13,13 @@
     made.append(...children);
     return made;
   };
+  // A table that goes on to the right fades out there and says so.
+  for (const table of document.querySelectorAll(".scroll")) {
+    table.before(element("p", { className: "more-hint", textContent: "more columns to the right →" }));
+    const update = () => table.classList.toggle("more", table.scrollLeft + table.clientWidth < table.scrollWidth - 1);
+    table.addEventListener("scroll", update, { passive: true });
+    new ResizeObserver(update).observe(table);
+  }
   const button = (label, pressed, click) => {
     const made = element("button", { type: "button", onclick: click }, ...label);
     made.setAttribute("aria-pressed", String(pressed));
