@@ -71,6 +71,20 @@ def test_the_default_lacks_nothing_where_the_project_is(monkeypatch):
     assert all(row["there"] for row in listed)
 
 
+@pytest.mark.parametrize("name", ["lab", "paper"])
+def test_a_large_profile_at_the_scale_of_emoji_lacks_nothing_and_needs_no_gpu(monkeypatch, name):
+    monkeypatch.chdir(ROOT)
+    params = composed(f"profile={name}", "embedder=emoji", "diffcomp=emoji", "+scale=emoji")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert list(checks.problems(params, port)) == []
+    own = profile(name)
+    assert (params.profile, params.embedder.targets, params.control.signal) == (name, "fused", "fused")
+    assert params.prior.diffusion == own.prior.diffusion and params.prior.channels == own.prior.channels
+    assert params.captions.long_share == own.captions.long_share and params.diffcomp_variants == own.diffcomp_variants
+    assert params.retrieve.guidance_scale == own.retrieve.guidance_scale
+
+
 def test_a_port_in_use_is_said(monkeypatch):
     monkeypatch.chdir(ROOT)
     with socket.create_server(("127.0.0.1", 0)) as taken:
