@@ -134,6 +134,23 @@ def test_a_second_run_has_nothing_to_do(project):
     assert "Data and pipelines are up to date." in run(project, "dvc", "status")
 
 
+def test_a_colleague_pulls_what_was_trained(project, tmp_path):
+    """From the remote, a fresh checkout gets every output, and has nothing to run."""
+    clone, store = tmp_path / "clone", str(tmp_path / "store")
+    copy_project(clone)
+    for name in ("dvc.lock", "params.yaml"):
+        shutil.copy(project / name, clone)
+    for folder in (project, clone):
+        run(folder, "dvc", "remote", "add", "--force", "--default", "store", store)
+    run(project, "dvc", "push", "--run-cache")
+    assert not (clone / "models/prior").exists()
+    run(clone, "dvc", "pull", "--run-cache")
+    assert "Data and pipelines are up to date." in run(clone, "dvc", "status")
+    for name in ("prior", "control", "diffcomp/diffcomp"):
+        weights = f"models/{name}/model.safetensors"
+        assert (clone / weights).read_bytes() == (project / weights).read_bytes()
+
+
 def test_one_parameter_reruns_just_what_it_must(project):
     output = run(project, "dvc", "exp", "run", "-S", "profile=smoke", "-S", "prior.lr=2e-5")
     rerun = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.app.cli import models, options, serve
+from pipeline.app.cli import export, models, options, serve
 from pipeline.app.cli.project import check_folder, set_up
 from pipeline.app.cli.rejected import rejected
 from pipeline.app.errors import report_errors
@@ -152,6 +152,7 @@ def demo(
 
 
 app.add_typer(serve.app)
+app.add_typer(export.app)
 app.command(rich_help_panel=BENCHMARKS)(score)
 app.command(rich_help_panel=BENCHMARKS)(submit)
 app.command(rich_help_panel=PROJECT)(rejected)

@@ -87,6 +87,7 @@ def test_help_names_every_command():
         "search",
         "demo",
         "serve",
+        "export",
         "score",
         "submit",
         "info",
