@@ -7,7 +7,9 @@ import torch
 import yaml
 from transformers import BlipConfig, BlipForImageTextRetrieval, PreTrainedTokenizerFast
 
+from pipeline.artifacts import ArtifactError
 from pipeline.config import ParameterError, load_params
+from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.query.models import Models
 from pipeline.query.spaces import BackboneSpace
 from stages import train_diffcomp
@@ -57,6 +59,12 @@ def test_blip_is_trained_and_searched_with_at_another_size_than_its_checkpoints(
     assert any("text_encoder.encoder.layer.1." in name for name in changed)
     frozen = ("layers.0.", "layer.0.", "embeddings", "crossattention", "itm_head")
     assert not [name for name in changed if any(part in name for part in frozen)]
+
+
+def test_a_size_that_patches_do_not_tile_is_one_line(workspace):
+    write_blip(Path("blip"))
+    with pytest.raises(ArtifactError, match="blip: image_size 33 is not a multiple of the patches' 8 pixels"):
+        load_dual_encoder("blip", image_size=33)
 
 
 def test_super_patches_that_do_not_tile_that_size_are_refused_before_anything_is_read(workspace):

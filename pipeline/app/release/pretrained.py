@@ -66,7 +66,8 @@ def load_diffcomp(name: str | Path, revision: str | None = None) -> DiffComp:
     folder = _folder(name, revision, "diffcomp")
     section = read_json(folder / CONFIG)["diffcomp"]
     own = folder / BACKBONE
-    encoder = load_dual_encoder(str(own) if own.is_dir() else section["backbone"], section["pretrained"])
+    backbone = str(own) if own.is_dir() else section["backbone"]
+    encoder = load_dual_encoder(backbone, section["pretrained"], section.get("image_size", 0))
     return load_variant(folder, encoder)
 
 
