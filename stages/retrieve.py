@@ -29,8 +29,14 @@ def main() -> None:
         )
     models = Models(params)
     families = load_families(models)
-    for benchmark in benchmarks:
-        retrieval = BenchmarkRetrieval(params, benchmark, INDEX / benchmark.gallery, FOLDER / benchmark.name)
+    models.describer.keeps_texts = True
+    retrievals = [
+        BenchmarkRetrieval(params, benchmark, INDEX / benchmark.gallery, FOLDER / benchmark.name)
+        for benchmark in benchmarks
+    ]
+    for retrieval in retrievals:  # first all that the describer has to write, then all that the embedder has to embed
+        retrieval.infer_texts(families, models.describer)
+    for retrieval in retrievals:
         retrieval.run(families, models.describer)
 
 

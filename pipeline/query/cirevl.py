@@ -89,6 +89,10 @@ class Cirevl(Family):
                 vectors = self._turned(vectors, controls)
         return {NAME: QueryVectors(CLIP, vectors, [[text] for text in texts], clock.seconds)}
 
+    def infer_texts(self, queries: Sequence[Query], images: ImageSource) -> None:
+        """See `Family.infer_texts`."""
+        self._target_texts(queries, images, None)
+
     def _target_texts(
         self, queries: Sequence[Query], images: ImageSource, descriptions: Descriptions | None
     ) -> list[str]:

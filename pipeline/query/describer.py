@@ -15,6 +15,9 @@ from pipeline.encoders.mllm.prompts import caption_input, target_input
 from pipeline.retrieval.queries import Query
 from pipeline.text.phrases import PhraseParser
 
+Key = tuple[str, ...]
+"""Names what a text depends on, its image's table included."""
+
 
 class Describer:
     """Asks f_M for texts. Captions are kept: one reference belongs to several queries.
@@ -26,7 +29,10 @@ class Describer:
 
     def __init__(self, params: Params, open_mllm: Callable[[], Generator]):
         self.params, self._open_mllm = params, open_mllm
-        self._captions: dict[tuple[str, str], str] = {}
+        self._captions: dict[Key, list[str]] = {}
+        self._texts: dict[Key, list[str]] = {}
+        self.keeps_texts = False
+        """Whether the other texts are kept, too. They are as many as the queries, so a service keeps none."""
 
     def targets(self, queries: Sequence[Query], images: ImageSource) -> list[list[str]]:
         """The descriptions of the targets, for Fusion-Diff.
@@ -39,23 +45,31 @@ class Describer:
             For each query `retrieve.descriptions` texts, the likeliest first; the modification where f_M says nothing.
         """
         section = self.params.describer
-        inputs = [
-            target_input(section, images.image(query.reference_id, section.max_side), query.text, query.shared_concept)
-            for query in queries
+
+        def made(number: int) -> MllmInput:
+            query = queries[number]
+            image = images.image(query.reference_id, section.max_side)
+            return target_input(section, image, query.text, query.shared_concept)
+
+        keys = [
+            ("target", _source(images), query.reference_id, query.text, query.shared_concept or "") for query in queries
         ]
-        texts = self._generate(inputs, "target descriptions", self.params.retrieve.descriptions)
+        kept = self._texts if self.keeps_texts and isinstance(images, ImageTable) else {}
+        texts = self._generate(keys, kept, made, "target descriptions", self.params.retrieve.descriptions)
         return [[text or query.text for text in found] for query, found in zip(queries, texts, strict=True)]
 
     def captions(self, queries: Sequence[Query], images: ImageSource) -> list[str]:
         """The captions of the references, one a query. A table's image is captioned once."""
-        keys = [(_source(images), query.reference_id) for query in queries]
-        new = [key for key in dict.fromkeys(keys) if key not in self._captions]
+        ids = list(dict.fromkeys(query.reference_id for query in queries))
         side = self.params.describer.max_side
-        inputs = [caption_input(self.params.captioner, images.image(image_id, side)) for _, image_id in new]
-        captions = dict(zip(new, self._first(inputs, "captions of references"), strict=True))
-        if isinstance(images, ImageTable):
-            self._captions |= captions
-        return [captions[key] if key in captions else self._captions[key] for key in keys]
+
+        def made(number: int) -> MllmInput:
+            return caption_input(self.params.captioner, images.image(ids[number], side))
+
+        keys = [(_source(images), image_id) for image_id in ids]
+        kept = self._captions if isinstance(images, ImageTable) else {}
+        found = dict(zip(ids, self._generate(keys, kept, made, "captions of references", 1), strict=True))
+        return [found[query.reference_id][0].strip() for query in queries]
 
     def edited_captions(self, queries: Sequence[Query], images: ImageSource, prompt: str) -> list[str]:
         """The captions of the references after the modifications.
@@ -69,24 +83,40 @@ class Describer:
             One text a query; the modification where f_M says nothing.
         """
         captions = self.captions(queries, images)
-        inputs = [
-            MllmInput(prompt.format(caption=caption, modification=query.text))
+        filled = [
+            prompt.format(caption=caption, modification=query.text)
             for query, caption in zip(queries, captions, strict=True)
         ]
-        edited = self._first(inputs, "edited captions")
-        return [text or query.text for text, query in zip(edited, queries, strict=True)]
+        keys = [("edit", text) for text in filled]
+        kept = self._texts if self.keeps_texts else {}
+        edited = self._generate(keys, kept, lambda number: MllmInput(filled[number]), "edited captions", 1)
+        return [texts[0].strip() or query.text for texts, query in zip(edited, queries, strict=True)]
 
-    def _first(self, inputs: Sequence[MllmInput], title: str) -> list[str]:
-        """The likeliest text for every input."""
-        return [texts[0].strip() for texts in self._generate(inputs, title, 1)]
+    def _generate(
+        self,
+        keys: Sequence[Key],
+        kept: dict[Key, list[str]],
+        made: Callable[[int], MllmInput],
+        title: str,
+        count: int,
+    ) -> list[list[str]]:
+        """The `count` likeliest texts for every key.
 
-    def _generate(self, inputs: Sequence[MllmInput], title: str, count: int) -> list[list[str]]:
-        """The `count` likeliest texts for every input."""
-        if not inputs:
-            return []
-        section, mllm = self.params.describer, self._open_mllm()
-        progress = tqdm(list(batches(inputs, section.batch_size)), desc=title, mininterval=5.0, delay=1.0)
-        return [texts for batch in progress for texts in mllm.generate(batch, section.max_new_tokens, count)]
+        Args:
+            keys: What is asked for.
+            kept: The texts that are known. Those that are generated are added.
+            made: The input of a key, by its number.
+            title: Of the progress bar.
+            count: How many texts.
+        """
+        new = [number for number, key in enumerate(keys) if key not in kept]
+        if new:
+            section, mllm = self.params.describer, self._open_mllm()
+            progress = tqdm(list(batches(new, section.batch_size)), desc=title, mininterval=5.0, delay=1.0)
+            for numbers in progress:
+                texts = mllm.generate([made(number) for number in numbers], section.max_new_tokens, count)
+                kept |= {keys[number]: found for number, found in zip(numbers, texts, strict=True)}
+        return [kept[key] for key in keys]
 
 
 def _source(images: ImageSource) -> str:

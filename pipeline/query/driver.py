@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from pipeline.encoders.image_source import ImageSource
 from pipeline.query.interface import Descriptions, Family, QueryVectors
 from pipeline.retrieval.queries import Query
+
+
+def infer_all_texts(families: Iterable[Family], queries: Sequence[Query], images: ImageSource) -> None:
+    """Let f_M write all that `answer_all` will need.
+
+    Args:
+        families: As for `answer_all`, over a describer that keeps its texts.
+        queries: Q queries.
+        images: Holds the references.
+    """
+    for wording in _wordings(queries):
+        for family in families:
+            family.infer_texts(wording, images)
 
 
 def answer_all(families: Iterable[Family], queries: Sequence[Query], images: ImageSource) -> dict[str, QueryVectors]:
@@ -27,16 +40,19 @@ def answer_all(families: Iterable[Family], queries: Sequence[Query], images: Ima
         the first wording.
     """
     families = list(families)
-    wordings = 1 + max(len(query.alternatives) for query in queries)
-    answers = [
-        _answer_wording(families, [query.worded(number) for query in queries], images) for number in range(wordings)
-    ]
+    answers = [_answer_wording(families, wording, images) for wording in _wordings(queries)]
     return {method: _joined([answer[method] for answer in answers]) for method in answers[0]}
 
 
 def first_descriptions(answers: Iterable[QueryVectors]) -> Descriptions | None:
     """The descriptions of the first answer that has some."""
     return next((answer.descriptions for answer in answers if answer.descriptions is not None), None)
+
+
+def _wordings(queries: Sequence[Query]) -> Iterator[list[Query]]:
+    """The queries in each of their wordings. All have equally many."""
+    for number in range(1 + max(len(query.alternatives) for query in queries)):
+        yield [query.worded(number) for query in queries]
 
 
 def _answer_wording(

@@ -192,6 +192,10 @@ class FusionDiff(Family):
                 found[name] = QueryVectors(FUSED, targets, descriptions, clock.seconds | sampling.seconds)
         return found
 
+    def infer_texts(self, queries: Sequence[Query], images: ImageSource) -> None:
+        """See `Family.infer_texts`."""
+        self._describer.targets(queries, images)
+
     def _described(self, names: Collection[str]) -> bool:
         """Whether one of these methods needs the descriptions' own embeddings."""
         anchored = self.params.retrieve.anchor > 0.0 or self.params.control.signal == FUSED_DESCRIPTION

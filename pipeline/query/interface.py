@@ -149,6 +149,15 @@ class Family(ABC):
             ControlError: A method cannot use a control.
         """
 
+    def infer_texts(  # noqa: B027 - most families need none
+        self, queries: Sequence[Query], images: ImageSource
+    ) -> None:
+        """Let f_M write what `answer` will need of Q queries. It does nothing for a family without f_M's texts.
+
+        A GPU has room for one large model. Where the describer keeps its texts, it can write those of all queries
+        before another model takes its place.
+        """
+
     def explain(
         self, method: str, query: Query, images: ImageSource, controls: Controls = NO_CONTROLS
     ) -> np.ndarray | None:

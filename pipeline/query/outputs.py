@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pipeline.artifacts import schemas, write_table
 from pipeline.config import Params, as_dict
 from pipeline.encoders.image_source import ImageTable
 from pipeline.query.describer import Describer, with_shared_concepts
-from pipeline.query.driver import answer_all, first_descriptions
+from pipeline.query.driver import answer_all, first_descriptions, infer_all_texts
 from pipeline.query.interface import Descriptions, Family, QueryVectors
 from pipeline.query.sampling import FUSED_DESCRIPTION, FUSED_ONLY
 from pipeline.retrieval import Query, rank_queries, read_queries, target_similarities, write_rankings
@@ -40,6 +40,17 @@ class BenchmarkRetrieval:
     similarities: list[dict[str, Any]] = field(default_factory=list)
     """Rows of `schemas.SIMILARITIES` so far."""
 
+    def infer_texts(self, families: Sequence[Family], describer: Describer) -> None:
+        """Let f_M write all that `run` will need. The describer keeps it.
+
+        Args:
+            families: In the order in which they are asked.
+            describer: Names the shared concepts of queries without one.
+        """
+        images = self._images()
+        for _, queries in self._query_sets(images, describer):
+            infer_all_texts(families, queries, images)
+
     def run(self, families: Sequence[Family], describer: Describer) -> None:
         """Answer all query sets with all methods.
 
@@ -50,16 +61,23 @@ class BenchmarkRetrieval:
         Raises:
             ArtifactError: An index is missing, or another model embedded its gallery.
         """
-        images = ImageTable(self.benchmark.images)
+        images = self._images()
         spaces = {name: space for family in families for name, space in family.spaces.items()}
-        for query_set in self.benchmark.query_sets:
-            queries = with_shared_concepts(read_queries(self.benchmark.path / query_set), images, describer)
+        for query_set, queries in self._query_sets(images, describer):
             answers = answer_all(families, queries, images)
             for method, answer in answers.items():
                 self._write_method(query_set, queries, method, answer, spaces[answer.space])
             if query_set == QUERIES:
                 self._write_descriptions(queries, first_descriptions(answers.values()))
         self._write("similarities", self.similarities, schemas.SIMILARITIES)
+
+    def _images(self) -> ImageTable:
+        return ImageTable(self.benchmark.images)
+
+    def _query_sets(self, images: ImageTable, describer: Describer) -> Iterator[tuple[str, list[Query]]]:
+        """Each query set's name, and its queries with their shared concepts."""
+        for query_set in self.benchmark.query_sets:
+            yield query_set, with_shared_concepts(read_queries(self.benchmark.path / query_set), images, describer)
 
     @property
     def made_by(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ prepare images take the interpreter from it between any two of them. Processes d
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -71,6 +72,15 @@ class Preparers:
         for _ in range(count):  # a task makes the pool start a process
             self._pool.submit(_ready)
 
+    def make_ready(self, arguments: str) -> None:
+        """Make the processes' renderers, which takes them seconds, while this process does something else.
+
+        Args:
+            arguments: As for `render`.
+        """
+        for _ in range(self.count):  # an idle process takes one; a busy one already has its renderer
+            self._pool.submit(_make, arguments)
+
     def render(self, arguments: str, prompt: Mapping[str, Any]) -> Any:
         """As `rendered`, in one of the processes. Threads wait here.
 
@@ -106,6 +116,12 @@ def _renderer(arguments: str) -> Any:
     from vllm.renderers import renderer_from_config
 
     return renderer_from_config(EngineArgs(**json.loads(arguments)).create_engine_config())
+
+
+def _make(arguments: str) -> None:
+    """Make the renderer of a process. Where that fails, `_render` says why."""
+    with contextlib.suppress(Exception):
+        _renderer(arguments)
 
 
 def _render(folder: str, arguments: str, prompt: Packed) -> Packed:

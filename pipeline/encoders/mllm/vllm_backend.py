@@ -13,7 +13,9 @@ import functools
 import gc
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +130,7 @@ class VllmMllm:
             "dtype": params.dtype,
             "seed": 0,
             "max_model_len": self._longest,
-            "limit_mm_per_prompt": {"image": 1, "video": 0},
+            "limit_mm_per_prompt": {"image": self._largest_image(), "video": 0},
             "enforce_eager": not torch.cuda.is_available(),
             # Every image comes once: the caches would cost a hash each and are not safe in threads.
             "mm_processor_cache_gb": 0,
@@ -138,11 +140,18 @@ class VllmMllm:
         kind = {"runner": "pooling", "convert": "embed"} if task == EMBED else {"runner": "generate"}
         return arguments | kind | params.vllm
 
+    def _largest_image(self) -> dict[str, int]:
+        """What an engine tries itself with as it starts: one image, and no larger one than will come."""
+        side = self.params.max_side
+        return {"count": 1} | ({"width": side, "height": side} if side else {})
+
     def _start(self, task: str) -> Engine:
         """Start the engine of a task."""
         if torch.cuda.is_available():
             gpus = int(self.params.vllm.get("tensor_parallel_size", 1))
             check_memory(self.params, torch.cuda.mem_get_info()[0], gpus)
+        if self._preparers:
+            self._preparers.make_ready(json.dumps(self._arguments(task), sort_keys=True))
         try:
             llm = self._vllm.LLM(**self._arguments(task))
         except TypeError as error:
@@ -189,8 +198,9 @@ class VllmMllm:
 
     def _run(self, task: str, inputs: Sequence[MllmInput], settings: Any) -> list[Any]:
         """Every input's final output, in order."""
-        prepared = [self.prepare(one, task) for one in inputs]  # all before the first step
         engine = self._engine(task).llm_engine
+        with self._side_by_side() as each:
+            prepared = list(each(lambda one: self.prepare(one, task), inputs))  # all before the first step
         outputs: dict[int, Any] = {}
         try:
             for number, one in enumerate(prepared):
@@ -201,6 +211,15 @@ class VllmMllm:
             engine.abort_request([str(number) for number in range(len(prepared)) if number not in outputs])
             raise
         return [outputs[number] for number in range(len(prepared))]
+
+    @contextmanager
+    def _side_by_side(self) -> Iterator[Callable[..., Iterator[Any]]]:
+        """A `map` that keeps all processes busy: each of its threads waits for one of them."""
+        if not self.processes:
+            yield map
+            return
+        with ThreadPoolExecutor(self.processes) as threads:
+            yield threads.map
 
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
         """See `Mllm.embed`."""
