@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.artifacts import ShardSet, sha256_file
+from pipeline.artifacts import ShardSet, read_json, sha256_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import WEIGHTS
-from pipeline.config import as_dict, load_params, load_profile
+from pipeline.config import Params, as_dict, load_params, load_profile
+from pipeline.decoder.fidelity import FIDELITY
+from pipeline.decoder.imagine import FOLDER as DECODER
+from pipeline.decoder.imagine import Imagination
 from pipeline.errors import run_stage
 from pipeline.fusion_diff.checkpoints import is_control_skipped
+from pipeline.query.outputs import SAMPLED
+from pipeline.query.sampling import FUSED_ONLY
 from pipeline.report import BenchmarkPaths, PublicSplitPaths, ReportInputs, build_report, changed_parameters
 from pipeline.report.diffcomp_view import open_view
+from pipeline.report.imagined import Features
 from pipeline.report.indexes import index_metrics
 from pipeline.report.sweeps import LABELS
 from pipeline.retrieval.benchmarks import BenchmarkFolder, find_benchmarks
 from pipeline.retrieval.spaces import CLIP, FUSED
 from pipeline.runtime import set_up
 
-RETRIEVED, INDEX, MODELS, FOLDER, LOG = (
+RETRIEVED, GALLERY, INDEX, MODELS, FOLDER, LOG = (
     Path("data/retrieved"),
+    Path("data/gallery"),
     Path("data/index"),
     Path("models"),
     Path("reports"),
@@ -38,6 +45,7 @@ def main() -> None:
     trained = ["prior"] if is_control_skipped(MODELS / "control") else ["prior", "control"]
     losses = {"control_adapter" if name == "control" else name: MODELS / name / LOG for name in trained}
     losses |= {name: MODELS / "diffcomp" / name / LOG for name in params.diffcomp_variants}
+    imagination = Imagination.open_fitting(params)
     build_report(
         ReportInputs(
             benchmarks,
@@ -56,10 +64,20 @@ def main() -> None:
             bootstrap=params.report.bootstrap,
             page_megabytes=params.report.page_megabytes,
             public=[public_split_paths(folder) for folder in found if folder.benchmark.public],
+            features=features_of(params, shown[0], imagination),
+            fidelity=read_json(DECODER / FIDELITY) if imagination else {},
             backbones={FUSED: params.embedder.path, CLIP: params.diffcomp.backbone}
             | {name: variant.backbone for name, variant in params.variants().items()},
         )
     )
+
+
+def features_of(params: Params, shown: BenchmarkFolder, imagination: Imagination | None) -> Features | None:
+    """What decodes the features of a benchmark's queries; None without a decoder, or without sampled targets."""
+    asked, sampled = (RETRIEVED / shown.name / name for name in (FUSED_ONLY, SAMPLED))
+    if imagination is None or not all((folder / MANIFEST).is_file() for folder in (asked, sampled)):
+        return None
+    return Features(imagination, params.imagine.queries, asked, sampled, GALLERY / shown.gallery / FUSED)
 
 
 def benchmark_paths(folder: BenchmarkFolder) -> BenchmarkPaths:

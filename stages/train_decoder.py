@@ -18,7 +18,7 @@ from pipeline.config import Params, as_dict, load_params
 from pipeline.decoder import DecoderTask, save_decoder
 from pipeline.decoder.checkpoints import new_decoder
 from pipeline.decoder.codec import open_codec
-from pipeline.decoder.fidelity import fidelity
+from pipeline.decoder.fidelity import FIDELITY, fidelity
 from pipeline.decoder.imagine import FOLDER, Imagination
 from pipeline.encoders.embedding.readers import PairReader, training_rows
 from pipeline.encoders.embedding.rejected import rejected_images
@@ -36,7 +36,6 @@ from pipeline.training.loop import log_csv
 
 IMAGES, TEXTS, VECTORS = Path("data/pairs/images"), Path("data/texts/pairs"), Path("data/fused/pairs")
 BENCHMARKS = Path("data/benchmarks")
-FIDELITY = "fidelity.json"
 
 
 def main() -> None:

@@ -16,6 +16,9 @@ from pipeline.decoder.model import Decoder, DecoderSizes
 NOTED = ("checkpoint", "revision", "shift")
 """Parameters that decoding needs."""
 
+SKIPPED = "skipped.json"
+"""Stands in the decoder's folder where there are no weights, and says why."""
+
 
 def new_decoder(params: DecoderParams, dim: int) -> Decoder:
     """A decoder to train: at random, or with the weights of SANA's checkpoint in its transformer.
@@ -76,9 +79,12 @@ def load_decoder(folder: str | Path, **expected: Any) -> tuple[Decoder, dict[str
     Raises:
         ArtifactError: The files are damaged, or a field of `expected` differs; names it.
     """
-    config = read_json(Path(folder) / CONFIG)
+    folder = Path(folder)
+    if (folder / SKIPPED).is_file():
+        raise ArtifactError(f"{folder}: there is no decoder: {read_json(folder / SKIPPED)['reason']}")
+    config = read_json(folder / CONFIG)
     for key in ("sizes", *NOTED):
         if key not in config:
-            raise ArtifactError(f"{Path(folder) / CONFIG}: {key!r} is missing")
+            raise ArtifactError(f"{folder / CONFIG}: {key!r} is missing")
     decoder = Decoder(DecoderSizes(**config["sizes"]))
     return decoder.eval(), load_weights(folder, decoder, expected)

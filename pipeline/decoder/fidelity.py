@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.training.loop import derived_seed
-
 Scores = dict[str, float]
+FIDELITY = "fidelity.json"
+"""Stands beside the weights."""
 DEPTHS = (1, 10)
 ROWS_AT_ONCE = 1024
 
@@ -25,7 +25,7 @@ def fidelity(decoded: np.ndarray, z: np.ndarray, training: np.ndarray, seed: int
         the first 1 and 10 of all N. `decoded`: the image decoded from its z; `shuffled`: one decoded from another's;
         `nearest_training_image`: no decoder, but the training image whose feature is nearest to z.
     """
-    shuffled = np.random.default_rng(derived_seed(seed, "fidelity")).permutation(len(z))
+    shuffled = np.random.default_rng(seed).permutation(len(z))
     nearest = np.concatenate(
         [training[(part @ training.T).argmax(1)] for part in np.split(z, range(ROWS_AT_ONCE, len(z), ROWS_AT_ONCE))]
     )

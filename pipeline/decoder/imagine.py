@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.artifacts import read_json
+from pipeline.artifacts.weights import CONFIG
 from pipeline.config import ImagineParams, Params
 from pipeline.decoder.checkpoints import load_decoder
 from pipeline.decoder.codec import Codec, open_codec
@@ -55,6 +57,14 @@ class Imagination:
         codec = open_codec(config["checkpoint"], config["revision"], where)
         dtype = torch.bfloat16 if where.startswith("cuda") and config["checkpoint"] else torch.float32
         return cls(decoder.to(where, dtype), codec, Flow(config["shift"]), params.imagine, params.seed)
+
+    @classmethod
+    def open_fitting(cls, params: Params, folder: str | Path = FOLDER) -> Imagination | None:
+        """As `open`; None where no decoder was trained for this run's f_M."""
+        path = Path(folder) / CONFIG
+        if not path.is_file() or read_json(path).get("embedder") != mllm_identity(params.embedder)["embedder"]:
+            return None
+        return cls.open(params, folder)
 
     @torch.no_grad()
     def pixels(self, z: np.ndarray) -> Tensor:

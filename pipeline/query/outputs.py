@@ -15,6 +15,7 @@ from pipeline.config import Params, as_dict
 from pipeline.encoders.image_source import ImageTable
 from pipeline.query.describer import Describer, with_shared_concepts
 from pipeline.query.driver import answer_all, first_descriptions, infer_all_texts
+from pipeline.query.fusion_diff import FUSION_DIFF
 from pipeline.query.interface import Descriptions, Family, QueryVectors
 from pipeline.query.sampling import FUSED_DESCRIPTION, FUSED_ONLY
 from pipeline.retrieval import Query, rank_queries, read_queries, target_similarities, write_rankings
@@ -25,6 +26,8 @@ QUERIES = "queries"
 """The query set that every benchmark has."""
 SWEPT_FROM = (FUSED_ONLY, FUSED_DESCRIPTION)
 """Methods whose vectors are kept for sweeps."""
+SAMPLED = "sampled"
+"""The first target that Fusion-Diff samples for each query, which the report decodes."""
 
 
 @dataclass
@@ -36,7 +39,8 @@ class BenchmarkRetrieval:
     indexes: Path
     """Holds one index a space."""
     out: Path
-    """Gets `rankings/<method>`, `submissions`, `descriptions`, `similarities`, `fused_only` and `fused_description`."""
+    """Gets `rankings/<method>`, `submissions`, `descriptions`, `similarities`, and the vectors `fused_only`,
+    `fused_description` and `sampled`."""
     similarities: list[dict[str, Any]] = field(default_factory=list)
     """Rows of `schemas.SIMILARITIES` so far."""
 
@@ -101,9 +105,11 @@ class BenchmarkRetrieval:
             self.similarities += target_similarities(index, method, queries, answer.vectors, rankings, retrieve.fuse)
         if query_set == QUERIES and method in SWEPT_FROM and answer.vectors.ndim == 2:  # one wording a query
             self._write_vectors(method, queries, answer.vectors)
+        if query_set == QUERIES and method == FUSION_DIFF:
+            self._write_vectors(SAMPLED, queries, answer.vectors[:, 0])
 
     def _write_vectors(self, name: str, queries: Sequence[Query], vectors: np.ndarray) -> None:
-        """What steers sampling, [Q, d]: sweeps sample from it again."""
+        """Vectors of the queries, [Q, d]."""
         rows = [{"id": query.query_id, "vector": vector} for query, vector in zip(queries, vectors, strict=True)]
         self._write(name, rows, schemas.embeddings(vectors.shape[1]))
 

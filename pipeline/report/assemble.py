@@ -9,11 +9,13 @@ from typing import Any
 
 from pipeline.artifacts import ArtifactError, ShardSet, write_atomically, write_json
 from pipeline.experiments.ablation.tables import TABLES
+from pipeline.query.fusion_diff import FUSION_DIFF
 from pipeline.report import plots
 from pipeline.report.ablations import Ablation, ablation_table, read_ablations, read_trials
 from pipeline.report.diffcomp_view import DiffCompView
 from pipeline.report.explorer import explorer
-from pipeline.report.figures import SHOWN, map_strip, query_strip
+from pipeline.report.figures import SHOWN, image_rows, map_strip, query_strip
+from pipeline.report.imagined import Features, compared, fidelity_rows, imagined_rows, shown_images
 from pipeline.report.metrics import (
     RankedQueries,
     benchmark_metrics,
@@ -88,6 +90,10 @@ class ReportInputs:
     orders: Sequence[tuple[str, str]] = CLAIMED_ORDERS
     public: Sequence[PublicSplitPaths] = ()
     """What of the public benchmarks was answered; scored by their own protocols, whatever `benchmarks` holds."""
+    features: Features | None = None
+    """What decodes features of the first benchmark's queries."""
+    fidelity: Mapping[str, Any] = field(default_factory=dict)
+    """How faithful the decoder is, by benchmark."""
     backbones: Mapping[str, str] = field(default_factory=dict)
     """Space -> the model whose vectors are searched there."""
 
@@ -143,7 +149,7 @@ class _Results:
     public: PublicReport
     ablations: list[Ablation]
     maps: dict[str, bytes]
-    """What DiffComp sees, as PNG."""
+    """What DiffComp sees, and what features show, as PNG."""
 
 
 def _work_out(inputs: ReportInputs) -> _Results:
@@ -153,19 +159,20 @@ def _work_out(inputs: ReportInputs) -> _Results:
     read = {benchmark.name: _read(benchmark) for benchmark in inputs.benchmarks}
     metrics = {name: benchmark_metrics(*answers) for name, answers in read.items()}
     first = inputs.benchmarks[0].name
-    answers, view = read[first][0], inputs.diffcomp_view
+    answers, view, curves = read[first][0], inputs.diffcomp_view, recall_curves(read[first][0])
+    maps = {"masks": map_strip(view.masks, limits=(0.0, 1.0)), "kept": map_strip(view.kept)} if view else {}
     return _Results(
         images,
         answers,
         metrics,
         method_intervals(answers, inputs.bootstrap, inputs.seed),
         claimed_orders(answers, inputs.orders, inputs.bootstrap, inputs.seed),
-        recall_curves(answers),
+        curves,
         {name: plots.read_log(path) for name, path in inputs.losses.items()},
         protocol_tables(metrics[first]),
         public_report(inputs.public, inputs.backbones),
         read_ablations(inputs.ablations, inputs.definitions) if inputs.ablations else [],
-        {"masks": map_strip(view.masks, limits=(0.0, 1.0)), "kept": map_strip(view.kept)} if view else {},
+        maps | _imagined(inputs, answers, images, curves),
     )
 
 
@@ -196,7 +203,20 @@ def _page(inputs: ReportInputs, results: _Results) -> Page:
         trials=read_trials(inputs.ablations) if inputs.ablations else [],
         diffcomp_view=inputs.diffcomp_view,
         maps=results.maps,
+        fidelity=fidelity_rows(inputs.fidelity),
     )
+
+
+def _imagined(
+    inputs: ReportInputs, answers: RankedQueries, images: Path, curves: Mapping[str, Mapping[int, float]]
+) -> dict[str, bytes]:
+    """The figure of what the features of sample queries show; nothing without a decoder."""
+    if inputs.features is None or FUSION_DIFF not in answers.by_method or not inputs.features.queries:
+        return {}
+    rows = figure_queries(answers, inputs.features.queries, inputs.seed)
+    methods = compared(answers, {name: curve[10] for name, curve in curves.items()})
+    found = load_images(images, shown_images(answers, rows, methods))
+    return {"imagined": image_rows(imagined_rows(answers, rows, inputs.features, found, inputs.descriptions, methods))}
 
 
 def _query_strip(inputs: ReportInputs, results: _Results) -> bytes:
@@ -213,6 +233,8 @@ def _write_data(inputs: ReportInputs, results: _Results) -> None:
     further: dict[str, Any] = {"index": inputs.index} if inputs.index else {}
     if inputs.diffcomp_view is not None:
         further["diffcomp"] = {"similarity": inputs.diffcomp_view.means, "order": inputs.diffcomp_view.order}
+    if inputs.fidelity:
+        further["decoder"] = dict(inputs.fidelity["benchmarks"])
     write_json(out / "metrics.json", {**own, **public.metrics, "orders": results.orders, **further})
     write_json(out / "summary.json", _summary(results))
     plots.write_recall_csv(out / "plots" / "recall.csv", results.curves)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -63,6 +64,45 @@ def map_strip(seen: Sequence[ImageMap], limits: tuple[float, float] | None = Non
         text = "\n".join(_wrapped(draw, one.text, width - 30, 11, 2))
         _text(draw, (left, top + IMAGE_SIDE + 3), text, INK, 11)
         _text(draw, (left, top + IMAGE_SIDE + 37), f"{one.values.min():.2f} to {one.values.max():.2f}", FAINT, 9)
+    buffer = io.BytesIO()
+    canvas.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An image of a row, and what it is called."""
+
+    label: str
+    image: Image.Image
+    target: bool = False
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """Images beside a query's text."""
+
+    text: str
+    description: str
+    cells: Sequence[Cell]
+
+
+def image_rows(rows: Sequence[ImageRow]) -> bytes:
+    """Each row's images under the names of the first row's, and its texts behind them, as PNG; targets are framed."""
+    block, top = IMAGE_SIDE + GAP, MARGIN + 26
+    left = MARGIN + len(rows[0].cells) * block
+    size = ((left + TEXT_WIDTH + MARGIN) * SCALE, (top + len(rows) * (block + GAP) + MARGIN) * SCALE)
+    canvas = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for number, cell in enumerate(rows[0].cells):
+        _text(draw, (MARGIN + number * block, MARGIN), cell.label, FAINT, 10)
+    for line, row in enumerate(rows):
+        corner = top + line * (block + GAP)
+        for number, cell in enumerate(row.cells):
+            _image(canvas, draw, cell.image.convert("RGBA"), (MARGIN + number * block, corner), cell.target)
+        _text(draw, (left, corner), "\n".join(_wrapped(draw, row.text, TEXT_WIDTH, 12, 2)), INK, 12)
+        described = _wrapped(draw, row.description, TEXT_WIDTH, 11, 2)
+        _text(draw, (left, corner + 38), "\n".join(described), FAINT, 11)
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG")
     return buffer.getvalue()

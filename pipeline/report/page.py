@@ -58,7 +58,9 @@ class Page:
     trials: Sequence[Mapping[str, str]] = ()
     diffcomp_view: DiffCompView | None = None
     maps: Mapping[str, bytes] = field(default_factory=dict)
-    """`masks` and `kept` as PNG."""
+    """`masks` and `kept` of DiffComp and `imagined`, as PNG."""
+    fidelity: Sequence[Sequence[str]] = ()
+    """See `fidelity_rows`."""
 
 
 def render_page(page: Page) -> str:
@@ -93,6 +95,7 @@ def render_page(page: Page) -> str:
         similarities=[_similarity(method, *values) for method, values in page.similarities.items()],
         ablations=[_ablation(ablation) for ablation in page.ablations],
         diffcomp_view=None if page.diffcomp_view is None else _diffcomp_view(page.diffcomp_view, page.maps),
+        imagined=png_uri(page.maps["imagined"]) if "imagined" in page.maps else "",
         explorer=_json(page.explorer),
         attributions=ATTRIBUTIONS,
     )

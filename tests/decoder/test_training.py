@@ -4,15 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.artifacts import ArtifactError
+from pipeline.artifacts import ArtifactError, write_json
 from pipeline.config import ImagineParams
 from pipeline.decoder import Decoder, DecoderTask, load_decoder, save_decoder
-from pipeline.decoder.checkpoints import new_decoder
+from pipeline.decoder.checkpoints import SKIPPED, new_decoder
 from pipeline.decoder.codec import Pixels
 from pipeline.decoder.flow import Flow
 from pipeline.decoder.imagine import Imagination
+from pipeline.encoders.identity import mllm_identity
 from pipeline.training import Run, train
-from tests.sections import section
+from tests.sections import plain_params, section
 
 
 @pytest.fixture
@@ -84,8 +85,25 @@ def test_a_stored_decoder_is_the_same_to_half_precision(decoder, make_params, tm
     assert loaded.sizes == sizes and config["shift"] == 2.0 and not loaded.training
     for name, value in decoder.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float())
-    with pytest.raises(ArtifactError, match="embedder"):
+    with pytest.raises(ArtifactError, match="trained with embedder = .*another"):
         load_decoder(tmp_path / "decoder", embedder={"path": "another"})
+
+
+def test_a_decoder_that_is_not_there_says_why(tmp_path):
+    write_json(tmp_path / SKIPPED, {"reason": "nobody trained it"})
+    with pytest.raises(ArtifactError, match="there is no decoder: nobody trained it"):
+        load_decoder(tmp_path)
+    assert Imagination.open_fitting(plain_params(), tmp_path) is None
+
+
+def test_a_decoder_of_another_f_m_is_not_opened(decoder, make_params, tmp_path):
+    params = plain_params()
+    save_decoder(tmp_path / "one", decoder, make_params(), mllm_identity(params.embedder))
+    save_decoder(tmp_path / "other", decoder, make_params(), {"embedder": {"path": "another"}})
+    assert Imagination.open_fitting(params, tmp_path / "one") is not None
+    assert Imagination.open_fitting(params, tmp_path / "other") is None
+    with pytest.raises(ArtifactError, match="embedder"):
+        Imagination.open(params, tmp_path / "other")
 
 
 def test_training_starts_from_the_checkpoint(make_params, sizes, tmp_path):

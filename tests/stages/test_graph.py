@@ -20,6 +20,7 @@ ORDER = [
     "backbones",
     "extract_text",
     "embed_fused",
+    "train_decoder",
     "train_prior",
     "train_control_adapter",
     "train_diffcomp",
@@ -74,7 +75,7 @@ def imported_files(script: Path) -> set[str]:
 def test_stages_in_order():
     assert list(GRAPH) == ORDER
     assert [GRAPH[stage]["cmd"] for stage in ORDER] == [f"python -m stages.{stage}" for stage in ORDER]
-    assert [stage for stage in ORDER if GRAPH[stage].get("frozen")] == ["backbones"]
+    assert [stage for stage in ORDER if GRAPH[stage].get("frozen")] == ["backbones", "train_decoder"]
 
 
 @pytest.mark.parametrize("stage", ORDER)

@@ -28,6 +28,7 @@ COPIED = (
     "conf",
     "data/raw/.gitkeep",
     "models/backbones",
+    "models/decoder",
     "pipeline",
     "ablations/tables.yaml",
     "reports/ablations/.gitkeep",
