@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.artifacts import ShardSet, read_json, sha256_file
+from pipeline.artifacts.model_files import WEIGHTS
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import Params, as_dict, load_params, load_profile
 from pipeline.decoder.fidelity import FIDELITY
 from pipeline.decoder.imagine import FOLDER as DECODER
 from pipeline.decoder.imagine import Imagination
 from pipeline.errors import run_stage
 from pipeline.fusion_diff.checkpoints import is_control_skipped
+from pipeline.query.fusion_diff import FUSED_ONLY
 from pipeline.query.outputs import SAMPLED
-from pipeline.query.sampling import FUSED_ONLY
 from pipeline.report import BenchmarkPaths, PublicSplitPaths, ReportInputs, build_report, changed_parameters
 from pipeline.report.diffcomp_view import open_view
 from pipeline.report.imagined import Features

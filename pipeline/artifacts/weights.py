@@ -23,8 +23,8 @@ from pipeline.artifacts.atomic import (
     write_atomically,
     write_json,
 )
+from pipeline.artifacts.model_files import CONFIG, LOG, WEIGHTS
 
-WEIGHTS, CONFIG, LOG = "model.safetensors", "config.json", "training.csv"
 _HASH = "sha256"
 """The configuration's entry for the weights' hash."""
 

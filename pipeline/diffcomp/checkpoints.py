@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import load_weights, read_json, save_weights, sha256_file
-from pipeline.artifacts.weights import CONFIG, WEIGHTS, Origin
+from pipeline.artifacts.model_files import CONFIG, WEIGHTS
+from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, as_dict, section_from_dict
 from pipeline.diffcomp.model import DiffComp
 from pipeline.encoders.dual.interface import DualEncoder

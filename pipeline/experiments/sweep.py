@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from pipeline.artifacts import ArtifactError, ShardSet, read_json, sha256_file, write_atomically, write_json
 from pipeline.artifacts.atomic import as_stored
+from pipeline.artifacts.model_files import WEIGHTS
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.artifacts.weights import WEIGHTS
 from pipeline.config import ParameterError, Params, RetrieveParams, as_dict
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.mllm.open import open_mllm
@@ -30,7 +30,8 @@ from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, Sampler, Samp
 from pipeline.fusion_diff.anchor import towards
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.fusion_diff.tables import check_same_ids, read_vectors
-from pipeline.query.sampling import FUSED_DESCRIPTION, FUSED_ONLY, Draws, draw_targets
+from pipeline.query.fusion_diff import FUSED_DESCRIPTION, FUSED_ONLY
+from pipeline.query.sampling import Draws, draw_targets
 from pipeline.retrieval import Index, Query, rank_queries, read_queries
 from pipeline.retrieval.bootstrap import mean_interval
 from pipeline.retrieval.protocols import MEAN, hits

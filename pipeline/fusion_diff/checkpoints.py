@@ -14,7 +14,8 @@ from pipeline.artifacts import (
     write_atomically,
     write_json,
 )
-from pipeline.artifacts.weights import CONFIG, WEIGHTS, Origin
+from pipeline.artifacts.model_files import CONFIG, SKIPPED, WEIGHTS
+from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffusionParams, as_dict, section_from_dict
 from pipeline.fusion_diff.control import ControlAdapter
 from pipeline.fusion_diff.diffusion import Diffusion
@@ -101,10 +102,6 @@ def load_control(folder: str | Path, prior: Prior, prior_folder: str | Path) -> 
     adapter = ControlAdapter(prior)
     load_weights(folder, adapter, {"prior": prior_hash(prior_folder)})
     return adapter.eval()
-
-
-SKIPPED = "skipped.json"
-"""Stands in the adapter's folder where there is none, and says why."""
 
 
 def skip_control(folder: str | Path, reason: str) -> None:

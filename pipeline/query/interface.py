@@ -13,15 +13,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
 
-from pipeline.encoders.image_source import ImageSource
-from pipeline.fusion_diff import TargetSampler
-from pipeline.retrieval.queries import Query
-from pipeline.retrieval.spaces import Space
+if TYPE_CHECKING:  # a method is told without torch
+    from pipeline.encoders.image_source import ImageSource
+    from pipeline.fusion_diff import TargetSampler
+    from pipeline.retrieval.queries import Query
+    from pipeline.retrieval.spaces import Space
 
 Control = Literal["negative", "region", "guidance_scale", "control_scale", "hypotheses"]
 """What a person may add to a query."""

@@ -1,19 +1,19 @@
-"""The models that families and spaces share, each opened when it is first needed."""
+"""The models that families and spaces share. Each is opened, and its libraries are imported, when first needed."""
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config import Params
-from pipeline.diffcomp import DiffComp, load_diffcomp
-from pipeline.encoders.dual.interface import ImageTextEncoder
-from pipeline.encoders.dual.open import load_dual_encoder, load_image_text_encoder
-from pipeline.encoders.mllm.interface import Generator, Mllm
-from pipeline.encoders.mllm.open import open_mllm
-from pipeline.encoders.text import TextEncoder, open_text_encoder
-from pipeline.query.describer import Describer
-from pipeline.runtime import device
+
+if TYPE_CHECKING:
+    from pipeline.diffcomp import DiffComp
+    from pipeline.encoders.dual.interface import ImageTextEncoder
+    from pipeline.encoders.mllm.interface import Generator, Mllm
+    from pipeline.encoders.text import TextEncoder
+    from pipeline.query.describer import Describer
 
 DIFFCOMP = Path("models/diffcomp")
 """Holds a folder for every trained variant."""
@@ -29,32 +29,47 @@ class Models:
     @cached_property
     def embedder(self) -> Mllm:
         """f_M where it embeds."""
+        from pipeline.encoders.mllm.open import open_mllm
+
         return open_mllm(self.params.embedder, self.params.jobs, self.params.runtime.device)
 
     @cached_property
     def writer(self) -> Generator:
         """f_M where it describes."""
+        from pipeline.encoders.mllm.open import open_mllm
+
         return open_mllm(self.params.describer, self.params.jobs, self.params.runtime.device)
 
     @cached_property
     def describer(self) -> Describer:
         """f_M's texts about the queries."""
+        from pipeline.query.describer import Describer
+
         return Describer(self.params, lambda: self.writer)
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """E_text, which conditions Fusion-Diff."""
+        from pipeline.encoders.text import open_text_encoder
+
         return open_text_encoder(self.params.text_encoder, lambda: self.embedder, self.params.runtime.device)
 
     @cached_property
     def backbone(self) -> ImageTextEncoder:
         """The image-text backbone that DiffComp starts from, untouched."""
+        from pipeline.encoders.dual.open import load_image_text_encoder
+        from pipeline.runtime import device
+
         section = self.params.diffcomp
         encoder = load_image_text_encoder(section.backbone, section.pretrained, section.image_size)
         return encoder.eval().to(device(self.params.runtime))
 
     def diffcomp(self, name: str) -> DiffComp:
         """A trained variant. Raises ArtifactError when it is missing or does not fit its backbone."""
+        from pipeline.diffcomp import load_diffcomp
+        from pipeline.encoders.dual.open import load_dual_encoder
+        from pipeline.runtime import device
+
         if name not in self._variants:
             section = self.params.variants()[name]
             encoder = load_dual_encoder(section.backbone, section.pretrained, section.image_size)

@@ -15,9 +15,8 @@ from pipeline.config import Params, as_dict
 from pipeline.encoders.image_source import ImageTable
 from pipeline.query.describer import Describer, with_shared_concepts
 from pipeline.query.driver import answer_all, first_descriptions, infer_all_texts
-from pipeline.query.fusion_diff import FUSION_DIFF
+from pipeline.query.fusion_diff import FUSED_DESCRIPTION, FUSED_ONLY, FUSION_DIFF
 from pipeline.query.interface import Descriptions, Family, QueryVectors
-from pipeline.query.sampling import FUSED_DESCRIPTION, FUSED_ONLY
 from pipeline.retrieval import Query, rank_queries, read_queries, target_similarities, write_rankings
 from pipeline.retrieval.benchmarks import QUERY_SETS, BenchmarkFolder
 from pipeline.retrieval.spaces import Space, open_index

@@ -1,20 +1,26 @@
-"""The registry of methods. A new method is one module here in `pipeline.query`, and one line in `FAMILIES`."""
+"""The registry of methods. A new method is an entry in `FAMILIES`.
+
+Methods are told without torch, so that a wrong name is told at once. What answers queries is imported when it is
+opened, and nothing of other families with it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from pipeline.artifacts.weights import WEIGHTS
+from pipeline.artifacts.model_files import WEIGHTS
 from pipeline.config import ParameterError, Params
 from pipeline.query import cirevl, dual, fusion_diff
 from pipeline.query.interface import Family, Method
 from pipeline.query.models import Models
-from pipeline.query.spaces import ModelSpace
+
+if TYPE_CHECKING:
+    from pipeline.query.spaces import ModelSpace
 
 
-class FamilyModule(Protocol):
-    """What the module of a family defines."""
+class MethodsModule(Protocol):
+    """What tells of a family's methods, without torch."""
 
     @property
     def METHODS(self) -> Sequence[Method]:  # noqa: N802 - a constant of a module
@@ -23,6 +29,10 @@ class FamilyModule(Protocol):
     def methods(self, params: Params) -> Sequence[Method]:
         """The methods that these parameters configure."""
 
+
+class FamilyModule(Protocol):
+    """What opens a family's models."""
+
     def spaces(self, models: Models) -> dict[str, ModelSpace]:
         """The spaces of the methods, by name. No model is opened before it embeds."""
 
@@ -30,22 +40,47 @@ class FamilyModule(Protocol):
         """Load what the methods in `only` need; None: all of them."""
 
 
-FAMILIES: dict[str, FamilyModule] = {
-    fusion_diff.NAME: fusion_diff,
-    dual.NAME: dual,
-    cirevl.NAME: cirevl,
+class Registered(NamedTuple):
+    """A family: what tells of its methods, and what imports the module that opens its models."""
+
+    told: MethodsModule
+    opened: Callable[[], FamilyModule]
+
+
+def _fusion_diff() -> FamilyModule:
+    from pipeline.query import fusion_diff_family
+
+    return fusion_diff_family
+
+
+def _dual() -> FamilyModule:
+    from pipeline.query import dual_family
+
+    return dual_family
+
+
+def _cirevl() -> FamilyModule:
+    from pipeline.query import cirevl_family
+
+    return cirevl_family
+
+
+FAMILIES = {
+    fusion_diff.NAME: Registered(fusion_diff, _fusion_diff),
+    dual.NAME: Registered(dual, _dual),
+    cirevl.NAME: Registered(cirevl, _cirevl),
 }
-"""Name -> module, in the order in which queries are answered: descriptions are passed on to later families."""
+"""By name, in the order in which queries are answered: descriptions are passed on to later families."""
 
 
 def methods(params: Params) -> dict[str, Method]:
     """All configured methods, by name, in the order in which they are answered."""
-    return {method.name: method for module in FAMILIES.values() for method in module.methods(params)}
+    return {method.name: method for family in FAMILIES.values() for method in family.told.methods(params)}
 
 
 def labelled_methods() -> dict[str, Method]:
     """All methods that have a label, by name, in the order of tables."""
-    known = [method for module in FAMILIES.values() for method in module.METHODS]
+    known = [method for family in FAMILIES.values() for method in family.told.METHODS]
     return {method.name: method for method in sorted(known, key=lambda method: (method.order, method.name))}
 
 
@@ -71,14 +106,14 @@ def is_trained(method: Method) -> bool:
 
 def spaces(models: Models) -> dict[str, ModelSpace]:
     """The spaces of all configured methods, by name."""
-    return {name: space for module in FAMILIES.values() for name, space in module.spaces(models).items()}
+    return {name: space for family in FAMILIES.values() for name, space in family.opened().spaces(models).items()}
 
 
 def load_family(method: Method, models: Models) -> Family:
     """The family of one method, with what this method needs."""
-    return FAMILIES[method.family].load(models, only=[method.name])
+    return FAMILIES[method.family].opened().load(models, only=[method.name])
 
 
 def load_families(models: Models) -> list[Family]:
     """All families, complete, in the order in which they are asked."""
-    return [module.load(models) for module in FAMILIES.values()]
+    return [family.opened().load(models) for family in FAMILIES.values()]

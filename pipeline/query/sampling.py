@@ -13,9 +13,6 @@ from tqdm import tqdm
 from pipeline.config import RetrieveParams
 from pipeline.fusion_diff import TargetSampler, TextConditions
 
-FUSED_ONLY, FUSED_DESCRIPTION = "fused_only", "fused_description"
-"""The methods whose vectors steer sampling: z_r,delta, and half way from it to the description."""
-
 
 @dataclass(frozen=True)
 class Draws:

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import ShardSet, sha256_file
+from pipeline.artifacts.model_files import WEIGHTS
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.artifacts.weights import WEIGHTS
 from pipeline.diffcomp.checkpoints import backbone_identity, variant_identity
 from pipeline.encoders.dual.interface import ImageTextEncoder
 from pipeline.encoders.embedding.dual_gallery import embed_gallery

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.encoders.image_source import ImageTable
-from pipeline.query.cirevl import Cirevl
+from pipeline.query.cirevl_family import Cirevl
 from pipeline.query.describer import with_shared_concepts
 from pipeline.query.interface import Controls
 from pipeline.query.models import Models

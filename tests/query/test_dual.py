@@ -8,8 +8,8 @@ from PIL import Image
 from pipeline.artifacts import ArtifactError
 from pipeline.config import Params
 from pipeline.encoders.image_source import ImageTable
-from pipeline.query import dual
-from pipeline.query.interface import ControlError, Controls
+from pipeline.query import dual_family
+from pipeline.query.interface import ControlError, Controls, Family
 from pipeline.query.models import Models
 from pipeline.query.registry import find_method
 from pipeline.retrieval import Query, build_index
@@ -24,9 +24,9 @@ QUERIES = [
 
 
 @pytest.fixture
-def family(workspace) -> dual.DualEncoders:
+def family(workspace) -> Family:
     train_diffcomp.main()
-    return dual.load(Models(workspace))
+    return dual_family.load(Models(workspace))
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_only_the_variants_that_are_asked_for_are_opened(family, workspace, monk
     models = Models(workspace)
     opened = []
     monkeypatch.setattr(models, "diffcomp", lambda name: opened.append(name) or family.variants[name])
-    assert list(dual.load(models, only=["slerp"]).methods) == ["slerp"] and not opened
-    assert list(dual.load(models, only=["diffcomp"]).methods) == ["diffcomp"] and opened == ["diffcomp"]
+    assert list(dual_family.load(models, only=["slerp"]).methods) == ["slerp"] and not opened
+    assert list(dual_family.load(models, only=["diffcomp"]).methods) == ["diffcomp"] and opened == ["diffcomp"]
 
 
 def test_a_variant_without_a_label_is_shown_under_its_name(workspace: Params):

@@ -22,9 +22,8 @@ from pipeline.query.fusion_diff import (
     FUSED_ONLY,
     FUSION_DIFF,
     STAGE1_ONLY,
-    FusionDiff,
-    load,
 )
+from pipeline.query.fusion_diff_family import FusionDiff, load
 from pipeline.query.interface import ControlError, Controls
 from pipeline.retrieval import Query
 from tests.query.conftest import FakeTextEncoder

@@ -12,7 +12,7 @@ from pipeline.artifacts import schemas, write_table
 from pipeline.encoders.embedding.rows import EncoderRow, decode
 from pipeline.encoders.image_source import ImageTable
 from pipeline.query.describer import Describer
-from pipeline.query.fusion_diff import FusionDiff
+from pipeline.query.fusion_diff_family import FusionDiff
 from pipeline.retrieval.queries import Query
 from tests.query.conftest import FakeMllm, fake_models
 

@@ -10,10 +10,10 @@ from PIL import Image
 
 from pipeline.artifacts import schemas, write_table
 from pipeline.encoders.image_source import ImageTable, InMemoryImages
-from pipeline.query.cirevl import Cirevl
+from pipeline.query.cirevl_family import Cirevl
 from pipeline.query.describer import Describer
 from pipeline.query.driver import answer_all, infer_all_texts
-from pipeline.query.fusion_diff import FusionDiff
+from pipeline.query.fusion_diff_family import FusionDiff
 from pipeline.retrieval.queries import Query
 from tests.query.conftest import FakeMllm, fake_models
 

@@ -19,7 +19,7 @@ from pipeline.experiments.ablation import data, run
 from pipeline.experiments.ablation.data import BenchmarkScorer, masking_nouns
 from pipeline.experiments.ablation.run import run_tables
 from pipeline.experiments.ablation.tables import cells_of, read_tables
-from pipeline.query import dual
+from pipeline.query import dual_family
 from pipeline.query.models import Models
 from pipeline.report.diffcomp_view import ALIGNED, MASKED, QUERIES, SHOWN, open_view
 from pipeline.retrieval import Index, build_index, rank_queries, read_queries
@@ -140,7 +140,7 @@ def test_a_cell_is_the_stage_s_own_training(ready):
     model = load_diffcomp("models/diffcomp/diffcomp", load_dual_encoder(ready.diffcomp.backbone))
     embed_gallery(model.encoder, pictures, "data/gallery/val", {}, 7)
     build_index("data/gallery/val", "data/index/val", ready.index)
-    vectors = dual.load(Models(ready)).answer(queries, pictures, methods=["diffcomp"])["diffcomp"].vectors
+    vectors = dual_family.load(Models(ready)).answer(queries, pictures, methods=["diffcomp"])["diffcomp"].vectors
     ranked = [one.ranked_ids for one in rank_queries(Index.open("data/index/val"), queries, vectors, 50)]
     expected = recall_by_category(
         ranked, [query.target_ids for query in queries], [query.category for query in queries], (1, 5, 10, 50)

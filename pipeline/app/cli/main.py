@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.app.cli import export, models, options, serve
-from pipeline.app.cli.project import check_folder, set_up
+from pipeline.app.cli.project import check_folder, check_methods, set_up
 from pipeline.app.cli.rejected import rejected
 from pipeline.app.errors import report_errors
 from pipeline.app.scoring.commands import score, submit
@@ -59,12 +59,15 @@ def index(
     check_folder(params)
     if not os.path.isdir(folder):
         raise ParameterError(f"{folder}: no such folder")
-    # Only now: what follows loads torch.
-    from pipeline.app.search.indexing import index_folder
     from pipeline.app.search.own_encoder import knows_emoji_only, parse_encoder, warning
     from pipeline.artifacts.rejections import summarise
 
-    own, loaded = parse_encoder(encoder) if encoder else None, set_up(params)
+    own = parse_encoder(encoder) if encoder else None
+    check_methods(method or (), params, own)
+    # Only now: what follows loads torch.
+    from pipeline.app.search.indexing import index_folder
+
+    loaded = set_up(params)
     done = index_folder(folder, loaded, out, method or (), own)
     typer.echo(f"{done.library}: {done.images} images in {', '.join(done.spaces)}")
     for space, reason in done.left_out.items():
@@ -105,6 +108,8 @@ def search(  # noqa: PLR0913 - one argument an option
 
     check_folder(params)
     opened = open_gallery(gallery or None)
+    methods = method or [opened.default_method]
+    check_methods(methods, params, opened.encoder)
     reference, reference_id = find_reference(image, opened)
     # Only now: what follows loads torch.
     from pipeline.app.search.requests import Request, read_region
@@ -118,7 +123,7 @@ def search(  # noqa: PLR0913 - one argument an option
     texts = filter(None, map(clean_text, sys.stdin.buffer)) if text == "-" else [text]
 
     searcher, found = None, []
-    for request in (make_request(words, name) for words in texts for name in method or [opened.default_method]):
+    for request in (make_request(words, name) for words in texts for name in methods):
         # Only now, after the request's own checks: loading the models takes seconds.
         searcher = searcher or Searcher(set_up(params, threads), opened)
         answer = searcher.search(request)

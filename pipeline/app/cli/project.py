@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.app.cli.options import PARAMS_FILE
 from pipeline.config import ParameterError, Params, load_params
+
+if TYPE_CHECKING:
+    from pipeline.app.search.own_encoder import OwnEncoder
 
 GRAPH = "dvc.yaml"
 
@@ -23,6 +28,21 @@ def check_folder(params: Path = PARAMS_FILE) -> None:
     folder = Path(os.path.realpath(params)).parent
     if os.path.isfile(folder / GRAPH) and not os.path.isfile(GRAPH):
         raise ParameterError(f"{params}: its paths are relative to its folder; run `cd {folder}` first")
+
+
+def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None = None) -> None:
+    """Raise ParameterError for a method that there is not, before torch is loaded.
+
+    Args:
+        names: What `--method` names.
+        params: The file that `--params` names.
+        encoder: Takes the place of the models that the parameters name.
+    """
+    from pipeline.query.registry import find_method
+
+    loaded = load_params(params)
+    for name in names:
+        find_method(name, encoder.into(loaded) if encoder else loaded)
 
 
 def set_up(path: Path, threads: int | None = None) -> Params:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from pipeline.app.release.models import Published
 from pipeline.artifacts import read_json
-from pipeline.artifacts.weights import CONFIG, WEIGHTS
+from pipeline.artifacts.model_files import CONFIG, WEIGHTS
 from pipeline.config import Params, as_dict
 from pipeline.query.registry import labelled_methods
 

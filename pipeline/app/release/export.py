@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.app.release.card import card_of
 from pipeline.app.release.models import Published
 from pipeline.artifacts import ArtifactError, read_json, sha256_file, write_atomically
-from pipeline.artifacts.weights import CONFIG, LOG, WEIGHTS
+from pipeline.artifacts.model_files import CONFIG, LOG, WEIGHTS
 from pipeline.config import Params
 
 BACKBONE = "backbone"

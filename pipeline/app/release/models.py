@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.artifacts.weights import WEIGHTS
+from pipeline.artifacts.model_files import WEIGHTS
 from pipeline.config import ParameterError, Params
 from pipeline.decoder.imagine import FOLDER as DECODER
 from pipeline.query.fusion_diff import CONTROL, PRIOR

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.app.release.export import BACKBONE
 from pipeline.artifacts import ArtifactError, read_json
-from pipeline.artifacts.weights import CONFIG, WEIGHTS
+from pipeline.artifacts.model_files import CONFIG, WEIGHTS
 from pipeline.decoder import checkpoints as decoders
 from pipeline.decoder.model import Decoder
 from pipeline.diffcomp import DiffComp

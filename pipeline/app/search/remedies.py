@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.app.search.own_encoder import OwnEncoder
 from pipeline.artifacts import ArtifactError
+from pipeline.artifacts.model_files import WEIGHTS
 
 if TYPE_CHECKING:
     from pipeline.query.interface import Method
@@ -29,8 +30,6 @@ def training_command(folders: Iterable[Path]) -> str:
 
 def check_trained(method: Method) -> None:
     """Raise ArtifactError for a method without its weights. It names them and the command that trains them."""
-    from pipeline.artifacts.weights import WEIGHTS  # which loads torch
-
     missing = [folder for folder in method.weights if not (folder / WEIGHTS).is_file()]
     if missing:
         where, command = ", ".join(map(str, missing)), training_command(missing)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -21,13 +22,14 @@ from pipeline.app.search.steering import NO_STEERING, weighted_sum
 from pipeline.artifacts import ArtifactError
 from pipeline.config import Params
 from pipeline.encoders.image_source import InMemoryImages
-from pipeline.fusion_diff import TargetSampler
-from pipeline.gpu.batcher import SamplingBatcher
 from pipeline.query.interface import Controls, Family, Method
 from pipeline.query.models import Models
 from pipeline.query.registry import by_interest, find_method, is_trained, load_family, methods
 from pipeline.retrieval import Index, Query
 from pipeline.retrieval.spaces import Space
+
+if TYPE_CHECKING:  # a method that samples nothing needs neither
+    from pipeline.fusion_diff import TargetSampler
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ class Searcher:
         """
         if not sampler.gains_from_batches:
             return sampler
+        from pipeline.gpu.batcher import SamplingBatcher
+
         return SamplingBatcher(sampler, wait_ms=0.0, waiting=self._released)
 
     @contextmanager

@@ -56,6 +56,8 @@ WRONG = {
     "gallery": ["search", "--image", "nowhere", "--text", "red", "--gallery", "nowhere"],
     "demo's gallery": ["demo", "--gallery", "nowhere"],
     "folder": ["index", "nowhere"],
+    "method": ["search", "--image", "red ball", "--text", "red", "--gallery", "photos", "--method", "magic"],
+    "method to index for": ["index", "photos", "--method", "magic"],
 }
 
 

@@ -18,7 +18,7 @@ from pipeline.app.search.own_encoder import OwnEncoder, knows_emoji_only, parse_
 from pipeline.app.search.requests import Request
 from pipeline.app.search.searcher import Searcher
 from pipeline.config import ParameterError, load_params
-from pipeline.query.dual import COMPOSITIONS
+from pipeline.query.dual_family import COMPOSITIONS
 from tests.encoders.dual.random_models import save_clip, save_siglip
 
 
