@@ -95,6 +95,7 @@ def search(  # noqa: PLR0913 - one argument an option
     guidance: options.Guidance = None,
     control: options.Control = None,
     hypotheses: options.Hypotheses = None,
+    describer: options.DescriberName = "",
     as_json: options.AsJson = False,
     html: options.HtmlPath = None,
     threads: options.Threads = 1,
@@ -125,7 +126,7 @@ def search(  # noqa: PLR0913 - one argument an option
     searcher, found = None, []
     for request in (make_request(words, name) for words in texts for name in methods):
         # Only now, after the request's own checks: loading the models takes seconds.
-        searcher = searcher or Searcher(set_up(params, threads), opened)
+        searcher = searcher or Searcher(set_up(params, threads), opened, describer=describer)
         answer = searcher.search(request)
         found.append((request, answer))
         _print_answer(request, answer, as_json)
@@ -141,6 +142,7 @@ def demo(
     gallery: options.GalleryName = "",
     host: options.Host = "127.0.0.1",
     port: options.Port = 7860,
+    describer: options.DescriberName = "",
     threads: options.Threads = 1,
     params: options.ParamsPath = options.PARAMS_FILE,
 ) -> None:
@@ -153,7 +155,7 @@ def demo(
     from pipeline.app.page.server import serve as serve_page
     from pipeline.app.search.searcher import Searcher
 
-    serve_page(Searcher(set_up(params, threads), opened), host, port)
+    serve_page(Searcher(set_up(params, threads), opened, describer=describer), host, port)
 
 
 app.add_typer(serve.app)

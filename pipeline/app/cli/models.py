@@ -57,8 +57,11 @@ def fetch(
         typer.Argument(help="As for `cir index --encoder`: MODEL/WEIGHTS of open_clip, or a hub name."),
     ] = "",
     profile: Annotated[str, typer.Option(help="A profile, all of whose checkpoints are wanted.")] = "",
+    describer: Annotated[
+        str, typer.Option(help="As for `cir search --describer`: the hub name of a multimodal LLM.")
+    ] = "",
 ) -> None:
-    """Download an image-text encoder for `cir index --encoder`, or the checkpoints of a profile.
+    """Download an encoder for `cir index --encoder`, a describer, or the checkpoints of a profile.
 
     An encoder is loaded once to see that it works. They go where the hub's libraries keep models (`HF_HOME`).
     This is the one command that asks a hub.
@@ -66,6 +69,9 @@ def fetch(
     os.environ["HF_HUB_OFFLINE"] = "0"  # before a library reads it
     if encoder:
         _fetch_encoder(encoder)
+    if describer:
+        _fetch_describer(describer)
+    if encoder or describer:
         return
     from pipeline.app.inventory.fetch import fetch as fetch_needs
     from pipeline.app.inventory.needs import needs
@@ -83,6 +89,14 @@ def _fetch_encoder(name: str) -> None:
     loaded = load_image_text_encoder(own.name, own.pretrained)
     count = sum(parameter.numel() for parameter in loaded.parameters())
     typer.echo(f"{own}: {count / 1e6:,.0f}M parameters, images of {loaded.image_size} px, vectors of {loaded.dim}")
+
+
+def _fetch_describer(name: str) -> None:
+    from pipeline.app.inventory.fetch import fetch_repository
+    from pipeline.app.search.own_describer import check_describer
+
+    check_describer(name)
+    typer.echo(f"{name}: {fetch_repository(name)}")
 
 
 @report_errors()

@@ -62,6 +62,13 @@ EncoderName = Annotated[
         "the parameters; those of the default profile know emoji only."
     ),
 ]
+DescriberName = Annotated[
+    str,
+    Option(
+        help="A multimodal LLM that describes targets, as CIReVL needs over an encoder of one's own: a folder, or a "
+        "hub name such as Qwen/Qwen2.5-VL-3B-Instruct. `cir models fetch --describer` downloads it."
+    ),
+]
 
 ReferenceName = Annotated[str, Option(help="The reference: an image file, or the id of an image in the gallery.")]
 Modification = Annotated[

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.app.search.galleries import Gallery
 from pipeline.app.search.nearest_captions import Caption, TrainingCaptions
+from pipeline.app.search.own_describer import check_described, with_describer
 from pipeline.app.search.reference import RequestError
 from pipeline.app.search.remedies import check_trained
 from pipeline.app.search.requests import REFERENCE, Request
@@ -68,10 +69,12 @@ class Searcher:
         params: Sizes, models and defaults.
         gallery: What is searched.
         models: Models to share; None: new ones.
+        describer: A multimodal LLM that describes targets in the place of the parameters'; "": theirs.
     """
 
-    def __init__(self, params: Params, gallery: Gallery, models: Models | None = None):
-        self.params = gallery.encoder.into(params) if gallery.encoder else params
+    def __init__(self, params: Params, gallery: Gallery, models: Models | None = None, describer: str = ""):
+        params = gallery.encoder.into(params) if gallery.encoder else params
+        self.params = with_describer(params, describer) if describer else params
         self.gallery, self.models = gallery, models or Models(self.params)
         self._families: list[Family] = []
         self._captions: TrainingCaptions | None = None
@@ -122,6 +125,7 @@ class Searcher:
             raise ValueError("requests that are answered together need the same method and controls")
         questions = _Questions(requests)
         with self._lock:
+            check_described(method, self.params)
             self._check_indexed(find_method(method, self.params))
             family = self._family(method)
             family.methods[method].check(controls)
