@@ -91,7 +91,8 @@ def test_commands_of_cir_are_real(text):
     for line in command_lines(text):
         for command, rest in re.findall(r"(?:^|[|;&] *)cir ([a-z]+)([^|;&]*)", line):
             assert command in COMMANDS, line
-            options = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+            ways = [COMMANDS[command], *getattr(COMMANDS[command], "commands", {}).values()]
+            options = {option for way in ways for parameter in way.params for option in parameter.opts}
             assert set(re.findall(r" (--[a-z][\w-]*)", rest)) <= options, line
 
 
