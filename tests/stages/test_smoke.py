@@ -138,9 +138,9 @@ def test_a_second_run_has_nothing_to_do(project):
 def test_a_colleague_pulls_what_was_trained(project, tmp_path):
     """From the remote, a fresh checkout gets every output, and has nothing to run."""
     clone, store = tmp_path / "clone", str(tmp_path / "store")
-    copy_project(clone)
-    for name in ("dvc.lock", "params.yaml"):
-        shutil.copy(project / name, clone)
+    run(project, "git", "add", "-A")
+    run(project, "git", "commit", "-qm", "what was trained")
+    run(tmp_path, "git", "clone", "-q", str(project), str(clone))
     for folder in (project, clone):
         run(folder, "dvc", "remote", "add", "--force", "--default", "store", store)
     run(project, "dvc", "push", "--run-cache")
