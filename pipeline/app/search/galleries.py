@@ -222,6 +222,10 @@ class FolderGallery(Gallery):
         self._read_recent = functools.lru_cache(maxsize=256)(self._read)
         self._indexes: dict[str, LibraryIndex] = {}
 
+    def __contains__(self, image_id: object) -> bool:
+        """See `Gallery.__contains__`."""
+        return image_id in self.library
+
     @property
     def ids(self) -> list[str]:
         """The images' ids; it follows the library's changes."""
@@ -248,6 +252,7 @@ class FolderGallery(Gallery):
                 raise ArtifactError(f"{self.library.folder}: {space.name}: {was}")
         if space.name not in self._indexes:
             self._indexes[space.name] = LibraryIndex(self.library, space.name, params.index, params.runtime.threads)
+        self._indexes[space.name].refresh()
         return self._indexes[space.name]
 
     def image(self, image_id: str) -> Image.Image:

@@ -48,6 +48,8 @@ class Request:
     controls: Controls = field(default_factory=Controls)
     steering: Steering = NO_STEERING
     """Further references, and answers that were judged."""
+    where: str = ""
+    """A filter on metadata, which results must pass; see `pipeline.retrieval.filters`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, Image.Image):

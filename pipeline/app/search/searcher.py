@@ -6,9 +6,9 @@ import dataclasses
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -27,6 +27,7 @@ from pipeline.query.interface import Controls, Family, Method
 from pipeline.query.models import Models
 from pipeline.query.registry import by_interest, find_method, is_trained, load_family, methods
 from pipeline.retrieval import Index, Query
+from pipeline.retrieval.filters import parse_filter
 from pipeline.retrieval.spaces import Space
 
 if TYPE_CHECKING:  # a method that samples nothing needs neither
@@ -119,8 +120,11 @@ class Searcher:
         Raises:
             ArtifactError, ControlError, ParameterError: As `search`.
             RequestError: A judged answer is not in the gallery.
+            FilterError: A filter cannot be read, or names a field that the gallery does not have.
         """
         method, controls = requests[0].method, requests[0].controls
+        for where in {request.where for request in requests} - {""}:
+            parse_filter(where, self.gallery.fields)
         if any((request.method, request.controls) != (method, controls) for request in requests):
             raise ValueError("requests that are answered together need the same method and controls")
         questions = _Questions(requests)
@@ -137,11 +141,10 @@ class Searcher:
                 steered(request, answer.vectors[rows], space, index)
                 for request, rows in zip(requests, questions.rows, strict=True)
             ]
-            asked = max(request.top + len(request.left_out) for request in requests)
-            found = index.search(np.stack(vectors), asked, fuse=self.params.retrieve.fuse)
+            found = self._found(requests, vectors, index)
             seconds = {**answer.seconds, "search": time.perf_counter() - start}
         answers, name_of = [], self.gallery.name_of
-        for request, rows, vector, ids, scores in zip(requests, questions.rows, vectors, *found, strict=True):
+        for request, rows, vector, (ids, scores) in zip(requests, questions.rows, vectors, found, strict=True):
             hits = [
                 Hit(image_id, score, name_of(image_id))
                 for image_id, score in zip(ids, scores, strict=True)
@@ -150,6 +153,25 @@ class Searcher:
             descriptions = list(answer.descriptions[rows.start]) if answer.descriptions else []
             answers.append(Answer(method, answer.space, hits[: request.top], seconds, descriptions, vector))
         return answers
+
+    def _found(
+        self, requests: Sequence[Request], vectors: Sequence[np.ndarray], index: Index
+    ) -> list[tuple[list[str], list[float]]]:
+        """Ids and scores for each request; those with one filter are searched for together."""
+        found: list[tuple[list[str], list[float]]] = [([], [])] * len(requests)
+        for where in dict.fromkeys(request.where for request in requests):
+            rows = [row for row, request in enumerate(requests) if request.where == where]
+            asked = max(requests[row].top + len(requests[row].left_out) for row in rows)
+            stacked, fuse = np.stack([vectors[row] for row in rows]), self.params.retrieve.fuse
+            ids, scores = index.search(stacked, asked, fuse=fuse, among=where or None)
+            for place, row in enumerate(rows):
+                found[row] = ids[place], scores[place]
+        return found
+
+    @property
+    def guard(self) -> AbstractContextManager[Any]:
+        """Held while the models compute. Whoever uses them beside this searcher takes it, too."""
+        return self._lock
 
     def explain(self, request: Request) -> np.ndarray | None:
         """How much of the reference a method keeps, and where; see `Family.explain`."""

@@ -10,8 +10,9 @@ It loads neither torch nor any model:
 from __future__ import annotations
 
 import base64
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -84,9 +85,38 @@ class Client:
         """Why a method answers as it does; the arguments are those of `search`. Raises ClientError."""
         return self._post("/v1/explain", _search(references, text, fields), models.Explanation)
 
-    def images(self, contains: str = "", offset: int = 0, limit: int = 100) -> models.Images:
-        """A page of the gallery's images. Raises ClientError."""
-        sent: dict[str, str | int] = {"contains": contains, "offset": offset, "limit": limit}
+    def add(
+        self,
+        files: Sequence[str | Path],
+        folder: str = "",
+        metadata: Mapping[str, Mapping[str, str | float | bool]] | None = None,
+        replace: bool = False,
+    ) -> models.Added:
+        """Add images to the library: all of them, or none.
+
+        Args:
+            files: Image files. Their names, behind `folder`, become their ids.
+            folder: A folder below the library's root.
+            metadata: Id -> field -> value.
+            replace: Whether files of these names may be replaced.
+
+        Returns:
+            What was added. It is on the server's disk, and searches find it.
+
+        Raises:
+            ClientError: The server does not take one of them.
+        """
+        sent = [("image", (Path(file).name, Path(file).read_bytes())) for file in files]
+        form = {"folder": folder, "metadata": json.dumps(metadata or {}), "replace": str(replace).lower()}
+        return self._read(self._send("POST", "/v1/images", data=form, files=sent), models.Added)
+
+    def remove(self, image_id: str, file: bool = False) -> None:
+        """Remove an image from the library, and its file where `file` says so. Raises ClientError for an unknown id."""
+        self._send("DELETE", f"/v1/images/{quote(image_id)}", params={"file": file})
+
+    def images(self, contains: str = "", where: str = "", offset: int = 0, limit: int = 100) -> models.Images:
+        """A page of the gallery's images, of which `where` is a filter on metadata. Raises ClientError."""
+        sent: dict[str, str | int] = {"contains": contains, "filter": where, "offset": offset, "limit": limit}
         return self._read(self._send("GET", "/v1/images", params=sent), models.Images)
 
     def image(self, image_id: str, side: int = 1024) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from pipeline.app.search import steering
-from pipeline.app.search.galleries import SIDE
+from pipeline.app.search.galleries import SIDE, FolderGallery, Gallery
 from pipeline.app.search.requests import Request, region_of_box, region_of_image
 from pipeline.app.search.searcher import Searcher
 from pipeline.app.service import models
@@ -19,6 +19,7 @@ from pipeline.app.service.problems import ServiceError, invalid, unknown_id
 from pipeline.artifacts import ArtifactError
 from pipeline.artifacts.decoding import ImageError, decode
 from pipeline.query.interface import Controls
+from pipeline.retrieval.filters import parse_filter
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,15 @@ def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes]
 
     Raises:
         ServiceError: An id is unknown, or an image is no image; names the field.
-        RequestError, ControlError: A value is out of its range.
+        RequestError, ControlError, FilterError: A value is out of its range.
     """
     method = method_of(sent.method, searcher)
     judged = {"liked": sent.liked, "disliked": sent.disliked}
     for field, ids in judged.items():
         for image_id in ids:
             check_id(field, image_id, searcher)
+    if sent.filter:
+        parse_filter(sent.filter, searcher.gallery.fields)
     opened = [_Opened(decoded("image", upload), 1.0, None) for upload in uploads]
     opened += [_open(f"references.{number}", one, searcher) for number, one in enumerate(sent.references)]
     first = next((one for one in opened if one.weight > 0), None)
@@ -67,6 +70,7 @@ def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes]
         first.image_id,
         _controls(sent, first.image.size),
         steering.Steering(others, tuple(sent.liked), tuple(sent.disliked), sent.liked_weight, sent.disliked_weight),
+        sent.filter,
     )
 
 
@@ -139,6 +143,14 @@ def _controls(sent: models.Search, size: tuple[int, int]) -> Controls:
         sent.control_scale,
         sent.hypotheses,
     )
+
+
+def selected(where: str, gallery: Gallery) -> list[str]:
+    """The ids that a filter allows, in the gallery's order. Raises FilterError where it cannot be read."""
+    if not where:
+        return gallery.ids
+    parse_filter(where, gallery.fields)
+    return gallery.library.select(where) if isinstance(gallery, FolderGallery) else []
 
 
 @contextmanager

@@ -64,6 +64,9 @@ class Search(Sent):
     disliked: Annotated[
         list[Id], Field(max_length=100, description="Ids: it moves away, and they are no results.")
     ] = []
+    filter: Annotated[
+        str, Field(max_length=2_000, description='On metadata, such as `year >= 2020 and tag == "a"`.')
+    ] = ""
     liked_weight: Annotated[float, Field(ge=0, le=10)] = 0.75
     disliked_weight: Annotated[float, Field(ge=0, le=10)] = 0.25
 
@@ -82,6 +85,13 @@ class Image(Model):
     """For people; empty where there is none beside the id."""
     link: str
     """Path of the image on this server."""
+
+
+class ListedImage(Image):
+    """An image with its metadata."""
+
+    fields: dict[str, str | float | bool]
+    """What filters may name; nothing in a benchmark."""
 
 
 class Hit(Image):
@@ -153,6 +163,8 @@ class Info(Model):
     images: int
     methods: list[MethodInfo]
     default_method: str
+    fields: dict[str, str]
+    """The fields that a filter may name, and their kinds: text, number, truth."""
     warning: str
     """What to know about these models; empty where there is nothing to say."""
 
@@ -161,7 +173,21 @@ class Images(Model):
     """A page of the gallery's images."""
 
     total: int
+    images: list[ListedImage]
+
+
+class Added(Model):
+    """What became of added images. It is on the disk, and searches find it."""
+
+    added: int
+    replaced: int
     images: list[Image]
+
+
+class Removed(Model):
+    """The image is no result any more."""
+
+    id: str
 
 
 class Health(Model):

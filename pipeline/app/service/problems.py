@@ -14,11 +14,12 @@ from starlette.exceptions import HTTPException
 
 from pipeline.app.search.reference import RequestError
 from pipeline.app.service.models import MAX_BODY
-from pipeline.artifacts import ArtifactError
+from pipeline.artifacts import ArtifactError, StorageError
 from pipeline.artifacts.decoding import ImageError
 from pipeline.config import ParameterError
 from pipeline.errors import as_one_line, place_of
 from pipeline.query.interface import ControlError
+from pipeline.retrieval.filters import FilterError
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,11 @@ def as_service_error(error: Exception) -> ServiceError:
     """Any exception as an answer. One that nobody foresaw goes to the log, and its place into the answer."""
     if isinstance(error, ServiceError):
         return error
-    if isinstance(error, RequestError | ImageError | ControlError | ParameterError):
+    if isinstance(error, RequestError | ImageError | ControlError | ParameterError | FilterError):
         return invalid(as_one_line(error))
     logger.error("a request failed", exc_info=error)
+    if isinstance(error, StorageError):
+        return ServiceError(507, "disk_full", "the server's disk has no room")
     if isinstance(error, ArtifactError):
         return ServiceError(503, "unavailable", "the index or a model of this server cannot be used; see its log")
     name = type(error).__name__
@@ -101,7 +104,7 @@ def handle_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return answer_of(422, "invalid", sentence_of(error.errors()))
 
-    for kind in (ServiceError, RequestError, ImageError, ControlError, ParameterError, ArtifactError, Exception):
+    for kind in (ServiceError, Exception):
         app.add_exception_handler(kind, service)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)

@@ -17,6 +17,7 @@ from pipeline.app.search.requests import Request
 from pipeline.app.search.results import thumbnail
 from pipeline.app.search.searcher import Answer
 from pipeline.app.service import inputs, models
+from pipeline.app.service.changes import NewImage
 from pipeline.app.service.models import error_responses
 from pipeline.app.service.state import Service
 from pipeline.artifacts import ArtifactError
@@ -111,15 +112,20 @@ def _add_images(router: APIRouter, service: Service) -> None:
     @router.get("/v1/images", tags=["images"], responses=error_responses(401, 422))
     async def list_images(
         contains: Annotated[str, Query(max_length=200, description="A part of the id or of the name.")] = "",
+        filter: Annotated[str, Query(max_length=2_000, description="On metadata, as in a search.")] = "",
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
     ) -> models.Images:
         """List the gallery's images in its order."""
         wanted, gallery = contains.strip().casefold(), service.gallery
-        ids = gallery.ids
-        if wanted:
-            ids = [one for one in ids if wanted in one.casefold() or wanted in gallery.name_of(one).casefold()]
-        return models.Images(total=len(ids), images=[service.image_of(one) for one in ids[offset : offset + limit]])
+
+        def listed() -> models.Images:
+            ids = inputs.selected(filter, gallery)
+            if wanted:
+                ids = [one for one in ids if wanted in one.casefold() or wanted in gallery.name_of(one).casefold()]
+            return models.Images(total=len(ids), images=service.listed(ids[offset : offset + limit]))
+
+        return await service.aside(listed)
 
     @router.get(
         "/v1/images/{image_id:path}",
@@ -136,6 +142,29 @@ def _add_images(router: APIRouter, service: Service) -> None:
             return _encoded(thumbnail(inputs.gallery_image("id", image_id, service.searcher), side), "WEBP")
 
         return Response(await service.aside(encoded), media_type="image/webp")
+
+    @router.post("/v1/images", tags=["images"], responses=error_responses(400, 401, 409, 413, 422, 503, 504, 507))
+    async def add_images(
+        image: Annotated[list[UploadFile], "Image files. Their names are their ids."],
+        folder: Annotated[str, Form(max_length=400, description="Stands before the names.")] = "",
+        metadata: Annotated[
+            Json[dict[str, dict[str, str | int | float | bool]]] | None, Form(description="JSON: id -> field -> value.")
+        ] = None,
+        replace: Annotated[bool, Form(description="Whether files of these names may be replaced.")] = False,
+    ) -> models.Added:
+        """Add images to the library, with or without metadata: all of them, or none."""
+        prefix = f"{folder}/" if folder else ""
+        new = [NewImage(prefix + (file.filename or ""), await file.read()) for file in image]
+        added, replaced = await service.changed(lambda: service.changes.add(new, metadata or {}, replace))
+        return models.Added(added=added, replaced=replaced, images=[service.image_of(one.image_id) for one in new])
+
+    @router.delete("/v1/images/{image_id:path}", tags=["images"], responses=error_responses(401, 404, 409, 422, 504))
+    async def remove_image(
+        image_id: str, file: Annotated[bool, Query(description="Whether its file is removed, too.")] = False
+    ) -> models.Removed:
+        """Remove an image from the library. Where its file stays, the next `cir index` of the folder finds it again."""
+        await service.changed(lambda: service.changes.remove(image_id, file))
+        return models.Removed(id=image_id)
 
 
 def _add_reports(router: APIRouter, service: Service) -> None:
@@ -156,6 +185,7 @@ def _add_reports(router: APIRouter, service: Service) -> None:
                 for one in found
             ],
             default_method=inputs.method_of(None, searcher),
+            fields=dict(service.gallery.fields),
             warning=warning() if service.gallery.warns(searcher.params) else "",
         )
 

@@ -10,14 +10,18 @@ from urllib.parse import quote
 
 import anyio
 
+from pipeline.app.search.galleries import FolderGallery
 from pipeline.app.search.searcher import Answer, Searcher
 from pipeline.app.service import models
+from pipeline.app.service.changes import Changes
 from pipeline.app.service.metrics import Metrics
 from pipeline.app.service.problems import ServiceError, as_service_error
 from pipeline.app.service.queue import SearchQueue
 from pipeline.app.service.settings import Settings
 
 Result = TypeVar("Result")
+MAX_CHANGING = 4
+"""Callers whose changes are checked at once; they happen one after the other."""
 MAX_DECODING = 4
 """Callers whose images are decoded or encoded at once: it bounds the memory for their pixels."""
 
@@ -34,13 +38,21 @@ class Service:
         self.searcher, self.gallery, self.settings = searcher, searcher.gallery, settings
         self.queue = SearchQueue(searcher, answered=lambda size: self.metrics.together.observe(size))
         self.metrics = Metrics(lambda: len(self.queue), lambda: len(self.gallery.ids))
+        self.changes = Changes(searcher)
         self._decoding = anyio.CapacityLimiter(MAX_DECODING)
+        self._changing = anyio.CapacityLimiter(MAX_CHANGING)
 
     async def aside(self, function: Callable[[], Result]) -> Result:
         """Run what reads or decodes images in a thread."""
         with self._errors():
             async with asyncio.timeout(self.settings.seconds):
-                return await anyio.to_thread.run_sync(function, limiter=self._decoding)
+                return await anyio.to_thread.run_sync(function, limiter=self._decoding, abandon_on_cancel=True)
+
+    async def changed(self, function: Callable[[], Result]) -> Result:
+        """Run a change of the gallery in a thread. It goes on when the time is up."""
+        with self._errors():
+            async with asyncio.timeout(self.settings.seconds):
+                return await anyio.to_thread.run_sync(function, limiter=self._changing, abandon_on_cancel=True)
 
     async def answered(self, future: Future[Result]) -> Result:
         """Wait for a job of the queue, at most as long as the settings say. A job that is given up does not start."""
@@ -68,8 +80,14 @@ class Service:
         )
 
     def image_of(self, image_id: str) -> models.Image:
-        """An image of the gallery as it is listed."""
+        """An image of the gallery."""
         return models.Image(id=image_id, name=self.gallery.name_of(image_id), link=link_of(image_id))
+
+    def listed(self, ids: list[str]) -> list[models.ListedImage]:
+        """Images of the gallery with their metadata."""
+        library = self.gallery.library if isinstance(self.gallery, FolderGallery) else None
+        fields = {one.id: one.metadata for one in library.entries(ids)} if library else {}
+        return [models.ListedImage(**dict(self.image_of(one)), fields=fields.get(one, {})) for one in ids]
 
 
 class _Errors:

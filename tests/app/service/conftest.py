@@ -17,9 +17,8 @@ from tests.app.page.conftest import on_a_free_port
 ROOT = Path(__file__).parents[3]
 
 
-@contextmanager
-def serving(project: Path, *options: str, gallery: str = "photos", **environment: str) -> Iterator[str]:
-    """`cir serve` in a project; gives its address."""
+def starting(project: Path, *options: str, gallery: str = "photos", **environment: str) -> tuple[subprocess.Popen, str]:
+    """`cir serve` in a project, ready to answer, and its address."""
     pytest.importorskip("prometheus_client", reason="the extra `serve` is not installed")
 
     def start(port: int) -> tuple[subprocess.Popen, int]:
@@ -40,6 +39,13 @@ def serving(project: Path, *options: str, gallery: str = "photos", **environment
             break
         except httpx.TransportError:
             time.sleep(0.1)
+    return process, url
+
+
+@contextmanager
+def serving(project: Path, *options: str, gallery: str = "photos", **environment: str) -> Iterator[str]:
+    """`cir serve` until the end of the block; gives its address."""
+    process, url = starting(project, *options, gallery=gallery, **environment)
     try:
         yield url
     finally:

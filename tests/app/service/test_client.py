@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
@@ -32,6 +33,18 @@ def test_every_call(client, ids, photo):
     several = client.search_batch([Search(references=[reference(ids[0])], text="in red", method="slerp", top=3)])
     assert several[0].hits == answer.hits
     assert client.describe(ids[0], "in red") and client.explain(ids[0], "in red", method="diffcomp").kept
+
+
+def test_images_come_and_go(client, ids, tmp_path):
+    Image.new("RGB", (32, 32), "purple").save(tmp_path / "purple.png")
+    added = client.add([tmp_path / "purple.png"], "by client", {"by client/purple.png": {"year": 2024}})
+    assert [image.id for image in added.images] == ["by client/purple.png"]
+    hits = client.search(ids[0], "in purple", method="slerp", filter="year == 2024").hits
+    assert [hit.id for hit in hits] == ["by client/purple.png"]
+    assert client.images(where="year == 2024").images[0].fields["year"] == 2024
+    client.remove("by client/purple.png", file=True)
+    with pytest.raises(ClientError, match="is no image of this gallery"):
+        client.image("by client/purple.png")
 
 
 def test_errors_are_of_one_kind(client, ids):
