@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +29,10 @@ from pipeline.query.models import Models
 from pipeline.query.registry import by_interest, find_method, is_trained, load_family, methods
 from pipeline.retrieval import Index, Query
 from pipeline.retrieval.filters import parse_filter
-from pipeline.retrieval.spaces import Space
+from pipeline.retrieval.spaces import FUSED, Space
 
 if TYPE_CHECKING:  # a method that samples nothing needs neither
+    from pipeline.decoder.imagine import Imagination
     from pipeline.fusion_diff import TargetSampler
 
 
@@ -191,6 +193,24 @@ class Searcher:
         with self._lock:
             self._captions = self._captions or TrainingCaptions.load()
         return self._captions.nearest(answer.vector, count)
+
+    def decoded(self, answer: Answer, most: int = 4) -> list[Image.Image]:
+        """What was searched, as images: the first hypotheses. Nothing without a decoder, or outside f_M's space.
+
+        Raises:
+            ArtifactError: The decoder is damaged.
+        """
+        if answer.space != FUSED:
+            return []
+        with self._lock:
+            imagination = self._imagination
+            return imagination.images(np.atleast_2d(answer.vector)[:most]) if imagination else []
+
+    @cached_property
+    def _imagination(self) -> Imagination | None:
+        from pipeline.decoder.imagine import Imagination  # which most searches do not need
+
+        return Imagination.open_fitting(self.params)
 
     def warm(self, methods: Sequence[str]) -> None:
         """Load what the methods need, and run everything once."""

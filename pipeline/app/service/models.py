@@ -133,6 +133,8 @@ class Explanation(Model):
     descriptions: list[str]
     captions: list[Caption]
     """The nearest training captions."""
+    decoded: list[str]
+    """What was searched, as PNGs in base64: the first hypotheses, where a decoder is trained."""
     kept: list[list[float]] | None
     """Rows of the share in [0, 1] that is kept of the reference's central square, where a method says so."""
     heat_map: str | None

@@ -92,8 +92,9 @@ def _explained(service: Service, request: Request) -> models.Explanation:
         method=answer.method,
         descriptions=answer.descriptions,
         captions=_captions(service, answer),
+        decoded=[_as_base64(image) for image in service.searcher.decoded(answer)],
         kept=None if kept is None else [[round(share, 4) for share in row] for row in kept.tolist()],
-        heat_map=None if kept is None else base64.b64encode(_encoded(heat_map(request.image, kept), "PNG")).decode(),
+        heat_map=None if kept is None else _as_base64(heat_map(request.image, kept)),
     )
 
 
@@ -198,6 +199,10 @@ def _add_reports(router: APIRouter, service: Service) -> None:
     async def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _as_base64(image: Image.Image) -> str:
+    return base64.b64encode(_encoded(image, "PNG")).decode()
 
 
 def _encoded(image: Image.Image, kind: str) -> bytes:
