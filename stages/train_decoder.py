@@ -1,4 +1,4 @@
-"""train_decoder: features and images of the pairs -> models/decoder (frozen in the default: weights are shipped)."""
+"""train_decoder: features and images of the pairs -> models/decoder (frozen: training takes a GPU)."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ PLACES = {
     "backbones": (0, 2),
     "extract_text": (1, 1),
     "embed_fused": (2, 0),
+    "train_decoder": (3, 1),
     "train_prior": (3, 0),
     "train_control_adapter": (4, 0),
     "train_diffcomp": (2, 2),
@@ -27,7 +28,7 @@ PLACES = {
 }
 """Stage -> column and row."""
 GROUPS = {
-    "#d9481f": ("embed_fused", "train_prior", "train_control_adapter"),
+    "#d9481f": ("embed_fused", "train_decoder", "train_prior", "train_control_adapter"),
     "#6a4be0": ("train_diffcomp",),
 }
 """Colour -> the stages of one method; the others are grey."""

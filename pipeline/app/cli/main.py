@@ -131,7 +131,7 @@ def search(  # noqa: PLR0913 - one argument an option
         found.append((request, answer))
         _print_answer(request, answer, as_json)
     if html:
-        write_html(html, found, opened)
+        write_html(html, found, opened, searcher.decoded if searcher else None)
     if searcher and opened.warns(searcher.params):
         typer.echo(warning(opened.name), err=True)
 

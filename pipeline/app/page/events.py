@@ -20,6 +20,7 @@ from pipeline.app.page.markup import (
     captions_table,
     descriptions_list,
     error_alert,
+    imagined_images,
     panel_heading,
     query_line,
     quiet,
@@ -192,7 +193,8 @@ class PageEvents:
             return described or quiet("This method has nothing more to explain.")
         searched = "sampled targets" if answer.vector.ndim == 2 else "query vector"
         try:
-            nearest = captions_table(self.searcher.nearest_captions(answer), searched)
+            imagined = imagined_images(data_uri(image) for image in self.searcher.decoded(answer))
+            nearest = imagined + captions_table(self.searcher.nearest_captions(answer), searched)
         except Exception as error:  # the results are there; only their explanation is missing
             nearest = error_alert(error)
         return described + nearest

@@ -70,6 +70,12 @@ def descriptions_list(descriptions: Iterable[str]) -> str:
     return f"<p>Target description by the language model:</p>{quotes}" if quotes else ""
 
 
+def imagined_images(images: Iterable[str]) -> str:
+    """What was searched as images, `data:` addresses; nothing without any."""
+    shown = "".join(f'<img src="{escape(image)}" alt="what the model imagines" width="96">' for image in images)
+    return f"<p>What the model imagines:</p><p>{shown}</p>" if shown else ""
+
+
 def captions_table(captions: Iterable[Caption], searched: str) -> str:
     """Training captions with their cosines to what was searched, which `searched` names."""
     rows = "".join(f"<tr><td>{one.cosine:.3f}</td><td>{escape(one.text)}</td></tr>" for one in captions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,17 @@ def as_json(request: Request, answer: Answer) -> dict[str, Any]:
     }
 
 
-def as_html(found: list[tuple[Request, Answer]], gallery: Gallery) -> str:
+Imagine = Callable[[Answer], list[Image.Image]]
+"""What was searched, as images: see `Searcher.decoded`."""
+
+
+def as_html(found: list[tuple[Request, Answer]], gallery: Gallery, imagine: Imagine | None = None) -> str:
     """Several answers as one page. Images are embedded, texts are escaped, and nothing is loaded from a network.
 
     Args:
         found: Requests with their answers, in the order of the page.
         gallery: Where the images of the results come from.
+        imagine: Shows what was searched; None: it is not shown.
 
     Returns:
         The HTML document.
@@ -90,6 +96,7 @@ def as_html(found: list[tuple[Request, Answer]], gallery: Gallery) -> str:
             "request": request,
             "answer": answer,
             "reference": data_uri(request.image),
+            "imagined": [data_uri(image) for image in (imagine(answer) if imagine else ())],
             "hits": [_html_hit(rank, hit, gallery) for rank, hit in enumerate(answer.hits, start=1)],
         }
         for request, answer in found
@@ -109,10 +116,12 @@ def _html_hit(rank: int, hit: Hit, gallery: Gallery) -> dict[str, Any]:
     }
 
 
-def write_html(path: Path, found: list[tuple[Request, Answer]], gallery: Gallery) -> None:
+def write_html(
+    path: Path, found: list[tuple[Request, Answer]], gallery: Gallery, imagine: Imagine | None = None
+) -> None:
     """Write the page of `as_html` to a file, which is replaced only when the page is complete."""
     with write_atomically(path) as unfinished:
-        unfinished.write_text(as_html(found, gallery), encoding="utf-8")
+        unfinished.write_text(as_html(found, gallery, imagine), encoding="utf-8")
 
 
 def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> Image.Image:

@@ -54,5 +54,8 @@ def test_the_page_escapes_texts_and_needs_no_network(found, searcher, tmp_path):
     page = as_html([found], searcher.gallery)
     assert "<script" not in page and page.count("&lt;script&gt;") == 2
     assert page.count("data:image/png;base64,") == 4 and "http" not in page.replace("http-equiv", "")
+    imagining = as_html([found], searcher.gallery, lambda answer: [found[0].image] * len(answer.vector))
+    assert imagining.count("data:image/png;base64,") == 4 + len(found[1].vector)
+    assert imagining.count('alt="what the model imagines"') == len(found[1].vector)
     write_html(tmp_path / "page.html", [found], searcher.gallery)
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
