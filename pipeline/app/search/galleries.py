@@ -92,6 +92,10 @@ class Gallery(ABC):
         """What an image is called, to stand beside its id. "" where the id is all there is, as for files."""
         return ""
 
+    def path(self, image_id: str) -> Path | None:
+        """The file of an image; None where images are no files."""
+        return None
+
     @abstractmethod
     def image(self, image_id: str) -> Image.Image:
         """One of the images.
@@ -254,6 +258,10 @@ class FolderGallery(Gallery):
             self._indexes[space.name] = LibraryIndex(self.library, space.name, params.index, params.runtime.threads)
         self._indexes[space.name].refresh()
         return self._indexes[space.name]
+
+    def path(self, image_id: str) -> Path:
+        """See `Gallery.path`."""
+        return self.root / image_id
 
     def image(self, image_id: str) -> Image.Image:
         """See `Gallery.image`. At most `SIDE` pixels long; the last images stay in memory."""

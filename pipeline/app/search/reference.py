@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from pipeline.app.search.galleries import SIDE, Gallery
 from pipeline.artifacts.decoding import ImageError, decode, read_image_file
+
+_FORMATS = dict.fromkeys(("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), "PNG") | dict.fromkeys(
+    ("CMYK", "F", "I"), "TIFF"
+)
+"""Mode of a PIL image -> a format that holds it without loss. Other modes, such as YCbCr, are converted to RGB."""
 
 
 class RequestError(ValueError):
@@ -37,3 +44,40 @@ def find_reference(named: str, gallery: Gallery) -> tuple[Image.Image, str | Non
         return decode(content, SIDE), gallery.id_of(Path(named))
     except ImageError as error:
         raise RequestError(f"image {named or '(none)'}: {error}") from None
+
+
+def as_reference(given: str | Path | Image.Image | np.ndarray, gallery: Gallery) -> tuple[Image.Image, str | None]:
+    """The reference image that a program gives.
+
+    Args:
+        given: A file, an id of the gallery, a PIL image, or an array of uint8: [H, W], [H, W, 3] or [H, W, 4].
+        gallery: The gallery that will be searched.
+
+    Returns:
+        As `find_reference`.
+
+    Raises:
+        RequestError: When there is no such image, or it cannot be used.
+    """
+    if isinstance(given, str | Path):
+        return find_reference(str(given), gallery)
+    if isinstance(given, np.ndarray):
+        if given.dtype != np.uint8 or not (given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (3, 4))):
+            raise RequestError(
+                f"image: an array of {given.dtype} {list(given.shape)}, not uint8 [H, W], [H, W, 3] or [H, W, 4]"
+            )
+        given = Image.fromarray(given)
+    if not isinstance(given, Image.Image):
+        raise RequestError(f"image: a {type(given).__name__} is no file, no PIL image and no array")
+    try:
+        return decode(_encoded(given), SIDE), None
+    except ImageError as error:
+        raise RequestError(f"image: {error}") from None
+
+
+def _encoded(image: Image.Image) -> bytes:
+    """An image without loss as a file, with its orientation and profile, for the one decoder to read."""
+    buffer = io.BytesIO()
+    held = image if image.mode in _FORMATS else image.convert("RGB")
+    held.save(buffer, _FORMATS[held.mode], exif=image.getexif(), icc_profile=image.info.get("icc_profile"))
+    return buffer.getvalue()

@@ -1,0 +1,110 @@
+"""Searching from Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.app.search import searcher
+from pipeline.app.search.galleries import Gallery, open_gallery
+from pipeline.app.search.reference import as_reference
+from pipeline.app.search.requests import Request
+from pipeline.config import load_params
+from pipeline.query.interface import NO_CONTROLS, Controls
+
+
+@dataclass(frozen=True)
+class Found:
+    """One image that answers a search."""
+
+    id: str
+    """Its id in the gallery; of a folder's image the path below the folder."""
+    name: str
+    """What it is called, where the gallery knows more than the id; else empty."""
+    score: float
+    """Cosine similarity to what was searched for, the best first."""
+    path: Path | None
+    """Its file. None in a benchmark, whose images lie in tables."""
+    gallery: Gallery
+
+    @property
+    def image(self) -> Image.Image:
+        """The image, RGB. Raises ArtifactError where it is gone."""
+        return self.gallery.image(self.id)
+
+
+class Searcher:
+    """Searches one gallery by a reference image and a modification. `open` makes one.
+
+    Models are loaded by the first search, and stay. Several threads may search.
+    """
+
+    def __init__(self, inner: searcher.Searcher):
+        self._inner = inner
+
+    @classmethod
+    def open(
+        cls, gallery: str | Path | None = None, params: str | Path = "params.yaml", threads: int | None = None
+    ) -> Searcher:
+        """Open a gallery.
+
+        Args:
+            gallery: A folder that `cir index` has indexed, its library folder, or the name of a benchmark. None: the
+                benchmark that `dvc repro` has indexed.
+            params: Names models and sizes. Its paths are relative to the working folder.
+            threads: CPU threads of a search. None: those of the parameters.
+
+        Returns:
+            The searcher. No model is loaded yet.
+
+        Raises:
+            ArtifactError: There is no such gallery, or it has no index.
+            ParameterError: A parameter is wrong.
+        """
+        opened, loaded = open_gallery(gallery), load_params(params)
+        loaded.runtime.threads = threads or loaded.runtime.threads
+        from pipeline.runtime import set_up  # which loads torch
+
+        set_up(loaded.runtime, loaded.seed)
+        return cls(searcher.Searcher(loaded, opened))
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that can search this gallery, the best known first."""
+        return self._inner.methods
+
+    def search(
+        self,
+        image: str | Path | Image.Image | np.ndarray,
+        text: str,
+        method: str = "",
+        top: int = 10,
+        controls: Controls = NO_CONTROLS,
+    ) -> list[Found]:
+        """Find the images that show the reference after the modification.
+
+        Args:
+            image: The reference: a file, an id of the gallery, a PIL image, or an array of uint8, [H, W], [H, W, 3] or
+                [H, W, 4]. All go through the one decoder, so transparency lies on white.
+            text: The modification.
+            method: One of `methods`. Empty: fusion_diff, or slerp over an encoder of one's own.
+            top: The number of images.
+            controls: A negative text, a region, scales.
+
+        Returns:
+            The best images, without the reference.
+
+        Raises:
+            ArtifactError: An index or a model is missing, or they do not belong together.
+            ControlError: The method cannot use a control.
+            ParameterError: There is no such method.
+            RequestError: The image cannot be read, the text is empty, or `top` is out of range.
+        """
+        gallery = self._inner.gallery
+        reference, own_id = as_reference(image, gallery)
+        asked = method or gallery.default_method
+        answer = self._inner.search(Request(reference, text, asked, top=top, exclude=own_id, controls=controls))
+        return [Found(hit.image_id, hit.name, hit.score, gallery.path(hit.image_id), gallery) for hit in answer.hits]
