@@ -38,6 +38,7 @@ def main() -> None:
             print(line)
     else:
         emoji(params)
+    (DATA / BENCHMARKS).mkdir(exist_ok=True)  # there may be none
     for folder, table, made_by in public:
         write(f"{BENCHMARKS}/{folder}", table, made_by)
 

@@ -126,7 +126,8 @@ class DataParams(Section):
     max_images: CountOrZero
     """Images that are read at most; 0: all of them."""
     benchmarks: list[Benchmark]
-    """What is tested on: emoji_cir and the public ones, each of which is read from its own `folder`."""
+    """What is tested on: emoji_cir and the public ones, each of which is read from its own `folder`. Empty: models are
+    trained, and nothing is ranked."""
     fashioniq: FashionIQParams
     cirr: CirrParams
     circo: CircoParams
@@ -135,6 +136,5 @@ class DataParams(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.benchmarks), "data.benchmarks: at least one must be listed")
         repeated = len(set(self.benchmarks)) < len(self.benchmarks)
         require(not repeated, f"data.benchmarks: {self.benchmarks} names a benchmark twice")

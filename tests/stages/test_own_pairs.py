@@ -112,3 +112,16 @@ def test_the_methods_that_need_it_leave_tables_and_page(finished):
     table, page = (Path("reports", name).read_text() for name in ("tables/results.md", "index.html"))
     assert "Fusion-Diff (C)" not in table + page and "Stage 1 only (B)" in page
     assert not Path("reports/plots/loss_control_adapter.csv").exists()
+
+
+def test_without_a_benchmark_models_are_trained_and_nothing_is_ranked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_own_pairs()
+    write_params()
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["data"]["benchmarks"] = []
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    prepare.main()
+    assert ShardSet.open("data/pairs/images").rows == IMAGES and [*Path("data/benchmarks").iterdir()] == []
+    with pytest.raises(ArtifactError, match="data/benchmarks: no benchmark is there"):
+        embed_gallery.main()

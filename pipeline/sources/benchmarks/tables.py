@@ -51,7 +51,7 @@ def public_tables(params: DataParams) -> Iterator[tuple[str, pa.Table, dict[str,
             scored here.
     """
     listed = list(listed_annotations(params))
-    if set(params.benchmarks) <= set(READERS) and not any(found.has_targets for _, _, found in listed):
+    if listed and set(params.benchmarks) <= set(READERS) and not any(found.has_targets for _, _, found in listed):
         names = ", ".join(found.name for _, _, found in listed)
         raise BenchmarkError(
             f"data.benchmarks: the targets of {names} are private, so nothing can be scored; list a validation split"
