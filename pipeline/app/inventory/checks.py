@@ -29,7 +29,7 @@ def problems(params: Params, page_port: int = PAGE_PORT) -> Iterator[str]:
     """
     wanted = needs(params)
     for need in wanted:
-        if not need.there:
+        if not (need.there or need.optional):
             yield _missing(need)
     yield from _packages(params)
     yield from _gpu(params, {need.name: need.size for need in wanted})

@@ -23,7 +23,7 @@ def fetch(wanted: Iterable[Need]) -> Iterator[tuple[Need, str]]:
     for need in wanted:
         if need.there or not need.hub:
             continue
-        files = WEIGHTS if need.hub == need.name else OPEN_CLIP_WEIGHTS
+        files = list(need.files) or (WEIGHTS if need.hub == need.name else OPEN_CLIP_WEIGHTS)
         yield need, fetch_repository(need.hub, need.revision, files, f"{need.used_by} {need.name!r}")
 
 

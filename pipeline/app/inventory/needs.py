@@ -24,6 +24,9 @@ WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.
 OPEN_CLIP_WEIGHTS = ["open_clip*.safetensors", "open_clip_config.json", "*.json", "*.txt"]
 """Those of open_clip: its hubs hold the same weights for transformers, too."""
 
+SANA_PARTS = ("transformer", "vae")
+"""The folders of a SANA that the decoder reads."""
+
 
 @dataclass(frozen=True)
 class Need:
@@ -45,6 +48,10 @@ class Need:
     """The hub's repository that holds it; "" where it comes from elsewhere."""
     source: str = ""
     """What to put there, for what no hub holds."""
+    files: tuple[str, ...] = ()
+    """Patterns of the files of the hub's repository that are read; (): those of a checkpoint."""
+    optional: bool = False
+    """Whether a run goes through without it: only a frozen stage reads it."""
 
 
 def needs(params: Params) -> list[Need]:
@@ -80,6 +87,8 @@ def _checkpoints(params: Params) -> Iterator[Need]:
         yield _transformers(f"{name}.path", section.path, section.revision)
     if params.text_encoder.kind != "mllm":
         yield _transformers("text_encoder.path", params.text_encoder.path, params.text_encoder.revision)
+    if params.decoder.checkpoint:
+        yield _sana(params.decoder.checkpoint, params.decoder.revision)
     yield _dual_encoder(params.diffcomp.backbone, params.diffcomp.pretrained)
 
 
@@ -94,6 +103,15 @@ def _transformers(parameter: str, path: str, revision: str) -> Need:
     size = _bytes(snapshot) if there else BYTES.get(path, 0.0)
     licence = catalogue.CHECKPOINTS.get(path, "")
     return Need("checkpoint", path, parameter, snapshot if revision else place, there, size, revision, licence, path)
+
+
+def _sana(path: str, revision: str) -> Need:
+    """The transformer and the autoencoder of a pipeline of diffusers; its text encoder is not read."""
+    need = _transformers("decoder.checkpoint", path, revision)
+    folder = need.place if revision or not need.hub else need.place / "snapshots" / _main(need.place)
+    there = all(is_whole(folder / part) for part in SANA_PARTS)
+    size = sum(_bytes(folder / part) for part in SANA_PARTS) if there else BYTES.get(path, 0.0)
+    return replace(need, there=there, size=size, files=tuple(f"{part}/*" for part in SANA_PARTS), optional=True)
 
 
 def _dual_encoder(backbone: str, pretrained: str) -> Need:
