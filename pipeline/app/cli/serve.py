@@ -35,15 +35,15 @@ def serve(  # noqa: PLR0913 - one argument an option
     Where CIR_API_KEY is in the environment, every request needs that key.
     """
     from pipeline.app.search.galleries import open_gallery
+    from pipeline.app.service.settings import settings_of
 
     check_folder(params)
+    settings = settings_of(host, allow_origin or (), timeout, page)
     opened = open_gallery(gallery or None)
     try:
         from pipeline.app.service.server import serve
-        from pipeline.app.service.settings import settings_of
     except ImportError as error:
         raise ParameterError(f"{error.name} is missing; `pip install '.[serve]'` installs it") from None
-    settings = settings_of(host, allow_origin or (), timeout, page)
     from pipeline.app.search.searcher import Searcher  # which loads torch
 
     serve(Searcher(set_up(params, threads), opened), host, port, settings)

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from starlette.middleware.cors import CORSMiddleware
 
+from pipeline.app.errors import ServeError
 from pipeline.app.search.searcher import Searcher
 from pipeline.app.service.access import Access
 from pipeline.app.service.metrics import CountRequests
@@ -29,6 +30,9 @@ def build_app(searcher: Searcher, settings: Settings) -> FastAPI:
 
     Returns:
         An ASGI application. Its end answers what waits.
+
+    Raises:
+        ServeError: The page is asked for, and gradio is missing.
     """
     service = Service(searcher, settings)
 
@@ -47,8 +51,11 @@ def build_app(searcher: Searcher, settings: Settings) -> FastAPI:
     start = PAGE if settings.with_page else "/docs"
     app.add_api_route("/", lambda: RedirectResponse(start), include_in_schema=False)
     if settings.with_page:
-        from pipeline.app.page.server import mount  # gradio, which a server without the page does not need
-
+        try:
+            from pipeline.app.page.server import mount
+        except ImportError:
+            message = "gradio is missing; `pip install '.[demo]'` installs it, and --no-page leaves the page out"
+            raise ServeError(message) from None
         mount(app, searcher, PAGE)
     app.add_middleware(Access, settings=settings)
     if settings.origins:

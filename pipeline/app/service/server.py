@@ -46,7 +46,10 @@ def serve(searcher: Searcher, host: str, port: int, settings: Settings) -> None:
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises ServeError with the reason where it cannot."""
+    place = f"{ascii(host)}, port {port}: cannot listen there"
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, UnicodeError) as error:
-        raise ServeError(f"{ascii(host)}, port {port}: cannot listen there ({str(error).splitlines()[0]})") from None
+    except (socket.gaierror, UnicodeError):
+        raise ServeError(f"{place} (it is no address of this machine)") from None
+    except OSError as error:
+        raise ServeError(f"{place} ({os.strerror(error.errno or 0)})") from None

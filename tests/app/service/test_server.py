@@ -1,0 +1,34 @@
+"""Why a server does not start: one line, before any model is loaded."""
+
+import socket
+import sys
+
+import pytest
+
+pytest.importorskip("prometheus_client", reason="the extra `serve` is not installed")
+from pipeline.app.errors import ServeError  # noqa: E402
+from pipeline.app.service.app import build_app  # noqa: E402
+from pipeline.app.service.server import listening  # noqa: E402
+from pipeline.app.service.settings import Settings  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"), [("1.2.3.4", "Cannot assign"), ("ä" * 70, "no address"), ("no.invalid", "")]
+)
+def test_an_address_that_is_not_this_machine(host, reason):
+    with pytest.raises(ServeError, match=f"cannot listen there .*{reason}"):
+        listening(host, 8000)
+
+
+def test_a_port_that_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServeError, match=f"port {port}: cannot listen there .Address already in use"):
+            listening("127.0.0.1", port)
+
+
+def test_a_page_without_gradio(searcher, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pipeline.app.page.server", None)
+    with pytest.raises(ServeError, match="gradio is missing"):
+        build_app(searcher, Settings())
+    assert build_app(searcher, Settings(with_page=False)).routes
