@@ -46,10 +46,9 @@ def serve(searcher: Searcher, host: str, port: int, settings: Settings) -> None:
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises ServeError with the reason where it cannot."""
-    place = f"{ascii(host)}, port {port}: cannot listen there"
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (socket.gaierror, UnicodeError):
-        raise ServeError(f"{place} (it is no address of this machine)") from None
-    except OSError as error:
-        raise ServeError(f"{place} ({os.strerror(error.errno or 0)})") from None
+    except (OSError, TypeError, UnicodeError) as error:  # the last two for what is no name of a host at all
+        number = getattr(error, "errno", None) or 0  # below 0 for a name that is not known
+        reason = os.strerror(number) if number > 0 else "it is no address of this machine"
+        raise ServeError(f"{ascii(host)}, port {port}: cannot listen there ({reason})") from None

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 pytest.importorskip("prometheus_client", reason="the extra `serve` is not installed")
-from pipeline.app.errors import ServeError  # noqa: E402
-from pipeline.app.service.app import build_app  # noqa: E402
-from pipeline.app.service.server import listening  # noqa: E402
-from pipeline.app.service.settings import Settings  # noqa: E402
+from pipeline.app.errors import ServeError
+from pipeline.app.service.app import build_app
+from pipeline.app.service.server import listening
+from pipeline.app.service.settings import Settings
 
 
 @pytest.mark.parametrize(
