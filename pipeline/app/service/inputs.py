@@ -66,11 +66,13 @@ def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes]
         sent.text,
         method,
         sent.top,
-        sent.concept,
-        first.image_id,
-        _controls(sent, first.image.size),
-        steering.Steering(others, tuple(sent.liked), tuple(sent.disliked), sent.liked_weight, sent.disliked_weight),
-        sent.filter,
+        concept=sent.concept,
+        exclude=first.image_id,
+        controls=_controls(sent, first.image.size),
+        steering=steering.Steering(
+            others, tuple(sent.liked), tuple(sent.disliked), sent.liked_weight, sent.disliked_weight
+        ),
+        where=sent.filter,
     )
 
 

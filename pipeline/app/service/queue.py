@@ -32,7 +32,7 @@ class _Job:
         mine, theirs = self.request, other.request
         if mine is None or theirs is None or mine.controls.region is not None:
             return False
-        return (mine.method, mine.controls) == (theirs.method, theirs.controls)
+        return (mine.method, mine.controls, mine.where) == (theirs.method, theirs.controls, theirs.where)
 
 
 class SearchQueue:
