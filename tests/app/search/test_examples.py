@@ -14,6 +14,7 @@ from pipeline.app.search.galleries import BenchmarkGallery
 from pipeline.app.search.requests import Request
 from pipeline.app.search.searcher import Searcher
 from pipeline.config import load_params
+from pipeline.query.interface import Controls
 
 ROOT = Path(__file__).parents[3]
 MADE = ("models/control/model.safetensors", "data/index/emoji_cir/fused/manifest.json")
@@ -46,3 +47,18 @@ def test_the_target_is_found_first(trained, example: Example):
     image = trained.gallery.image(example.reference)
     answer = trained.search(Request(image, example.text, "fusion_diff", 3, exclude=example.reference))
     assert answer.hits[0].image_id == example.target
+
+
+@pytest.mark.parametrize("method", ["fusion_diff", "diffcomp_relative", "slerp", "cirevl"])
+def test_a_negative_word_brings_none_that_has_it_as_a_part(trained, method):
+    """`man` is in `mountain` as letters alone: texts are encoded whole, so what is left out is a man."""
+    for example in EXAMPLES:
+        request = Request(
+            trained.gallery.image(example.reference),
+            example.text,
+            method,
+            3,
+            exclude=example.reference,
+            controls=Controls(negative="man"),
+        )
+        assert not any("mountain" in hit.name for hit in trained.search(request).hits)
