@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.app.cli import export, models, options, serve
+from pipeline.app.cli.lean import leave_out_unused, run_one_command
 from pipeline.app.cli.project import check_folder, check_methods, set_up
 from pipeline.app.cli.rejected import rejected
 from pipeline.app.errors import report_errors
+from pipeline.app.given_paths import enter_project
 from pipeline.app.scoring.commands import score, submit
 from pipeline.app.search.examples import in_help
 from pipeline.config import ParameterError, load_profile
@@ -30,13 +32,15 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 @app.callback()
-def cir(debug: options.Debug = False, version: options.Version = False) -> None:
+@report_errors()
+def cir(debug: options.Debug = False, version: options.Version = False, project: options.ProjectFolder = None) -> None:
     """Zero-shot composed image retrieval with Fusion-Diff and DiffComp.
 
     Find images by a reference image and a text that says what should be different about it.
     """
     if debug:
         os.environ[DEBUG] = "1"
+    enter_project(project)
 
 
 @app.command(rich_help_panel=IMAGES)
@@ -126,6 +130,7 @@ def search(  # noqa: PLR0913 - one argument an option
     searcher, found = None, []
     for request in (make_request(words, name) for words in texts for name in methods):
         # Only now, after the request's own checks: loading the models takes seconds.
+        leave_out_unused()
         searcher = searcher or Searcher(set_up(params, threads), opened, describer=describer)
         answer = searcher.search(request)
         found.append((request, answer))
@@ -215,5 +220,11 @@ def _print_answer(request: Request, answer: Answer, as_json: bool) -> None:
         Console().print(results.as_table(request, answer))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The program `cir`."""
+    run_one_command()
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,13 @@ def _print_version(asked: bool) -> None:
 Version = Annotated[
     bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
 ]
+ProjectFolder = Annotated[
+    Path | None,
+    Option(
+        "--project",
+        help="The project's folder: its models search from anywhere. Default: the one around the working folder.",
+    ),
+]
 Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 ParamsPath = Annotated[
     Path,

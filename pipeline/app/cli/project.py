@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ def check_folder(params: Path = PARAMS_FILE) -> None:
         raise ParameterError(f"{here}: there is no {PARAMS_FILE}, so this is not the project's folder{_where()}")
     folder = Path(os.path.realpath(params)).parent
     if os.path.isfile(folder / GRAPH) and not os.path.isfile(GRAPH):
-        raise ParameterError(f"{params}: its paths are relative to its folder; run `cd {folder}` first")
+        raise ParameterError(f"{params}: its paths are relative to its folder; run `{_from_here(folder)}`")
 
 
 def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None = None) -> None:
@@ -61,7 +62,11 @@ def set_up(path: Path, threads: int | None = None) -> Params:
     return params
 
 
+def _from_here(project: Path) -> str:
+    return f"cir --project {shlex.quote(str(project))} ..."
+
+
 def _where() -> str:
     project = Path(__file__).resolve().parents[3]
     is_checkout = (project / GRAPH).is_file()
-    return f"; run `cd {project}` first" if is_checkout else "; go there first, or name the file with --params"
+    return f"; run `{_from_here(project)}`" if is_checkout else "; name it: `cir --project FOLDER ...`"

@@ -184,7 +184,7 @@ def test_outside_the_project(tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     found = cir(*words)
     assert "this is not the project's folder" in found.stderr
-    assert remedy(found) == ["cd", str(ROOT)]
+    assert remedy(found) == ["cir", "--project", str(ROOT), "..."]
 
 
 @pytest.mark.parametrize(("words", "option"), [(("verify",), "--root"), (("info",), "--conf")])
@@ -198,7 +198,7 @@ def test_parameters_of_another_folder(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = cir("search", "--image", "a.png", "--text", "x", "--params", ROOT / "params.yaml")
     assert "its paths are relative to its folder" in found.stderr
-    assert remedy(found) == ["cd", str(ROOT)]
+    assert remedy(found) == ["cir", "--project", str(ROOT), "..."]
 
 
 def test_a_folder_that_is_not_indexed(in_project, tmp_path, photo):
