@@ -1,5 +1,7 @@
 """The client for Python, against the server as a process."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,12 @@ def client(url):
 @pytest.fixture
 def ids(client) -> list[str]:
     return [image.id for image in client.images(limit=20).images]
+
+
+def test_the_client_needs_no_models():
+    said = "import sys, pipeline.app.service.client; print({'torch', 'numpy', 'faiss'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_every_call(client, ids, photo):
