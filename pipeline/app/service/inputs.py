@@ -21,6 +21,9 @@ from pipeline.artifacts.decoding import ImageError, decode
 from pipeline.query.interface import Controls
 from pipeline.retrieval.filters import parse_filter
 
+TEXT_ONLY = "text_only"
+"""The method that needs no reference."""
+
 
 @dataclass(frozen=True)
 class _Opened:
@@ -46,7 +49,9 @@ def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes]
         ServiceError: An id is unknown, or an image is no image; names the field.
         RequestError, ControlError, FilterError: A value is out of its range.
     """
-    method = method_of(sent.method, searcher)
+    is_text_alone = not (uploads or sent.references)
+    by_text = is_text_alone and sent.method is None and TEXT_ONLY in searcher.methods
+    method = method_of(TEXT_ONLY if by_text else sent.method, searcher)
     judged = {"liked": sent.liked, "disliked": sent.disliked}
     for field, ids in judged.items():
         for image_id in ids:
@@ -54,6 +59,8 @@ def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes]
     if sent.filter:
         parse_filter(sent.filter, searcher.gallery.fields)
     opened = [_Opened(decoded("image", upload), 1.0, None) for upload in uploads]
+    if is_text_alone and method == TEXT_ONLY:
+        opened = [_Opened(Image.new("RGB", (64, 64), "white"), 1.0, None)]  # which the method does not look at
     opened += [_open(f"references.{number}", one, searcher) for number, one in enumerate(sent.references)]
     first = next((one for one in opened if one.weight > 0), None)
     if first is None:

@@ -41,6 +41,14 @@ def test_a_search_answers_what_the_searcher_answers(http, searcher, ids, method)
     assert answer["descriptions"] == expected.descriptions and answer["space"] == expected.space
 
 
+def test_a_text_alone_is_searched_by_text(http, ids):
+    alone = post(http, "/v1/search", {"text": "a red heart", "top": 5})
+    with_any = {"references": [{"id": ids[3]}], "text": "a red heart", "top": 6, "method": "text_only"}
+    assert alone["method"] == "text_only" and len(alone["hits"]) == 5
+    without = [image_id for image_id in ids_of(alone) if image_id != ids[3]]
+    assert ids_of(post(http, "/v1/search", with_any))[: len(without)] == without
+
+
 def test_an_upload_and_base64_are_the_same_reference(http, searcher, ids, photo):
     content = Path(photo).read_bytes()
     rest = {"text": "in blue", "method": "slerp", "top": 5}
