@@ -55,8 +55,8 @@ def test_several_methods_and_a_page(photo, tmp_path):
 def test_texts_from_standard_input_with_models_loaded_once(photo, monkeypatch):
     searchers = []
 
-    def open_searcher(*arguments):
-        searchers.append(Searcher(*arguments))
+    def open_searcher(*arguments, **named):
+        searchers.append(Searcher(*arguments, **named))
         return searchers[-1]
 
     monkeypatch.setattr("pipeline.app.search.searcher.Searcher", open_searcher)
