@@ -9,6 +9,8 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.app.search.library import Library
 from pipeline.artifacts import ArtifactError, StorageError, read_json, write_atomically, write_json
@@ -17,7 +19,7 @@ from pipeline.config import IndexParams
 from pipeline.retrieval.index import INDEX, Index
 from pipeline.retrieval.kinds import gpu_copy, new_index
 
-INDEXES, SLOTS = "index", "slots.npy"
+INDEXES, SLOTS = "index", "slots.parquet"
 DEAD_SHARE = 0.3
 """An index is built anew when more of its rows are images that were removed."""
 TRAINED_GROWTH = 4
@@ -119,13 +121,12 @@ class LibraryIndex(Index):
             manifest = read_json(self._folder / MANIFEST)
             if manifest["params"] != asdict(self._params) or manifest["library"] != self._library.key:
                 raise ArtifactError("of another kind")
-            index, slots = faiss.read_index(str(self._folder / INDEX)), np.load(self._folder / SLOTS)
-        except (ArtifactError, OSError, RuntimeError, KeyError, TypeError, ValueError):
+            index, rows = faiss.read_index(str(self._folder / INDEX)), pq.read_table(self._folder / SLOTS)
+        except (ArtifactError, OSError, RuntimeError, KeyError, TypeError, ValueError, pa.ArrowException):
             self._start()
             return
-        names = {slot: entry.id for slot, entry in self._library.entries_of_slots(slots.tolist()).items()}
-        super().__init__(index, [names.get(slot, "") for slot in slots.tolist()], {"kind": self._params.kind})
-        self._slots, self._trained_on = slots, manifest["trained_on"]
+        super().__init__(index, rows["id"].to_pylist(), {"kind": self._params.kind})
+        self._slots, self._trained_on = rows["slot"].to_numpy(), manifest["trained_on"]
         self._version, self._present = -1, None
 
     def _append(self) -> bool:
@@ -154,7 +155,7 @@ class LibraryIndex(Index):
             with write_atomically(self._folder) as aside:
                 aside.mkdir()
                 faiss.write_index(self._index, str(aside / INDEX))
-                np.save(aside / SLOTS, self._slots)
+                pq.write_table(pa.table({"slot": self._slots, "id": self.ids}), aside / SLOTS)
                 write_json(aside / MANIFEST, manifest)
         except StorageError:
             raise
