@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def compose(params: Params, models: dict[str, dict[str, Any]], counts: Counts, t
         values["text_encoder"] |= {"path": models[params.text_encoder.path]["path"], "revision": ""}
     made = models[params.diffcomp.backbone]["path"]
     values["diffcomp"] |= {"backbone": made, "pretrained": ""} if tiny else {"pretrained": made}
+    values["captions"]["processes"] = min(params.captions.processes, os.cpu_count() or 1)
     values["data"] |= {"max_images": 0, "triplets": 2 * counts.amounts.edits, "triplets_all": 2 * counts.amounts.edits}
     if "data" in values["diffcomp"]:
         values["diffcomp"]["data"]["share"] = 1.0  # of so few pairs

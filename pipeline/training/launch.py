@@ -6,6 +6,7 @@ started from outside, by `accelerate launch`: the processes that it starts do no
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -88,11 +89,19 @@ def _launch(module: str, count: int) -> None:
             elastic_launch(config, sys.executable)("-m", module)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            if rank and (0 not in error.failures or error.failures[0].message != failure.message):  # not said yet
+            if rank and _reason(Path(folder), rank) != _reason(Path(folder), 0):  # the first process has not said it
                 print(_last_line(Path(folder), rank), file=sys.stderr)
             raise SystemExit(failure.exitcode if failure.exitcode > 0 else 1) from None
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
+
+
+def _reason(folder: Path, rank: int) -> str | None:
+    """The error that a process noted as it failed; None: it noted none."""
+    for path in folder.rglob(f"{rank}/error.json"):
+        reason: str = json.loads(path.read_text())["message"]["message"]
+        return reason
+    return None
 
 
 def _last_line(folder: Path, rank: int) -> str:

@@ -74,8 +74,8 @@ def run(workspace, monkeypatch):
         stage.main()
     folders = lay_out()
     Path("conf").symlink_to(ROOT / "conf")
-    monkeypatch.setattr("pipeline.query.models.open_mllm", lambda *_: TinyMllm())
-    monkeypatch.setattr("pipeline.query.models.open_text_encoder", lambda *_: TinyTextEncoder())
+    monkeypatch.setattr("pipeline.encoders.mllm.open.open_mllm", lambda *_: TinyMllm())
+    monkeypatch.setattr("pipeline.encoders.text.open_text_encoder", lambda *_: TinyTextEncoder())
     monkeypatch.setattr(
         report, "open_view", lambda *_: None
     )  # `prepare` replaces the pairs that the texts here belong to

@@ -114,7 +114,7 @@ def search(  # noqa: PLR0913 - one argument an option
     check_folder(params)
     opened = open_gallery(gallery or None)
     methods = method or [opened.default_method]
-    check_methods(methods, params, opened.encoder)
+    check_methods(methods, params, opened.encoder, describer)
     reference, reference_id = find_reference(image, opened)
     # Only now: what follows loads torch.
     from pipeline.app.search.requests import Request, read_region

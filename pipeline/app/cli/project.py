@@ -31,19 +31,24 @@ def check_folder(params: Path = PARAMS_FILE) -> None:
         raise ParameterError(f"{params}: its paths are relative to its folder; run `{_from_here(folder)}`")
 
 
-def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None = None) -> None:
+def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None = None, describer: str = "") -> None:
     """Raise ParameterError for a method that there is not, before torch is loaded.
 
     Args:
         names: What `--method` names.
         params: The file that `--params` names.
         encoder: Takes the place of the models that the parameters name.
+        describer: Describes targets in the place of the parameters'; "": theirs.
     """
+    from pipeline.app.search.own_describer import check_described, with_describer
     from pipeline.query.registry import find_method
 
     loaded = load_params(params)
+    loaded = encoder.into(loaded) if encoder else loaded
+    loaded = with_describer(loaded, describer) if describer else loaded
     for name in names:
-        find_method(name, encoder.into(loaded) if encoder else loaded)
+        check_described(name, loaded)
+        find_method(name, loaded)
 
 
 def set_up(path: Path, threads: int | None = None) -> Params:

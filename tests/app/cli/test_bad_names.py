@@ -28,8 +28,8 @@ NAMES = {
 }
 TAKES_NAMES = {
     "index": ("folder", "out", "method", "encoder", "params"),
-    "search": ("image", "gallery", "method", "region", "html", "params"),
-    "demo": ("gallery", "params", "host"),
+    "search": ("image", "gallery", "method", "region", "html", "describer", "params"),
+    "demo": ("gallery", "describer", "params", "host"),
     "score": ("benchmark", "annotations", "predictions", "split"),
     "submit": ("benchmark", "annotations", "predictions", "out", "split", "name"),
     "info": ("profile", "conf"),

@@ -17,7 +17,7 @@ from pipeline.app.search.galleries import open_gallery
 from pipeline.app.search.own_describer import with_describer
 from pipeline.app.search.searcher import Searcher
 from pipeline.config import ParameterError, load_params
-from pipeline.query.dual import COMPOSITIONS
+from pipeline.query.dual_family import COMPOSITIONS
 from tests.encoders.dual.random_models import save_clip
 
 ROOT = Path(__file__).parents[3]
