@@ -64,20 +64,24 @@ def run_job(
     writer.keep_shards(shards)
     check_rejections()
     with tqdm(total=total, initial=start, desc=str(folder), unit="row", mininterval=5.0) as progress:
-        for encoded in _slices(reader, job, start, options, reject):
+        for encoded in _slices(reader, job, start, options, reject, progress.update):
             rejections.save()  # first: a finished shard without its rejections could not be resumed
             if encoded.table is not None:
                 writer.write(encoded.table)
-            progress.update(encoded.rows)
     return writer.close()
 
 
 def _slices(
-    reader: Reader, job: EncoderJob, start: int, options: JobOptions, reject: Callable[[dict[str, Any]], None]
+    reader: Reader,
+    job: EncoderJob,
+    start: int,
+    options: JobOptions,
+    reject: Callable[[dict[str, Any]], None],
+    advance: Callable[[int], Any],
 ) -> Iterator[Slice]:
-    """The slices from row `start` on, encoded here or on Ray. Ray reports rejections when their slice arrives."""
+    """The slices from row `start` on, encoded here or on Ray. Ray reports on a slice when it arrives."""
     if options.ray is None:
-        yield from encode_slices(reader, job, start, options, reject)
+        yield from encode_slices(reader, job, start, options, reject, advance)
         return
     from pipeline.encoders.embedding.ray_engine import ray_slices  # takes a package that few installations have
 
@@ -85,6 +89,7 @@ def _slices(
         for entry in encoded.rejected:
             reject(entry)
         yield encoded
+        advance(encoded.rows)
 
 
 def _check_share(folder: str | Path, rejections: Rejections, share: float, total: int) -> None:

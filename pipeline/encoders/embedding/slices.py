@@ -45,8 +45,8 @@ class Slice:
     """Entries of `rejected.parquet`."""
 
 
-def _ignore(entry: dict[str, Any]) -> None:
-    """Nobody is told of a rejected row: the slice itself holds it."""
+def _ignore(news: Any) -> None:
+    """Nobody is told: the slice itself holds its rows and what was rejected."""
 
 
 def encode_slices(
@@ -55,6 +55,7 @@ def encode_slices(
     start: int,
     options: JobOptions,
     reject: Callable[[dict[str, Any]], None] = _ignore,
+    advance: Callable[[int], Any] = _ignore,
 ) -> Iterator[Slice]:
     """Encode the rows from `start` on, slice by slice.
 
@@ -66,13 +67,14 @@ def encode_slices(
         start: The first row, a multiple of `options.rows_per_shard`.
         options: The sizes of slices and batches, and the number of threads.
         reject: Called with the entry of every row that cannot be encoded. It may end the job with an exception.
+        advance: Called after every batch, with the number of rows that it went on by.
 
     Yields:
         The slices, in order. One is in memory at a time.
     """
     with DecodedAhead(reader.rows(start), job.decode, options.workers, options.batch_size) as rows:
         for first in itertools.count(start, options.rows_per_shard):
-            encoder = _SliceEncoder(job, first, options.batch_size, reject)
+            encoder = _SliceEncoder(job, first, options.batch_size, reject, advance)
             rows.known = encoder.results
             encoded = encoder.encode(itertools.islice(rows, options.rows_per_shard))
             if not encoded.rows:
@@ -83,9 +85,16 @@ def encode_slices(
 class _SliceEncoder:
     """Encodes one slice, batch by batch, every distinct input once."""
 
-    def __init__(self, job: EncoderJob, start: int, batch_size: int, reject: Callable[[dict[str, Any]], None]):
-        self._job, self._batch_size, self._reject = job, batch_size, reject
-        self._slice = Slice(start)
+    def __init__(
+        self,
+        job: EncoderJob,
+        start: int,
+        batch_size: int,
+        reject: Callable[[dict[str, Any]], None],
+        advance: Callable[[int], Any],
+    ):
+        self._job, self._batch_size, self._reject, self._advance = job, batch_size, reject, advance
+        self._slice, self._told = Slice(start), 0
         self._pending: dict[RowKey, tuple[EncoderRow, MllmInput]] = {}
         self.results: dict[RowKey, Any] = {}
 
@@ -103,6 +112,7 @@ class _SliceEncoder:
                 self._encode_batch()
         if self._pending:
             self._encode_batch()
+        self._tell()
         self._slice.table = self._job.table(kept, [self.results[key] for key in keys]) if kept else None
         return self._slice
 
@@ -125,3 +135,9 @@ class _SliceEncoder:
         rows, inputs = zip(*self._pending.values(), strict=True)
         self.results.update(zip(self._pending, self._job.encode(rows, inputs), strict=True))
         self._pending.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell how far this is, where it went on."""
+        self._advance(self._slice.rows - self._told)
+        self._told = self._slice.rows

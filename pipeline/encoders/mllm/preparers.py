@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ SHARED_MEMORY, ROOM = Path("/dev/shm"), 2**30
 """A folder whose files are in memory, and how many bytes must be free there: containers often have 64 MiB."""
 ALIGNED = 64
 """Bytes that an array's place in a file is a multiple of."""
+GPUS = "CUDA_VISIBLE_DEVICES"
 Packed = tuple[bytes, str, list[int]]
 """A pickle, the file of its arrays, and the bytes of each."""
 
@@ -66,9 +68,7 @@ class Preparers:
         self.count = count
         in_memory = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > ROOM
         self._folder = tempfile.TemporaryDirectory(prefix="prepared-", dir=SHARED_MEMORY if in_memory else None)
-        self._pool = ProcessPoolExecutor(
-            count, multiprocessing.get_context("spawn"), _begin
-        )  # a fork would take CUDA along
+        self._pool = ProcessPoolExecutor(count, _context(), _begin)
         for _ in range(count):  # a task makes the pool start a process
             self._pool.submit(_ready)
 
@@ -97,12 +97,30 @@ class Preparers:
         self._folder.cleanup()
 
 
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes are forked from one that has imported vLLM: its seconds and its memory are spent once.
+
+    This process itself cannot be forked, since it holds the GPU. That one sees none: nothing in it computes, and each
+    of its processes would hold a part of the GPU's memory.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.encoders.mllm.preloaded"])
+    seen = os.environ.get(GPUS)
+    os.environ[GPUS] = ""
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ[GPUS]
+        if seen is not None:
+            os.environ[GPUS] = seen
+    return context
+
+
 def _begin() -> None:
-    """Set a process up, and import what it needs."""
+    """Set a process up."""
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):  # vLLM on a CPU binds the process that starts these to one core
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    import vllm.renderers  # noqa: F401  (takes seconds, which the engine's start hides)
 
 
 def _ready() -> None:
@@ -115,7 +133,8 @@ def _renderer(arguments: str) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.renderers import renderer_from_config
 
-    return renderer_from_config(EngineArgs(**json.loads(arguments)).create_engine_config())
+    alone = {"tensor_parallel_size": 1, "pipeline_parallel_size": 1, "data_parallel_size": 1}
+    return renderer_from_config(EngineArgs(**(json.loads(arguments) | alone)).create_engine_config())
 
 
 def _make(arguments: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from functools import partial
+from unittest.mock import MagicMock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -62,6 +63,14 @@ def test_vectors_are_those_of_the_encoder_in_the_rows_order(make, tiny_mllm, tmp
     alone = np.concatenate([tiny_mllm.embed([decode(row)]) for row in rows])
     np.testing.assert_allclose(vectors.numpy(), alone, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-5)
+
+
+def test_the_bar_moves_with_every_batch(make, tiny_mllm, tmp_path, run, monkeypatch):
+    bar = MagicMock()
+    monkeypatch.setattr("pipeline.encoders.embedding.job.tqdm", bar)
+    run(make.rows(10), tiny_mllm, tmp_path / "set")
+    moves = bar.return_value.__enter__.return_value.update.mock_calls
+    assert [rows for (rows,) in (move.args for move in moves) if rows] == [3, 3, 1, 3]
 
 
 @pytest.mark.parametrize(("calls", "left"), [(0, 14), (1, 14), (2, 8), (3, 8), (4, 3)])
