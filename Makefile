@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12 with venv; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(VENV)/bin/pip || "$(PYTHON)" -m venv $(VENV)
 	$(PIP) install --quiet --constraint $(CONSTRAINTS) torch torchvision
-	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[test,docs,demo,serve,kernels,heif]'
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[test,docs,demo,serve,kernels,heif,milvus]'
 	touch $@
 
 repro: $(INSTALLED)  ## run what is out of date of the pipeline: dvc repro

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from pipeline.config.ranges import Count, CountOrZero, Range
 from pipeline.config.section import Section, require
 
-IndexKind = Literal["flat", "hnsw", "ivfpq"]
+IndexKind = Literal["flat", "hnsw", "ivfpq", "milvus"]
+MilvusKind = Literal["FLAT", "HNSW", "AUTOINDEX"]
 Storage = Literal["float32", "float16"]
 SearchDevice = Literal["cpu", "auto"]
 PqBits = Literal[4, 8]
@@ -17,12 +18,16 @@ Links = Annotated[int, Range(2)]
 
 @dataclass(kw_only=True)
 class IndexParams(Section):
-    """`index`: the FAISS index of every gallery. Flat is exact; the others trade recall for time or memory."""
+    """`index`: how every gallery is searched. Flat is exact; the others trade recall for time or memory."""
 
     section: ClassVar[str] = "index"
 
     kind: IndexKind
-    """flat: exact search; hnsw: a graph; ivfpq: quantised vectors in lists."""
+    """Of FAISS, flat: exact search; hnsw: a graph; ivfpq: quantised vectors in lists. milvus: a database, at `uri`."""
+    uri: str
+    """Milvus: a file of Milvus Lite, or the address of a server, such as http://localhost:19530."""
+    milvus_index: MilvusKind
+    """Milvus's index: FLAT is exact, HNSW takes the sizes below, AUTOINDEX leaves it to the server."""
     storage: Storage
     """The vectors that are kept and that scores are computed from."""
     device: SearchDevice

@@ -32,7 +32,7 @@ from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.fusion_diff.tables import check_same_ids, read_vectors
 from pipeline.query.fusion_diff import FUSED_DESCRIPTION, FUSED_ONLY
 from pipeline.query.sampling import Draws, draw_targets
-from pipeline.retrieval import Index, Query, rank_queries, read_queries
+from pipeline.retrieval import Index, Query, load_index, rank_queries, read_queries
 from pipeline.retrieval.bootstrap import mean_interval
 from pipeline.retrieval.protocols import MEAN, hits
 from pipeline.retrieval.spaces import FUSED
@@ -137,7 +137,7 @@ class SweepInputs:
         check_same_ids(paths.anchor, names, ids)
         described = ShardSet.open(paths.descriptions).table().to_pylist()
         check_same_ids(paths.descriptions, [row["query_id"] for row in described], ids)
-        index = Index.open(paths.index, threads=params.runtime.threads)
+        index = load_index(paths.index, threads=params.runtime.threads)
         if index.dim != fused.shape[1]:
             raise ArtifactError(f"{paths.index}: {index.dim} dimensions, but {paths.fused} has {fused.shape[1]}")
         encoder = open_text_encoder(

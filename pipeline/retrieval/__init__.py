@@ -8,12 +8,13 @@ from pipeline.retrieval.rankings import Ranking, Rankings, read_rankings, write_
 
 if TYPE_CHECKING:
     from pipeline.retrieval.index import Index
-    from pipeline.retrieval.index_builder import build_index
+    from pipeline.retrieval.opening import build_index, load_index
     from pipeline.retrieval.search import rank_queries, target_similarities
 
 _WITH_FAISS = {
-    "build_index": "index_builder",
+    "build_index": "opening",
     "Index": "index",
+    "load_index": "opening",
     "rank_queries": "search",
     "target_similarities": "search",
 }
@@ -25,6 +26,7 @@ __all__ = [
     "Ranking",
     "Rankings",
     "build_index",
+    "load_index",
     "rank_queries",
     "read_queries",
     "read_rankings",

@@ -3,7 +3,7 @@
     year >= 2020 and (author in ["Ann", "Bo"] or not tag like "draft%")
 
 A name is a field. A text stands in quotation marks, a field with a space or another sign in backticks. `like` compares
-texts, where `%` stands for any signs. A comparison with a field that an image lacks does not hold.
+texts, where `%` stands for any signs. Of a field that an image lacks, no comparison holds, and no negation of one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _OPERATORS = ("==", "!=", "<=", ">=", "<", ">")
+_CONTRARY = {"==": "!=", "<": ">=", ">": "<=", "like": "not like"}
+_CONTRARY |= {contrary: operator for operator, contrary in _CONTRARY.items()}
 _SAME = {"=": "==", "&&": "and", "||": "or", "!": "not"}
 _KINDS: dict[type, FieldKind] = {str: "text", int: "number", float: "number", bool: "truth"}
 _SPOKEN = {"text": "a text", "number": "a number", "truth": "true or false"}
@@ -38,18 +40,11 @@ class FilterError(ValueError):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One field against a value, or against several with `in`."""
+    """One field against a value. Every operator has its negation."""
 
     field: str
     operator: str
     value: Any
-
-
-@dataclass(frozen=True)
-class Negation:
-    """What must not hold."""
-
-    part: Filter
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class Junction:
     parts: tuple[Filter, ...]
 
 
-Filter: TypeAlias = Comparison | Negation | Junction
+Filter: TypeAlias = Comparison | Junction
 
 
 def kind_of(value: object) -> FieldKind | None:
@@ -118,7 +113,7 @@ class _Parser:
         if self._depth > MAX_DEPTH:
             raise FilterError(f"filter: nested deeper than {MAX_DEPTH}")
         if self._takes("not"):
-            result: Filter = Negation(self._negation())
+            result = negated(self._negation())
         elif self._takes("("):
             result = self._junction("or")
             self._expect(")")
@@ -131,9 +126,9 @@ class _Parser:
         field = self._field()
         if self._takes("not"):
             self._expect("in")
-            return Negation(Comparison(field, "in", self._values(field)))
+            return negated(self._one_of(field))
         if self._takes("in"):
-            return Comparison(field, "in", self._values(field))
+            return self._one_of(field)
         if self._takes("like"):
             if self._fields[field] != "text":
                 raise FilterError(f"filter: {field} is {_SPOKEN[self._fields[field]]}; `like` compares texts")
@@ -154,13 +149,13 @@ class _Parser:
             raise FilterError(f"filter: there is no field {name!r}; there are: {known}")
         return name
 
-    def _values(self, field: str) -> tuple[Any, ...]:
+    def _one_of(self, field: str) -> Filter:
         self._expect("[")
         values = [self._value(field)]
         while self._takes(","):
             values.append(self._value(field))
         self._expect("]")
-        return tuple(values)
+        return Junction("or", tuple(Comparison(field, "==", value) for value in values))
 
     def _value(self, field: str) -> Any:
         token = self._tokens[0]
@@ -214,6 +209,13 @@ def _tokens_of(text: str) -> list[_Token]:
     return [*tokens, _Token("end", "", end)]
 
 
+def negated(tree: Filter) -> Filter:
+    """The contrary of a filter; databases differ in what they make of `not` and a field that is missing."""
+    if isinstance(tree, Junction):
+        return Junction("and" if tree.operator == "or" else "or", tuple(map(negated, tree.parts)))
+    return Comparison(tree.field, _CONTRARY[tree.operator], tree.value)
+
+
 def as_sql(tree: Filter, columns: Mapping[str, str]) -> tuple[str, list[Any]]:
     """A filter as a condition of SQLite.
 
@@ -224,29 +226,29 @@ def as_sql(tree: Filter, columns: Mapping[str, str]) -> tuple[str, list[Any]]:
     Returns:
         The condition, and the values of its question marks.
     """
-    if isinstance(tree, Negation):
-        condition, values = as_sql(tree.part, columns)
-        return f"NOT {condition}", values
     if isinstance(tree, Junction):
         parts = [as_sql(part, columns) for part in tree.parts]
         joined = f" {tree.operator.upper()} ".join(condition for condition, _ in parts)
         return f"({joined})", [value for _, values in parts for value in values]
-    column = columns[tree.field]
-    if tree.operator == "in":
-        marks = ", ".join("?" * len(tree.value))
-        return f"coalesce({column} IN ({marks}), 0)", list(tree.value)
-    if tree.operator == "like":  # GLOB tells capitals from small letters, as Milvus does; LIKE does not
-        escaped = re.sub(r"([*?\[])", r"[\1]", tree.value).replace("%", "*")
-        return f"coalesce({column} GLOB ?, 0)", [escaped]
-    return f"coalesce({column} {tree.operator} ?, 0)", [tree.value]
+    column, operator = columns[tree.field], tree.operator
+    if not operator.endswith("like"):
+        return f"{column} {operator} ?", [tree.value]
+    # GLOB tells capitals from small letters, as Milvus does; LIKE does not.
+    escaped = re.sub(r"([*?\[])", r"[\1]", tree.value).replace("%", "*")
+    return f"{column} {operator.replace('like', 'GLOB')} ?", [escaped]
 
 
-def as_milvus(tree: Filter) -> str:
-    """A filter as an expression of Milvus over dynamic fields."""
-    if isinstance(tree, Negation):
-        return f"not {as_milvus(tree.part)}"
+def as_milvus(tree: Filter, column: str) -> str:
+    """A filter as an expression of Milvus.
+
+    Args:
+        tree: The filter.
+        column: The field of type JSON that holds the metadata.
+    """
     if isinstance(tree, Junction):
-        return f"({f' {tree.operator} '.join(map(as_milvus, tree.parts))})"
-    field = f"$meta[{json.dumps(tree.field, ensure_ascii=False)}]"
-    value = list(tree.value) if tree.operator == "in" else tree.value
-    return f"({field} {tree.operator} {json.dumps(value, ensure_ascii=False)})"
+        return f"({f' {tree.operator} '.join(as_milvus(part, column) for part in tree.parts)})"
+    field = f"{column}[{json.dumps(tree.field, ensure_ascii=False)}]"
+    compared = f"{field} {tree.operator} {json.dumps(tree.value, ensure_ascii=False)}"
+    if tree.operator == "not like":
+        compared = f"not ({compared.replace(' not like ', ' like ', 1)})"
+    return f"(exists {field} and {compared})" if tree.operator in ("!=", "not like") else f"({compared})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from pipeline.retrieval.recall import recall_against_exact
 _IDS_SCHEMA = pa.schema([("id", pa.string())])
 
 
-def build_index(
+def build_faiss_index(
     shard_folder: str | Path, out_folder: str | Path, params: IndexParams, threads: int = 1, seed: int = 0
 ) -> dict[str, Any]:
-    """Build the index of a shard set of `schemas.embeddings`, shard by shard, and return its manifest.
+    """Build FAISS's index of a shard set of `schemas.embeddings`, shard by shard, and return its manifest.
 
     Beside the index itself, memory holds one shard, the ids, and for `ivfpq` a training sample of at most
     `params.train_rows` vectors drawn by `seed`. The manifest says what recall the index reaches.
@@ -46,30 +47,23 @@ def build_index(
     manifest: dict[str, Any] = {
         "kind": params.kind,
         "dim": filled.d,
-        "rows": len(ids),
+        "rows": len(ids.names),
         "metric": "inner_product",
         "device": params.device,
         "gallery": gallery_hash,
         "gallery_identity": gallery.identity,
     }
-    if params.recall_queries:
-        recall = recall_against_exact(Index(filled, ids, manifest), gallery, params.recall_queries, seed)
-        manifest |= {
-            RECALL: recall if recall is None else round(recall, 4),
-            "recall_queries": min(params.recall_queries, len(ids)),
-        }
+    manifest |= measured(Index(filled, list(ids.names), manifest), gallery, params, seed)
     with write_atomically(out_folder) as aside:
         aside.mkdir()
         faiss.write_index(filled, str(aside / INDEX))
-        write_table(
-            aside / IDS, pa.table({"id": ids}, schema=_IDS_SCHEMA), {"gallery": gallery_hash}, rows_per_shard=1_000_000
-        )
+        write_table(aside / IDS, ids.table(), {"gallery": gallery_hash}, rows_per_shard=1_000_000)
         manifest["index_sha256"] = sha256_file(aside / INDEX)
         write_json(aside / MANIFEST, manifest)
     return manifest
 
 
-def _filled(gallery: ShardSet, params: IndexParams, threads: int, seed: int) -> tuple[faiss.Index, list[str]]:
+def _filled(gallery: ShardSet, params: IndexParams, threads: int, seed: int) -> tuple[faiss.Index, IdsOnce]:
     """The index with every row of the gallery in it, and their ids."""
     dim = next(vectors(gallery))[1].shape[1]
     faiss.omp_set_num_threads(1 if params.kind == "hnsw" and params.deterministic else threads)
@@ -77,14 +71,45 @@ def _filled(gallery: ShardSet, params: IndexParams, threads: int, seed: int) -> 
         index = new_index(params, dim, gallery.rows, lambda size: sample(gallery, size, seed))
     except ArtifactError as error:
         raise ArtifactError(f"{gallery.folder}: {error}") from None
-    ids: dict[str, None] = {}  # in order, and quick to search
+    ids = IdsOnce(gallery.folder)
     with tqdm(total=gallery.rows, desc=f"{params.kind} index", unit="vector", mininterval=5.0) as progress:
         for names, rows in vectors(gallery):
-            for name in names:
-                if name in ids:
-                    raise ArtifactError(f"{gallery.folder}: row {name!r} occurs twice")
-                ids[name] = None
+            ids.add(names)
             index.add(rows)
             progress.update(len(rows))
     faiss.omp_set_num_threads(threads)
-    return index, list(ids)
+    return index, ids
+
+
+class IdsOnce:
+    """Ids in order, each of which occurs once.
+
+    Args:
+        source: Where they are from, for messages.
+    """
+
+    def __init__(self, source: Path):
+        self.names: dict[str, None] = {}  # in order, and quick to search
+        self._source = source
+
+    def add(self, names: Iterable[str]) -> None:
+        """Take some more. Raises ArtifactError naming one that occurs twice."""
+        for name in names:
+            if name in self.names:
+                raise ArtifactError(f"{self._source}: row {name!r} occurs twice")
+            self.names[name] = None
+
+    def table(self) -> pa.Table:
+        """A table of the one column `id`."""
+        return pa.table({"id": list(self.names)}, schema=_IDS_SCHEMA)
+
+
+def measured(index: Index, gallery: ShardSet, params: IndexParams, seed: int) -> dict[str, Any]:
+    """The manifest's entries about an index's recall; none where it is not asked for."""
+    if not params.recall_queries:
+        return {}
+    recall = recall_against_exact(index, gallery, params.recall_queries, seed)
+    return {
+        RECALL: recall if recall is None else round(recall, 4),
+        "recall_queries": min(params.recall_queries, len(index)),
+    }

@@ -57,9 +57,9 @@ def open_index(folder: str | Path, space: Space, threads: int = 1) -> Index:
     Raises:
         ArtifactError: It is missing or damaged, or another model embedded its gallery.
     """
-    from pipeline.retrieval.index import Index  # FAISS, which a space itself does not need
+    from pipeline.retrieval.opening import load_index  # FAISS, which a space itself does not need
 
-    index = Index.open(Path(folder) / space.name, threads=threads)
+    index = load_index(Path(folder) / space.name, threads=threads)
     found = index.manifest["gallery_identity"]
     for key, expected in space.identity.items():
         if found.get(key) != expected:

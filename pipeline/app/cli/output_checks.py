@@ -102,11 +102,11 @@ def check_indexes(root: Path) -> Checks:
 
 
 def _check_index(root: Path, folder: Path) -> None:
-    from pipeline.retrieval import Index
+    from pipeline.retrieval import load_index
 
     place = _below(root, folder, "data/index")
     gallery = root / "data/gallery" / place if place else None
-    index = Index.open(folder, gallery)
+    index = load_index(folder, gallery)
     if gallery and index.ids != ShardSet.open(gallery, verify=False).table(["id"])["id"].to_pylist():
         raise ArtifactError(f"{folder}: its rows are not those of {gallery}")
 
