@@ -13,8 +13,8 @@ from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, Params, as_dict, load_params
 from pipeline.diffcomp import save_diffcomp
-from pipeline.diffcomp.checkpoints import backbone_identity
 from pipeline.diffcomp.tuning import fine_tune, new_task
+from pipeline.encoders.identity import backbone_identity
 from pipeline.encoders.image_source import ImageTable
 from pipeline.encoders.training_images import training_images
 from pipeline.errors import run_stage

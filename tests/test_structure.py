@@ -23,6 +23,7 @@ ROOMS = (
     "gpu",
     "diffcomp",
     "decoder",
+    "peers",
     "retrieval",
     "query",
     "experiments",

@@ -21,6 +21,7 @@ PLACES = {
     "train_prior": (3, 0),
     "train_control_adapter": (4, 0),
     "train_diffcomp": (2, 2),
+    "train_peers": (2, 1),
     "embed_gallery": (3, 2),
     "build_index": (4, 2),
     "retrieve": (5, 1),
@@ -30,6 +31,7 @@ PLACES = {
 GROUPS = {
     "#d9481f": ("embed_fused", "train_decoder", "train_prior", "train_control_adapter"),
     "#6a4be0": ("train_diffcomp",),
+    "#8a9a5b": ("train_peers",),
 }
 """Colour -> the stages of one method; the others are grey."""
 COLUMN, ROW, WIDTH, HEIGHT, MARGIN = 190, 84, 160, 38, 26

@@ -31,6 +31,7 @@ from pipeline.config.experiments import AblationParams, ReportParams, SweepParam
 from pipeline.config.fusion_diff import ControlParams, DiffusionParams, PriorDataParams, PriorParams
 from pipeline.config.index import IndexParams
 from pipeline.config.params import Params, RuntimeParams, load_params, load_profile, params_from_dict
+from pipeline.config.peers import LinCirParams, MapperParams, PeersParams, Pic2WordParams, SearleParams
 from pipeline.config.retrieve import RetrieveParams
 from pipeline.config.schema import section_from_dict, with_overrides
 from pipeline.config.section import ParameterError, Section, as_dict
@@ -54,6 +55,8 @@ __all__ = [
     "EmbedderParams",
     "GeneratorParams",
     "JobsParams",
+    "LinCirParams",
+    "MapperParams",
     "MllmParams",
     "FashionIQParams",
     "GeneCISParams",
@@ -63,11 +66,14 @@ __all__ = [
     "PUBLIC_BENCHMARKS",
     "ParameterError",
     "Params",
+    "PeersParams",
+    "Pic2WordParams",
     "PriorDataParams",
     "PriorParams",
     "ReportParams",
     "RetrieveParams",
     "RuntimeParams",
+    "SearleParams",
     "Section",
     "SmallClipParams",
     "SmallMllmParams",

@@ -27,6 +27,7 @@ from pipeline.config.encoders import (
 from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
 from pipeline.config.fusion_diff import ControlParams, PriorParams
 from pipeline.config.index import IndexParams
+from pipeline.config.peers import PeersParams
 from pipeline.config.ranges import Count, Seed
 from pipeline.config.retrieve import RetrieveParams
 from pipeline.config.schema import section_from_dict, with_overrides
@@ -81,6 +82,7 @@ class Params(Section):
     diffcomp: DiffCompParams
     diffcomp_variants: dict[str, dict[str, Any]]
     """Every DiffComp that is trained: method name -> what it changes of `diffcomp`."""
+    peers: PeersParams
     index: IndexParams
     retrieve: RetrieveParams
     imagine: ImagineParams

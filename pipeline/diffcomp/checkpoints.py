@@ -1,4 +1,4 @@
-"""Trained variants on disk, and what backbones and variants are known by, so that galleries fit."""
+"""Trained variants on disk, and what they are known by, so that galleries fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, as_dict, section_from_dict
 from pipeline.diffcomp.model import DiffComp
 from pipeline.encoders.dual.interface import DualEncoder
-from pipeline.encoders.identity import fingerprint
 
 
 def save_diffcomp(folder: str | Path, model: DiffComp, log: str = "", origin: Origin | None = None) -> None:
@@ -47,18 +46,6 @@ def load_diffcomp(folder: str | Path, encoder: DualEncoder) -> DiffComp:
     model = DiffComp(encoder, section_from_dict(DiffCompParams, stored, f"{folder}/{CONFIG}"))
     load_weights(folder, model)
     return model.eval()
-
-
-def backbone_identity(backbone: str, pretrained: str = "", image_size: int = 0) -> dict[str, Any]:
-    """What vectors of the untouched backbone are known by.
-
-    Args:
-        backbone: A local folder or a name, as `diffcomp.backbone`.
-        pretrained: open_clip's tag of the weights.
-        image_size: Side of the images that it sees; 0: its own.
-    """
-    known = {"name": backbone, "pretrained": pretrained, "weights": fingerprint(backbone)}
-    return {"backbone": known | ({"image_size": image_size} if image_size else {})}
 
 
 def variant_identity(folder: str | Path) -> dict[str, Any]:

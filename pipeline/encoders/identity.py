@@ -49,6 +49,18 @@ def text_encoder_identity(params: TextEncoderParams, embedder: EmbedderParams) -
     return {"text_encoder": {**named, "weights": fingerprint(resolve_model_path(params.path))}}
 
 
+def backbone_identity(backbone: str, pretrained: str = "", image_size: int = 0) -> dict[str, Any]:
+    """What vectors of the untouched backbone are known by.
+
+    Args:
+        backbone: A local folder or a name, as `diffcomp.backbone`.
+        pretrained: open_clip's tag of the weights.
+        image_size: Side of the images that it sees; 0: its own.
+    """
+    known = {"name": backbone, "pretrained": pretrained, "weights": fingerprint(backbone)}
+    return {"backbone": known | ({"image_size": image_size} if image_size else {})}
+
+
 def fingerprint(folder: str | Path) -> str:
     """SHA-256 over a local model folder's weights, configuration and tokenizer files; "" for a hub name.
 

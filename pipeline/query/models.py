@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from pipeline.encoders.dual.interface import ImageTextEncoder
     from pipeline.encoders.mllm.interface import Generator, Mllm
     from pipeline.encoders.text import TextEncoder
+    from pipeline.peers import Peer
     from pipeline.query.describer import Describer
 
 DIFFCOMP = Path("models/diffcomp")
 """Holds a folder for every trained variant."""
+PEERS = Path("models/peers")
+"""Holds a folder for every trained peer."""
 
 
 class Models:
@@ -25,6 +28,7 @@ class Models:
     def __init__(self, params: Params):
         self.params = params
         self._variants: dict[str, DiffComp] = {}
+        self._peers: dict[str, Peer] = {}
 
     @cached_property
     def embedder(self) -> Mllm:
@@ -79,3 +83,14 @@ class Models:
     def diffcomp_folder(self, name: str) -> Path:
         """Where a variant's weights are, or will be."""
         return DIFFCOMP / name
+
+    def peer(self, name: str) -> Peer:
+        """A trained peer. Raises ArtifactError when it is missing or was trained over another backbone."""
+        from pipeline.peers import load_peer
+        from pipeline.runtime import device
+
+        if name not in self._peers:
+            self._peers[name] = load_peer(PEERS / name, name, self.backbone, self.params).to(
+                device(self.params.runtime)
+            )
+        return self._peers[name]

@@ -15,17 +15,17 @@ from PIL import Image
 from pipeline.artifacts import ShardSet, sha256_file
 from pipeline.artifacts.model_files import WEIGHTS
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.diffcomp.checkpoints import backbone_identity, variant_identity
+from pipeline.diffcomp.checkpoints import variant_identity
 from pipeline.encoders.dual.interface import ImageTextEncoder
 from pipeline.encoders.embedding.dual_gallery import embed_gallery
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.readers import ImageReader
 from pipeline.encoders.embedding.vectors import embedding_job
-from pipeline.encoders.identity import mllm_identity
+from pipeline.encoders.identity import backbone_identity, mllm_identity
 from pipeline.encoders.image_source import ImageTable, square_pixels
 from pipeline.encoders.mllm.interface import Embedder, MllmInput
-from pipeline.query.models import Models
+from pipeline.query.models import PEERS, Models
 from pipeline.retrieval.spaces import CLIP, FUSED
 
 
@@ -134,6 +134,23 @@ class VariantSpace(DualSpace):
     @property
     def missing(self) -> Path | None:
         folder = self._models.diffcomp_folder(self.name)
+        return None if (folder / WEIGHTS).is_file() else folder
+
+
+class PeerSpace(DualSpace):
+    """The space of a peer that tunes the backbone, under its name."""
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return {"peer": sha256_file(PEERS / self.name / WEIGHTS)}
+
+    @property
+    def encoder(self) -> ImageTextEncoder:
+        return self._models.peer(self.name).encoder
+
+    @property
+    def missing(self) -> Path | None:
+        folder = PEERS / self.name
         return None if (folder / WEIGHTS).is_file() else folder
 
 

@@ -24,6 +24,7 @@ ORDER = [
     "train_prior",
     "train_control_adapter",
     "train_diffcomp",
+    "train_peers",
     "embed_gallery",
     "build_index",
     "retrieve",
@@ -134,6 +135,7 @@ def test_long_stages_keep_their_outputs():
         "train_prior",
         "train_control_adapter",
         "train_diffcomp",
+        "train_peers",
         "embed_gallery",
     ]
 

@@ -94,6 +94,10 @@ class BlipEncoder(DualEncoder):
                 block.crossattention.requires_grad_(False)
 
     @property
+    def word_embedding(self) -> nn.Module:
+        return self.model.text_encoder.embeddings.word_embeddings
+
+    @property
     def positions(self) -> nn.Parameter:
         return self.model.vision_model.embeddings.position_embedding
 

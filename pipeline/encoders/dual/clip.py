@@ -300,6 +300,10 @@ class ClipEncoder(DualEncoder):
         yield from projection.parameters() if isinstance(projection, nn.Linear) else (projection,)
 
     @property
+    def word_embedding(self) -> nn.Module:
+        return self._text.token_embedding
+
+    @property
     def positions(self) -> nn.Parameter:
         return cast(nn.Parameter, self._visual.positional_embedding)
 
@@ -332,17 +336,26 @@ class ClipEncoder(DualEncoder):
 
         Many short texts among long ones (phrases among captions) go through the tower by themselves.
         """
-        pool, eos = self._pooling
-        if self._text.attn_mask is None or pool not in ("argmax", "eos"):
+        if self._text.attn_mask is None or self._pooling[0] not in ("argmax", "eos"):
             return unit(self.model.encode_text(token_ids))
-        ends = token_ids.argmax(-1) if pool == "argmax" else torch.eq(token_ids, eos).int().argmax(-1)
-        lengths = ends.cpu() + 1
+        lengths = self._lengths(token_ids)
         short = lengths <= int(lengths.max()) // 2
         if int(short.sum()) < SHORT_TEXTS:
             return self._encode_cut(token_ids[:, : int(lengths.max())])
         groups = [rows.nonzero()[:, 0] for rows in (short, ~short)]
         parts = [self._encode_cut(token_ids[rows.to(token_ids.device), : int(lengths[rows].max())]) for rows in groups]
         return torch.cat(parts)[torch.cat(groups).argsort().to(token_ids.device)]
+
+    def _encode_in_order(self, token_ids: Tensor) -> Tensor:
+        if self._text.attn_mask is None or self._pooling[0] not in ("argmax", "eos"):
+            return unit(self.model.encode_text(token_ids))
+        return self._encode_cut(token_ids[:, : int(self._lengths(token_ids).max())])
+
+    def _lengths(self, token_ids: Tensor) -> Tensor:
+        """Tokens of each text [B, C] up to the one that is pooled, [B], on the CPU."""
+        pool, eos = self._pooling
+        ends = token_ids.argmax(-1) if pool == "argmax" else torch.eq(token_ids, eos).int().argmax(-1)
+        return ends.cpu() + 1
 
     def _encode_cut(self, token_ids: Tensor) -> Tensor:
         """[B, T] -> [B, D]: texts that all end within T tokens."""

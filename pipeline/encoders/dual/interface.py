@@ -87,6 +87,37 @@ class ImageTextEncoder(nn.Module, ABC):
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts -> LongTensor [B, C], padded and cut to the context."""
 
+    @property
+    @abstractmethod
+    def word_embedding(self) -> nn.Module:
+        """What turns token ids [B, T] into the vectors that the text tower reads, [B, T, E]."""
+
+    def encode_with_words(self, token_ids: Tensor, places: Tensor, words: Tensor) -> Tensor:
+        """Texts in which a vector takes the place of some tokens' embeddings.
+
+        Args:
+            token_ids: [B, C]. Those in the places are not read, but count for where a text ends.
+            places: bool [B, C].
+            words: A vector a text, [B, E]; it may need a gradient.
+
+        Returns:
+            [B, D], L2-normalised.
+        """
+
+        def put(_module: nn.Module, _inputs: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
+            here = places[:, : embedded.shape[1], None]  # a tower may cut its texts to the longest
+            return torch.where(here, words[:, None].to(embedded.dtype), embedded)
+
+        hook = self.word_embedding.register_forward_hook(put)
+        try:
+            return self._encode_in_order(token_ids)
+        finally:
+            hook.remove()
+
+    def _encode_in_order(self, token_ids: Tensor) -> Tensor:
+        """`encode_text` with all texts in one batch, in their order."""
+        return self.encode_text(token_ids)
+
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> float32 pixels with the encoder's own mean and deviation."""
         return (images.to(self.mean.device).float() / 255.0 - self.mean) / self.std

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from pipeline.artifacts import ArtifactError
@@ -42,6 +42,14 @@ class OpenClipEncoder(ImageTextEncoder):
         self.context = model.context_length
         with torch.inference_mode():
             self.dim = self.encode_text(self.tokenize(["a"])).shape[1]
+
+    @property
+    def word_embedding(self) -> nn.Module:
+        """See `ImageTextEncoder.word_embedding`. Raises ArtifactError for a text tower of another library."""
+        text = getattr(self.model, "text", self.model)
+        if not hasattr(text, "token_embedding"):
+            raise ArtifactError(f"{type(text).__name__}: a text tower whose word embeddings are not known here")
+        return text.token_embedding
 
     def encode_image(self, images: Tensor) -> Tensor:
         return unit(self.model.encode_image(images))
@@ -82,6 +90,10 @@ class TransformersEncoder(ImageTextEncoder):
         self.fit = "crop" if getattr(processor, "do_center_crop", False) else "squash"
         self.context = config.text_config.max_position_embeddings
         self.dim = getattr(config, "projection_dim", None) or config.text_config.hidden_size
+
+    @property
+    def word_embedding(self) -> nn.Module:
+        return self.model.text_model.get_input_embeddings()
 
     def encode_image(self, images: Tensor) -> Tensor:
         return unit(_pooled(self.model.get_image_features(pixel_values=images)))

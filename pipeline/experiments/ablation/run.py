@@ -18,8 +18,8 @@ from tqdm import tqdm
 from pipeline.artifacts import ArtifactError, read_json, write_json
 from pipeline.artifacts.atomic import as_stored
 from pipeline.config import Params, as_dict
-from pipeline.diffcomp.checkpoints import backbone_identity
 from pipeline.diffcomp.tuning import fine_tune, new_task
+from pipeline.encoders.identity import backbone_identity
 from pipeline.experiments.ablation.data import BenchmarkScorer, data_hashes, masking_nouns, short_rows, training_pixels
 from pipeline.experiments.ablation.tables import Cell, Table, cells_of, recipe
 from pipeline.runtime import device, set_up
