@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,14 @@ from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffCompParams, as_dict, section_from_dict
 from pipeline.diffcomp.model import DiffComp
 from pipeline.encoders.dual.interface import DualEncoder
+
+ADDED_SINCE: Mapping[str, Any] = {
+    "beta2": 0.999,
+    "data": {"sources": [], "share": 1.0, "seed": 0},
+    "image_size": 0,
+}
+"""Parameters that models may have been saved without, each with the value that means what the code did before it was
+one. A new parameter of `DiffCompParams` comes in here; any other that a saved model lacks is an error."""
 
 
 def save_diffcomp(folder: str | Path, model: DiffComp, log: str = "", origin: Origin | None = None) -> None:
@@ -40,12 +48,26 @@ def load_diffcomp(folder: str | Path, encoder: DualEncoder) -> DiffComp:
         ArtifactError: The files are damaged, or do not fit the encoder.
         ParameterError: The stored parameters are not those of a variant.
     """
-    known = {field.name for field in dataclasses.fields(DiffCompParams)}
-    stored = read_json(Path(folder) / CONFIG)["diffcomp"]
-    stored = {name: value for name, value in stored.items() if name in known}
-    model = DiffComp(encoder, section_from_dict(DiffCompParams, stored, f"{folder}/{CONFIG}"))
+    model = DiffComp(encoder, saved_params(folder))
     load_weights(folder, model)
     return model.eval()
+
+
+def saved_params(folder: str | Path) -> DiffCompParams:
+    """The parameters that a variant was trained with.
+
+    Args:
+        folder: Where `save_diffcomp` put it.
+
+    Returns:
+        Them; one of `ADDED_SINCE` that was not saved has its value there.
+
+    Raises:
+        ArtifactError: There is no such model.
+        ParameterError: A parameter is missing, unknown, or has no such value.
+    """
+    stored = read_json(Path(folder) / CONFIG)["diffcomp"]
+    return section_from_dict(DiffCompParams, {**ADDED_SINCE, **stored}, f"{folder}/{CONFIG}")
 
 
 def variant_identity(folder: str | Path) -> dict[str, Any]:

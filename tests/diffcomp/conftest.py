@@ -5,7 +5,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from pipeline.config import DiffCompParams
+from pipeline.diffcomp import DiffComp
 from pipeline.encoders.dual.clip import ClipEncoder, new_clip
+from tests.sections import section
 
 WORDS = ["[PAD]", "[EOS]", "[UNK]", "a", "red", "blue", "ball", "cat", "dog", "with", "hat"]
 
@@ -49,3 +52,10 @@ def make_encoder():
 def pixels():
     """uint8 [6, 3, 32, 32]."""
     return torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def make_model(make_encoder):
+    """A variant over a small encoder, by the parameters that differ from the tests' own."""
+    small = {"image_layers": 2, "text_layers": 1, "lambda_base": 0.4}
+    return lambda **values: DiffComp(make_encoder(), section(DiffCompParams, **{**small, **values}))

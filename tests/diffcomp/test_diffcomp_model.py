@@ -5,17 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from pipeline.artifacts import ArtifactError
-from pipeline.config import DiffCompParams
-from pipeline.diffcomp import Batch, DiffComp, Phrases, load_diffcomp, save_diffcomp, slerp
+from pipeline.diffcomp import Batch, Phrases, slerp
 from pipeline.diffcomp.cam import class_activation
 from pipeline.diffcomp.masking import pad_phrases
 from pipeline.diffcomp.model import Guides
-from tests.sections import section
 
 CAPTIONS = ["a red ball", "a cat with a hat", "a dog", "a dog", "a blue hat", "a red dog with a ball"]
 PHRASES = [["a red ball"], ["a cat", "a hat"], [], ["a dog"], ["a blue hat"], ["a red dog", "a ball"]]
-SMALL = {"image_layers": 2, "text_layers": 1, "lambda_base": 0.4}
 TABLE_8 = [
     {"css": css, "psm": psm, "dac": dac} for css in (False, True) for psm in (False, True) for dac in (False, True)
 ]
@@ -35,11 +31,6 @@ TABLES_9_AND_10 = [
     {"phi": 1.0},
     {"gradient_checkpointing": True},
 ]
-
-
-@pytest.fixture
-def make_model(make_encoder):
-    return lambda **values: DiffComp(make_encoder(), section(DiffCompParams, **{**SMALL, **values}))
 
 
 def batch(model, pixels):
@@ -250,21 +241,6 @@ def test_maps_for_images(make_model, pixels, values):
         assert torch.equal(kept[:, 0, 0], kept[:, 1, 1])
     aligned, perturbed = model.similarities(inputs, seeded())
     assert aligned.shape == perturbed.shape == (6,)
-
-
-def test_store_and_load(make_model, make_encoder, pixels, tmp_path):
-    model = make_model(super_patch=4, phi=0.2)
-    model(batch(model, pixels), seeded())["loss"].backward()
-    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1).step()
-    save_diffcomp(tmp_path / "full", model)
-    again = load_diffcomp(tmp_path / "full", make_encoder())
-    assert dataclasses.asdict(again.params) == dataclasses.asdict(model.params)
-    inputs = batch(model, pixels)
-    assert torch.equal(
-        again.compose(inputs.images, inputs.text_ids), model.eval().compose(inputs.images, inputs.text_ids)
-    )
-    with pytest.raises(ArtifactError, match="tensor"):
-        load_diffcomp(tmp_path / "full", make_encoder(vision_layers=4))
 
 
 def test_sizes_that_do_not_fit_the_encoder_are_refused(make_model):

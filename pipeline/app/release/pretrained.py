@@ -11,6 +11,7 @@ from pipeline.decoder import checkpoints as decoders
 from pipeline.decoder.model import Decoder
 from pipeline.diffcomp import DiffComp
 from pipeline.diffcomp import load_diffcomp as load_variant
+from pipeline.diffcomp.checkpoints import saved_params
 from pipeline.encoders.dual.open import load_dual_encoder
 from pipeline.fusion_diff import ControlledPrior, Diffusion, Prior, checkpoints
 
@@ -64,10 +65,10 @@ def load_diffcomp(name: str | Path, revision: str | None = None) -> DiffComp:
         ArtifactError: There is no such model, it is damaged, or it is no DiffComp.
     """
     folder = _folder(name, revision, "diffcomp")
-    section = read_json(folder / CONFIG)["diffcomp"]
+    params = saved_params(folder)
     own = folder / BACKBONE
-    backbone = str(own) if own.is_dir() else section["backbone"]
-    encoder = load_dual_encoder(backbone, section["pretrained"], section.get("image_size", 0))
+    backbone = str(own) if own.is_dir() else params.backbone
+    encoder = load_dual_encoder(backbone, params.pretrained, params.image_size)
     return load_variant(folder, encoder)
 
 
