@@ -13,6 +13,10 @@ if find_spec("triton") is not None and shutil.which("nvidia-smi") is None:
 import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
 
 # isort: split
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import hypothesis
@@ -65,3 +69,37 @@ def shared() -> Path:
 def repeated_ids(monkeypatch):
     """Tables with repeated ids can be written, as a stranger's tool may write them: for the tests of readers."""
     monkeypatch.setattr(TableIds, "check", lambda self, table: None)
+
+
+@pytest.fixture(scope="session")
+def milvus_file(tmp_path_factory) -> str:
+    """A file of Milvus Lite, of which a process has one."""
+    pytest.importorskip("pymilvus", reason="the extra `milvus` is not installed")
+    pytest.importorskip("milvus_lite", reason="the extra `milvus` is not installed")
+    return str(tmp_path_factory.mktemp("milvus") / "milvus.db")
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory):
+    """The address of Milvus Lite's own server, a process of its own."""
+    pytest.importorskip("pymilvus", reason="the extra `milvus` is not installed")
+    pytest.importorskip("milvus_lite", reason="the extra `milvus` is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["-m", "milvus_lite.cmdline", "server", "--data-dir", str(tmp_path_factory.mktemp("milvus_server"))]
+    command = [sys.executable, *words, "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.fixture(params=["file", "server"])
+def milvus(request) -> str:
+    """Where Milvus is: a test runs against a file, and against a server's process."""
+    return request.getfixturevalue(f"milvus_{request.param}")

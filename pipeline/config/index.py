@@ -29,7 +29,7 @@ class IndexParams(Section):
     milvus_index: MilvusKind
     """Milvus's index: FLAT is exact, HNSW takes the sizes below, AUTOINDEX leaves it to the server."""
     storage: Storage
-    """The vectors that are kept and that scores are computed from."""
+    """The vectors that are kept and that scores are computed from; Milvus keeps float32."""
     device: SearchDevice
     """auto: search on a GPU where FAISS has one for this kind (flat in float32, ivfpq)."""
     hnsw_m: Links
@@ -61,4 +61,8 @@ class IndexParams(Section):
         require(
             not self.nlist or self.nprobe <= self.nlist,
             f"index.nprobe: {self.nprobe} is more than index.nlist {self.nlist}",
+        )
+        require(
+            self.kind != "milvus" or self.storage == "float32",
+            f"index.storage: {self.storage}, but index.kind: milvus keeps float32",
         )

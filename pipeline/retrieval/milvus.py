@@ -26,6 +26,8 @@ MOST = 16_384
 METADATA = "metadata"
 _SLOT, _VECTOR = "slot", "vector"
 _ROWS_AT_ONCE = 1_000
+_BYTES_AT_ONCE = 2**25
+"""Of the vectors in one answer; a server refuses large ones."""
 
 
 @functools.cache
@@ -100,10 +102,14 @@ class Collection:
         for start in range(0, len(slots), _ROWS_AT_ONCE):
             self._asked("delete", self.name, ids=[int(slot) for slot in slots[start : start + _ROWS_AT_ONCE]])
 
-    def finish(self) -> None:
-        """Have what was written indexed and in memory."""
-        self._asked("flush", self.name)
+    def load(self) -> None:
+        """Have it in memory, where searches find it."""
         self._asked("load_collection", self.name)
+
+    def finish(self) -> None:
+        """Have all that was written indexed, which a server takes only now and then, and in memory."""
+        self._asked("flush", self.name)
+        self.load()
 
     def __len__(self) -> int:
         found = self._asked("query", self.name, filter=f"{_SLOT} >= 0", output_fields=["count(*)"])
@@ -112,17 +118,24 @@ class Collection:
     def search(self, queries: np.ndarray, count: int, where: str = "") -> Iterator[list[tuple[int, float, np.ndarray]]]:
         """For every query [Q, d] the slots, scores and vectors of at most `count` candidates, best first."""
         width = {"params": {"ef": max(self._params.ef_search, count)}} if self._params.milvus_index == "HNSW" else {}
-        found = self._asked(
-            "search",
-            self.name,
-            data=list(queries),
-            limit=min(count, MOST),
-            filter=where,
-            output_fields=[_VECTOR],
-            search_params=width,
-        )
-        for hits in found:
-            yield [(hit[_SLOT], hit["distance"], np.asarray(hit["entity"][_VECTOR], dtype=np.float32)) for hit in hits]
+        at_once = max(1, _BYTES_AT_ONCE // (4 * count * queries.shape[1]))
+        for start in range(0, len(queries), at_once):
+            found = self._asked(
+                "search",
+                self.name,
+                data=list(queries[start : start + at_once]),
+                limit=min(count, MOST),
+                filter=where,
+                output_fields=[_VECTOR],
+                search_params=width,
+            )
+            for hits in found:
+                yield [(hit[_SLOT], hit["distance"], np.asarray(hit["entity"][_VECTOR], np.float32)) for hit in hits]
+
+    def metadata(self, slot: int) -> dict[str, Any]:
+        """The metadata of one row; empty where there is no row."""
+        found = self._asked("get", self.name, ids=[slot], output_fields=[METADATA])
+        return found[0][METADATA] if found else {}
 
     def vectors(self, slots: Sequence[int]) -> dict[int, np.ndarray]:
         """Slot -> vector, of the slots that have a row."""

@@ -1,12 +1,10 @@
 """Galleries in Milvus: the same answers as FAISS, from a file and from a server's process."""
 
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.artifacts import ArtifactError, schemas, write_table
@@ -15,44 +13,12 @@ from pipeline.retrieval import build_index, load_index
 from pipeline.retrieval.milvus import Collection, MilvusIndex, connect
 from tests.sections import section
 
-pytest.importorskip("pymilvus", reason="pymilvus is not installed")
-pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
-import pyarrow as pa
-
 ROWS, DIM = 400, 16
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of a server in a process of its own."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = tmp_path_factory.mktemp("server")
-    words = ["-m", "milvus_lite.cmdline", "server", "--data-dir", str(data), "--port", str(port)]
-    with subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-        process.terminate()
-
-
-@pytest.fixture(params=["file", "server"])
-def params(request, tmp_path_factory) -> IndexParams:
-    uri = request.getfixturevalue("server") if request.param == "server" else file_uri(tmp_path_factory)
-    return section(IndexParams, kind="milvus", uri=uri, recall_queries=64)
-
-
-def file_uri(factory, _known=[]) -> str:  # noqa: B006 - one file for the whole run: a process has one Milvus Lite
-    if not _known:
-        _known.append(str(factory.mktemp("milvus") / "milvus.db"))
-    return _known[0]
+@pytest.fixture
+def params(milvus) -> IndexParams:
+    return section(IndexParams, kind="milvus", uri=milvus, recall_queries=64)
 
 
 def unit(rows: int, seed: int) -> np.ndarray:
@@ -118,6 +84,7 @@ def test_a_collection_that_is_gone_is_named(params, gallery, tmp_path):
 
 def test_a_server_that_does_not_answer_is_named(gallery, tmp_path):
     away = section(IndexParams, kind="milvus", uri="http://127.0.0.1:9")
+    pytest.importorskip("pymilvus", reason="the extra `milvus` is not installed")
     with pytest.raises(ArtifactError, match=r"index\.uri: http://127\.0\.0\.1:9: "):
         build_index(gallery, tmp_path / "milvus", away)
     assert not (tmp_path / "milvus").exists()

@@ -29,6 +29,7 @@ from pipeline.retrieval.filters import FieldKind
 
 if TYPE_CHECKING:
     from pipeline.app.search.library_index import LibraryIndex
+    from pipeline.app.search.library_milvus import MilvusLibraryIndex
     from pipeline.encoders.image_source import ImageTable
     from pipeline.retrieval import Index
     from pipeline.retrieval.spaces import Space
@@ -224,7 +225,7 @@ class FolderGallery(Gallery):
         if self.ids and not any(os.path.isfile(self.root / image_id) for image_id in self.ids):
             raise ArtifactError(_moved(folder, self.root))
         self._read_recent = functools.lru_cache(maxsize=256)(self._read)
-        self._indexes: dict[str, LibraryIndex] = {}
+        self._indexes: dict[str, LibraryIndex | MilvusLibraryIndex] = {}
 
     def __contains__(self, image_id: object) -> bool:
         """See `Gallery.__contains__`."""
@@ -247,7 +248,7 @@ class FolderGallery(Gallery):
 
     def index(self, space: Space, params: Params) -> Index:
         """See `Gallery.index`. It follows the library's changes."""
-        from pipeline.app.search.library_index import LibraryIndex
+        from pipeline.app.search.library_index import open_library_index
 
         found, wanted = self.library.spaces[space.name], as_stored(space.identity)
         for key, expected in wanted.items():
@@ -255,7 +256,8 @@ class FolderGallery(Gallery):
                 was = f"its images were embedded with {key} = {found.get(key)!r}, the queries are with {expected!r}"
                 raise ArtifactError(f"{self.library.folder}: {space.name}: {was}")
         if space.name not in self._indexes:
-            self._indexes[space.name] = LibraryIndex(self.library, space.name, params.index, params.runtime.threads)
+            threads = params.runtime.threads
+            self._indexes[space.name] = open_library_index(self.library, space.name, params.index, threads)
         self._indexes[space.name].refresh()
         return self._indexes[space.name]
 

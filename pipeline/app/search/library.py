@@ -171,6 +171,11 @@ class Library:
         """The images' ids, in the order in which they were added. Of equal scores, the first one ranks first."""
         return self._slots()[0]
 
+    @property
+    def slot_of(self) -> Mapping[str, int]:
+        """Id -> slot, of all images, in the order in which they were added."""
+        return self._slots()[1]
+
     def entries(self, ids: Sequence[str] | None = None) -> list[Entry]:
         """What is known of images.
 
@@ -313,13 +318,16 @@ class Library:
             deleted = self._rows("SELECT slot FROM deleted WHERE version > ?", [version])
         return now, [row[0] for row in upserted], [row[0] for row in deleted]
 
-    def entries_of_slots(self, slots: Sequence[int]) -> dict[int, Entry]:
-        """Slot -> what is known of its image; a slot without an image is left out."""
-        found = {}
+    def rows_of_slots(self, space: str, slots: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray, list[Entry]]]:
+        """Some hundred slots at a time, their vectors [N, d] and entries; a slot without an image is left out."""
         for some in parts(slots):
-            query = f"SELECT id, hash, size, modified, fields, slot FROM images WHERE slot IN ({marks(some)})"
-            found.update({row[5]: entry(row[:5]) for row in self._rows(query, some)})
-        return found
+            query = (
+                "SELECT id, hash, size, modified, fields, slot, vector FROM images JOIN vectors USING (hash) "
+                f"WHERE space = ? AND slot IN ({marks(some)})"
+            )
+            if rows := self._rows(query, [space, *some]):
+                vectors = np.frombuffer(b"".join(row[6] for row in rows), "<f4").reshape(len(rows), -1)
+                yield [row[5] for row in rows], vectors, [entry(row[:5]) for row in rows]
 
     def setting(self, name: str) -> Any:
         """A value that `keep_setting` has stored; None: none."""
@@ -327,7 +335,7 @@ class Library:
         return json.loads(found[0][0]) if found else None
 
     def keep_setting(self, name: str, value: Any) -> None:
-        """Store a value beside the images, such as how far an index follows the library."""
+        """Store a value beside the images, such as which model has embedded them."""
         with self._change() as change:
             change.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [name, json.dumps(value)])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import faiss
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.app.search.library import Library
+from pipeline.app.search.library_milvus import MilvusLibraryIndex
 from pipeline.artifacts import ArtifactError, StorageError, read_json, write_atomically, write_json
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import IndexParams
@@ -24,6 +25,17 @@ DEAD_SHARE = 0.3
 """An index is built anew when more of its rows are images that were removed."""
 TRAINED_GROWTH = 4
 """And one whose kind is trained, when it holds so many times as many rows as when it was trained."""
+KEPT_GROWTH = 1.01
+"""It is written to the disk when it holds so many times as many rows as there. The rest is appended when it opens."""
+
+
+def open_library_index(
+    library: Library, space: str, params: IndexParams, threads: int = 1
+) -> LibraryIndex | MilvusLibraryIndex:
+    """The index over one space of a library, of the kind that `params` names. See `LibraryIndex` for the arguments."""
+    if params.kind == "milvus":
+        return MilvusLibraryIndex(library, space, params)
+    return LibraryIndex(library, space, params, threads)
 
 
 class LibraryIndex(Index):
@@ -44,7 +56,7 @@ class LibraryIndex(Index):
         self._search_lock = threading.RLock()
         faiss.omp_set_num_threads(threads)
         self._masks: dict[str, np.ndarray] = {}
-        self._version, self._trained_on = -1, 0
+        self._version, self._trained_on, self._kept = -1, 0, 0
         self._slots = np.empty(0, np.int64)
         self._present: np.ndarray | None = None
         self._load()
@@ -72,7 +84,9 @@ class LibraryIndex(Index):
             version = self._library.version
             if version == self._version:
                 return
-            grown = self._append()
+            if self._library.spaces.get(self._space) != self._model:
+                self._start()
+            self._append()
             present = np.isin(self._slots, self._library.slots())
             self._positions = {name: place for place, name in enumerate(self.ids) if present[place]}
             self._present = None if present.all() else present
@@ -81,7 +95,7 @@ class LibraryIndex(Index):
             if self._is_worn(present):
                 self._start()
                 self.refresh()
-            elif grown:
+            elif len(self.ids) > KEPT_GROWTH * self._kept:
                 self._save()
             self._on_gpu = gpu_copy(self._index) if self._params.device == "auto" else None
 
@@ -96,7 +110,10 @@ class LibraryIndex(Index):
         return self._masks[where]
 
     def _start(self) -> None:
-        """An index without rows; one whose kind is trained learns from the library's vectors."""
+        """An index without rows. One whose kind is trained learns from the library's vectors.
+
+        A library with too few for that is searched exactly until it has grown.
+        """
         parts = (
             [vectors for _, _, vectors in self._library.vectors(self._space)] if self._params.kind == "ivfpq" else []
         )
@@ -107,36 +124,51 @@ class LibraryIndex(Index):
             drawn = np.random.default_rng(0).choice(len(whole), min(size, len(whole)), replace=False)
             return whole[np.sort(drawn)]
 
+        kind = self._params.kind
         try:
             index = new_index(self._params, dim, rows, sample)
-        except ArtifactError as error:
-            raise ArtifactError(f"{self._library.folder}: {error}") from None
-        super().__init__(index, [], {"kind": self._params.kind})
-        self._slots, self._trained_on = np.empty(0, np.int64), rows
-        self._version, self._present = -1, None
+        except ArtifactError:
+            kind = "flat"
+            index = new_index(replace(self._params, kind=kind), dim, rows, sample)
+        super().__init__(index, [], {"kind": kind})
+        self._slots, self._trained_on, self._kept = np.empty(0, np.int64), rows, 0
+        self._version, self._present, self._model = -1, None, self._library.spaces.get(self._space)
 
     def _load(self) -> None:
         """Take the kept index, if it is of this kind and of rows that the library has had."""
         try:
             manifest = read_json(self._folder / MANIFEST)
-            if manifest["params"] != asdict(self._params) or manifest["library"] != self._library.key:
-                raise ArtifactError("of another kind")
+            trained_on, model = manifest.pop("trained_on"), self._library.spaces.get(self._space)
+            if manifest != self._made_from(model):
+                raise ArtifactError("of another kind, or of another model's vectors")
             index, rows = faiss.read_index(str(self._folder / INDEX)), pq.read_table(self._folder / SLOTS)
-        except (ArtifactError, OSError, RuntimeError, KeyError, TypeError, ValueError, pa.ArrowException):
+            if index.ntotal != len(rows):
+                raise ArtifactError("of other rows")
+        except (
+            ArtifactError,
+            AttributeError,
+            OSError,
+            RuntimeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            pa.ArrowException,
+        ):
             self._start()
             return
         super().__init__(index, rows["id"].to_pylist(), {"kind": self._params.kind})
-        self._slots, self._trained_on = rows["slot"].to_numpy(), manifest["trained_on"]
-        self._version, self._present = -1, None
+        self._slots, self._trained_on, self._kept = rows["slot"].to_numpy(), trained_on, len(rows)
+        self._version, self._present, self._model = -1, None, model
 
-    def _append(self) -> bool:
-        """Add what the library has got since; tells whether there was anything."""
-        before = len(self.ids)
+    def _made_from(self, model: dict[str, Any] | None) -> dict[str, Any]:
+        return {"params": asdict(self._params), "library": self._library.key, "model": model}
+
+    def _append(self) -> None:
+        """Add what the library has got since."""
         for slots, ids, vectors in self._library.vectors(self._space, int(self._slots.max(initial=0))):
             self._index.add(vectors)
             self.ids.extend(ids)
             self._slots = np.concatenate([self._slots, slots])
-        return len(self.ids) > before
 
     def _is_worn(self, present: np.ndarray) -> bool:
         grown = self._params.kind == "ivfpq" and len(self.ids) > TRAINED_GROWTH * self._trained_on
@@ -144,19 +176,16 @@ class LibraryIndex(Index):
 
     def _save(self) -> None:
         """Keep the index where that is quicker than making it again. A library that only reads does without."""
-        if self._params.kind == "flat":
+        if self.manifest["kind"] == "flat":
             return
-        manifest: dict[str, Any] = {
-            "params": asdict(self._params),
-            "library": self._library.key,
-            "trained_on": self._trained_on,
-        }
+        manifest = self._made_from(self._model) | {"trained_on": self._trained_on}
         try:
             with write_atomically(self._folder) as aside:
                 aside.mkdir()
                 faiss.write_index(self._index, str(aside / INDEX))
                 pq.write_table(pa.table({"slot": self._slots, "id": self.ids}), aside / SLOTS)
                 write_json(aside / MANIFEST, manifest)
+            self._kept = len(self.ids)
         except StorageError:
             raise
         except (OSError, RuntimeError):
