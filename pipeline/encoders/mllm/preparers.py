@@ -78,8 +78,14 @@ class Preparers:
         Args:
             arguments: As for `render`.
         """
-        for _ in range(self.count):  # an idle process takes one; a busy one already has its renderer
-            self._pool.submit(_make, arguments)
+        first = self._pool.submit(_make, arguments)  # vLLM inspects a model once, in a process, and remembers it
+        first.add_done_callback(lambda _: self._make_others_ready(arguments))
+
+    def _make_others_ready(self, arguments: str) -> None:
+        """An idle process takes a task; a busy one already has its renderer."""
+        with contextlib.suppress(RuntimeError):  # the pool may be closed by then
+            for _ in range(self.count):
+                self._pool.submit(_make, arguments)
 
     def render(self, arguments: str, prompt: Mapping[str, Any]) -> Any:
         """As `rendered`, in one of the processes. Threads wait here.
