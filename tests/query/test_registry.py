@@ -13,7 +13,7 @@ from pipeline.app.search.galleries import open_gallery
 from pipeline.app.search.searcher import Searcher
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import ParameterError, load_profile
-from pipeline.query import dual, registry
+from pipeline.query import dual, peers, registry
 from pipeline.report import BenchmarkPaths, ReportInputs, build_report
 from stages import build_index, embed_gallery, retrieve, train_diffcomp
 from tests.query import toy
@@ -84,6 +84,8 @@ def test_a_region_that_the_new_method_does_not_take_is_rejected(with_toy):
 
 def test_every_configured_method_has_a_family_and_a_space():
     params = load_profile("offline", ROOT / "conf")
+    assert not set(registry.methods(params)) & {method.name for method in peers.METHODS}  # none by default
+    params.peers.train = [method.name for method in peers.METHODS]
     found = registry.methods(params)
     assert set(registry.labelled_methods()) == set(found)
     families = [method.family for method in found.values()]
