@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -49,12 +50,33 @@ class ImageSource(ABC):
             pixels[row] = square_pixels(self.image(image_id), size, fit)
         return pixels
 
+    def stored(self, space: str) -> Mapping[str, np.ndarray]:
+        """Vectors that need no model any more.
+
+        Args:
+            space: The name of a space.
+
+        Returns:
+            Id -> the image's vector in that space, [d]; only of images that were embedded there before.
+        """
+        return {}
+
 
 class InMemoryImages(ImageSource):
-    """RGB images that are in memory already. f_M reduces them itself."""
+    """RGB images that are in memory already. f_M reduces them itself.
 
-    def __init__(self, images: Mapping[str, Image.Image]):
-        self._images = images
+    Args:
+        images: Id -> image.
+        stored: Space -> id -> vector, see `ImageSource.stored`.
+    """
+
+    def __init__(
+        self, images: Mapping[str, Image.Image], stored: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})
+    ):
+        self._images, self._stored = images, stored
+
+    def stored(self, space: str) -> Mapping[str, np.ndarray]:
+        return self._stored.get(space, {})
 
     def image(self, image_id: str, max_side: int = 0) -> Image.Image:
         return self._images[image_id]

@@ -81,7 +81,7 @@ class DualEncoders(Family):
         shared, found = Clock(), {}
         with shared.part("describe"):
             if any(name in COMPOSITIONS for name in names):
-                image = self._encode(lambda batch: self._image(batch, images), queries, CLIP)
+                image = self._references(queries, images)
                 text = self._encode(lambda batch: self._text(self.backbone, batch), queries, CLIP)
         for name in names:
             clock, model = Clock(), self.variants.get(name)
@@ -135,6 +135,16 @@ class DualEncoders(Family):
     def _encode(self, encode: Callable[[Sequence[Query]], Tensor], queries: Sequence[Query], title: str) -> np.ndarray:
         """`encode` over the queries, batch by batch: float32 [Q, d]."""
         return encode_in_batches(encode, queries, self.params.retrieve.batch_size, title)
+
+    def _references(self, queries: Sequence[Query], images: ImageSource) -> np.ndarray:
+        """f_I of the references, [Q, d]. Only those are encoded whose vectors are not stored."""
+        stored = images.stored(CLIP)
+        missing = [query for query in queries if query.reference_id not in stored]
+        encoded = self._encode(lambda batch: self._image(batch, images), missing, CLIP) if missing else np.empty(0)
+        if not stored:
+            return encoded
+        fresh = iter(encoded)
+        return np.stack([stored[one.reference_id] if one.reference_id in stored else next(fresh) for one in queries])
 
     def _image(self, batch: Sequence[Query], images: ImageSource) -> Tensor:
         """f_I of the references, [B, d]."""

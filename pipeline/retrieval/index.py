@@ -75,6 +75,11 @@ class Index:
     def dim(self) -> int:
         return self._index.d
 
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether `vectors` gives what was indexed, at most rounded to float16; other kinds keep codes of vectors."""
+        return self.manifest["kind"] in ("flat", "hnsw")
+
     def __len__(self) -> int:
         return len(self.ids)
 

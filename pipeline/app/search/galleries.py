@@ -111,6 +111,10 @@ class Gallery(ABC):
             ArtifactError: When the gallery has no such image, or it cannot be read.
         """
 
+    def is_as_indexed(self, image_id: str) -> bool:
+        """Whether one of the gallery's images is the one whose vectors the indexes hold."""
+        return image_id in self
+
     def shown(self, image_id: str) -> ShownImage:
         """One of the images, or a placeholder: one image that is gone does not end a page of results."""
         try:
@@ -281,6 +285,15 @@ class FolderGallery(Gallery):
             command = index_command(self.root, self.library.folder, (), self.encoder)
             again = f"if it was removed or changed, run `{command}`"
             raise ArtifactError(f"{self.name}: {image_id!r}: {error}; {again}") from None
+
+    def is_as_indexed(self, image_id: str) -> bool:
+        """See `Gallery.is_as_indexed`. A file that was written since is another image."""
+        try:
+            found = (self.root / image_id).stat()
+            entry = self.library.entries([image_id])[0]
+        except (OSError, ArtifactError, IndexError, ValueError):
+            return False
+        return (found.st_size, found.st_mtime_ns) == (entry.size, entry.modified)
 
     def index_command(self, method: str) -> str:
         """See `Gallery.index_command`."""

@@ -44,7 +44,7 @@ class Request:
     concept: str = ""
     """What the reference and the target have in common, if the user says so. Fusion-Diff's prompt names it."""
     exclude: str | None = None
-    """The id of a gallery image that must not be a result: the reference itself."""
+    """The reference's own id, where it is one of the gallery's images: it is no result, and needs not be embedded."""
     controls: Controls = field(default_factory=Controls)
     steering: Steering = NO_STEERING
     """Further references, and answers that were judged."""

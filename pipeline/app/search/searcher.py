@@ -135,9 +135,10 @@ class Searcher:
             self._check_indexed(find_method(method, self.params))
             family = self._family(method)
             family.methods[method].check(controls)
-            answer = family.answer(questions.queries, questions.images, controls, methods=[method])[method]
-            space = family.spaces[answer.space]
+            space = family.spaces[family.methods[method].space]
             index = self._index(space, method)
+            images = InMemoryImages(questions.images, {space.name: self._stored(questions, index)})
+            answer = family.answer(questions.queries, images, controls, methods=[method])[method]
             start = time.perf_counter()
             vectors = [
                 steered(request, answer.vectors[rows], space, index)
@@ -169,6 +170,13 @@ class Searcher:
             for place, row in enumerate(rows):
                 found[row] = ids[place], scores[place]
         return found
+
+    def _stored(self, questions: _Questions, index: Index) -> dict[str, np.ndarray]:
+        """Name in the queries -> vector, of the references that are images of the gallery."""
+        if not index.keeps_vectors:
+            return {}
+        ids = {name: one for name, one in questions.ids.items() if one in index and self.gallery.is_as_indexed(one)}
+        return dict(zip(ids, index.vectors(list(ids.values())), strict=True)) if ids else {}
 
     @property
     def guard(self) -> AbstractContextManager[Any]:
@@ -278,15 +286,20 @@ class _Questions:
         self.queries: list[Query] = []
         self.rows: list[slice] = []
         """Where the queries of each request are; the first is that of its first reference."""
-        images: dict[str, Image.Image] = {}
+        self.images: dict[str, Image.Image] = {}
+        """Name in the queries -> reference."""
+        self.ids: dict[str, str] = {}
+        """Name in the queries -> id in the gallery, of the references that are images of the gallery."""
         for request in requests:
             start = len(self.queries)
-            for image in (request.image, *(reference.image for reference in request.steering.added)):
-                name = f"{REFERENCE} {len(images)}"
-                images[name] = image
+            added = [(reference.image, reference.image_id) for reference in request.steering.added]
+            for image, image_id in ((request.image, request.exclude), *added):
+                name = f"{REFERENCE} {len(self.images)}"
+                self.images[name] = image
+                if image_id is not None:
+                    self.ids[name] = image_id
                 self.queries.append(request.query(image, name))
             self.rows.append(slice(start, len(self.queries)))
-        self.images = InMemoryImages(images)
 
 
 def steered(request: Request, composed: np.ndarray, space: Space, index: Index) -> np.ndarray:
