@@ -78,7 +78,7 @@ class Index:
     @property
     def keeps_vectors(self) -> bool:
         """Whether `vectors` gives what was indexed, at most rounded to float16; other kinds keep codes of vectors."""
-        return self.manifest["kind"] in ("flat", "hnsw")
+        return self.manifest["kind"] in ("flat", "hnsw", "milvus")
 
     def __len__(self) -> int:
         return len(self.ids)
