@@ -1,7 +1,7 @@
 """What DiffComp costs: super-patches beside plain encoding, and a training step beside plain CLIP fine-tuning.
 
     python -m bench.diffcomp                     # ViT-L/14, S = 4, batch 64, bf16: one GPU, about a minute
-    python -m bench.diffcomp --model ViT-S-16-alt --super-patch 2 --batch 4 --repeats 2    # a try on a CPU
+    python -m bench.diffcomp --model models/backbones/clip --super-patch 2 --trained 2    # the default's, on a CPU
     python -m bench.diffcomp --count --batch 4   # floating-point operations instead of seconds, on any machine
 
 Weights are random: no figure depends on them. Variants take turns, and of each the median counts. The peers share run,
@@ -30,12 +30,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.machine import hardware, versions
 from bench.profiles import profile
-from pipeline.artifacts import write_json
+from pipeline.artifacts import ArtifactError, read_json, write_json
 from pipeline.diffcomp import Batch, DiffComp, Phrases
 from pipeline.diffcomp.losses import info_nce, inverse_temperature
 from pipeline.diffcomp.superpatches import SuperPatches
 from pipeline.encoders.dual import clip
-from pipeline.encoders.dual.clip import ClipEncoder, build_clip
+from pipeline.encoders.dual.clip import CLIP_CONFIG, ClipEncoder, build_clip
 from pipeline.encoders.dual.interface import DualEncoder
 from pipeline.errors import report_user_errors
 
@@ -50,7 +50,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 @report_user_errors()
 def main(  # noqa: PLR0913 - one option an argument
-    model: Annotated[str, typer.Option(help="One of open_clip's models.")] = "ViT-L-14",
+    model: Annotated[str, typer.Option(help="One of open_clip's models, or a folder of one.")] = "ViT-L-14",
     super_patch: Annotated[int, typer.Option(help="S.", min=1)] = 4,
     batch: Annotated[int, typer.Option(min=2)] = 64,
     trained: Annotated[int, typer.Option(help="Blocks of each tower that are trained.", min=1)] = 12,
@@ -60,12 +60,12 @@ def main(  # noqa: PLR0913 - one option an argument
 ) -> None:
     """Measure, or count, and write the JSON."""
     device = "cuda" if torch.cuda.is_available() and not count else "cpu"
-    config = open_clip.get_model_config(model)
+    config = model_config(model)
 
-    def encoder() -> DualEncoder:
+    def encoder() -> ClipEncoder:
         torch.manual_seed(0)
         with torch.device(device):
-            return ClipEncoder(build_clip(config), None)
+            return ClipEncoder(build_clip(config), None, config)
 
     command = (
         f"python -m bench.diffcomp --model {model} --super-patch {super_patch} --batch {batch} --trained {trained}"
@@ -84,6 +84,7 @@ def main(  # noqa: PLR0913 - one option an argument
         return
     encoding = encoding_costs(encoder(), super_patch, batch, repeats)
     steps = step_costs(encoder, super_patch, batch, trained, repeats)
+    attention = attention_costs(encoder(), batch, repeats)
     machine = {**hardware(), "gpu": torch.cuda.get_device_name() if device == "cuda" else None}
     write_json(
         out or Path("reports/bench/diffcomp.json"),
@@ -93,13 +94,30 @@ def main(  # noqa: PLR0913 - one option an argument
             "versions": versions("torch", "open_clip_torch"),
             "repeats": repeats,
             "precision": "bf16" if device == "cuda" else "fp32",
+            "clock": "wall" if device == "cuda" else "processor",
             "encoding": encoding,
             "training": steps,
-            "masked_attention": attention_kernels(encoder()) if device == "cuda" else {},
+            "attention": attention,
             "reached": reached(encoding, steps),
         },
     )
-    typer.echo(table(encoding, steps))
+    typer.echo(table(encoding, steps, attention))
+
+
+def model_config(model: str) -> dict[str, Any]:
+    """open_clip's configuration of a model, by its name or the folder of a backbone."""
+    if Path(model).is_dir():
+        return read_json(Path(model) / CLIP_CONFIG)["model_cfg"]
+    config = open_clip.get_model_config(model)
+    if config is None:
+        raise ArtifactError(f"--model: {model!r} is neither a folder nor one of open_clip's models")
+    return config
+
+
+def paper_form(encoder: DualEncoder, side: int, batch: int, trained: int, **changes: Any) -> DiffComp:
+    """The paper's form over an encoder, with k = L unless `changes` say otherwise."""
+    sizes = {"super_patch": side, "batch_size": batch, "image_layers": trained, "text_layers": trained}
+    return DiffComp(encoder, replace(profile("paper").diffcomp, **sizes, **{"local_blocks": encoder.depth} | changes))
 
 
 def encoding_costs(encoder: DualEncoder, side: int, batch: int, repeats: int) -> dict[str, Any]:
@@ -133,25 +151,17 @@ def encoding_costs(encoder: DualEncoder, side: int, batch: int, repeats: int) ->
     }
 
 
-def step_costs(make: Callable[[], DualEncoder], side: int, batch: int, trained: int, repeats: int) -> dict[str, Any]:
+def step_costs(make: Callable[[], ClipEncoder], side: int, batch: int, trained: int, repeats: int) -> dict[str, Any]:
     """A whole optimiser step of each (forward, backward, clipping, AdamW), and its peak memory in GiB on a GPU."""
     result: dict[str, Any] = {"batch": batch, "trained_blocks": trained}
     works = {"plain": plain_step, "open_clip": open_clip_step, "diffcomp": diffcomp_step, "diffcomp_k1": diffcomp_step}
     checkpointed = {f"{name}_checkpointed": works[name] for name in ("plain", "diffcomp")}
     for name, build in (works | checkpointed).items():
         encoder = make().train()
-        model = DiffComp(
-            encoder,
-            replace(
-                profile("paper").diffcomp,
-                super_patch=side,
-                image_layers=trained,
-                text_layers=trained,
-                batch_size=batch,
-                gradient_checkpointing=name in checkpointed,
-                local_blocks=1 if name == "diffcomp_k1" else encoder.depth,
-            ),
-        ).to(encoder.mean.device)
+        changes = {"gradient_checkpointing": name in checkpointed}
+        if name == "diffcomp_k1":
+            changes["local_blocks"] = 1
+        model = paper_form(encoder, side, batch, trained, **changes).to(encoder.mean.device)
         step = optimised(model if build is diffcomp_step else encoder, build(model, made_up_batch(encoder, batch)))
         result[name] = measured(step, repeats)
         del encoder, model, step
@@ -168,46 +178,58 @@ def step_costs(make: Callable[[], DualEncoder], side: int, batch: int, trained: 
     return result
 
 
-def attention_kernels(encoder: DualEncoder) -> dict[str, list[str]]:
-    """The GPU kernels that one visual block's attention runs, without and with a bias, forward and backward."""
-    tokens = torch.randn(4, 257, encoder.width, device=encoder.mean.device, requires_grad=True)
-    found = {}
-    for name, bias in (("plain", None), ("masked", torch.zeros(4, 257, device=tokens.device, requires_grad=True))):
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler, halved("cuda"):
-            encoder.run(tokens, 0, 1, bias).sum().backward()
-        kernels = {event.key for event in profiler.key_averages()}
-        found[name] = sorted(key[:120] for key in kernels if "fmha" in key or "flash" in key or "attention" in key)
-    return found
+def attention_costs(encoder: DualEncoder, batch: int, repeats: int) -> dict[str, Any]:
+    """All visual blocks forward and backward, without and with a bias that learns: seconds, and PyTorch's operators."""
+    side = encoder.patch_grid[0] * encoder.patch_grid[1]
+    tokens = torch.randn(batch, 1 + side, encoder.width, device=encoder.mean.device, requires_grad=True)
+    biases = {"plain": None, "masked": torch.zeros(batch, 1 + side, device=tokens.device, requires_grad=True)}
+
+    def through(bias: Tensor | None) -> Callable[[], None]:
+        def work() -> None:
+            with halved(tokens.device.type):
+                output = encoder.run(tokens, 0, encoder.depth, bias)
+            output.float().sum().backward()
+
+        return work
+
+    works = {name: through(bias) for name, bias in biases.items()}
+    seconds = in_turns(works, repeats)
+    result = {
+        name: {"seconds": round(seconds[name], 5), "operators": attention_operators(work)}
+        for name, work in works.items()
+    }
+    result["masked"]["times_plain"] = round(seconds["masked"] / seconds["plain"], 3)
+    return result
+
+
+def attention_operators(work: Callable[[], None]) -> list[str]:
+    """The operators that `scaled_dot_product_attention` chose: they name its backend, on any device."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        work()
+    names = {event.key.removeprefix("aten::") for event in profiler.key_averages()}
+    return sorted(name for name in names if name.startswith("_scaled_dot_product"))
 
 
 def measured(step: Callable[[], None], repeats: int) -> dict[str, Any]:
     """Seconds, and peak memory in GiB on a GPU; `out_of_memory` where the batch does not fit."""
-    if not torch.cuda.is_available():
-        return {"seconds": round(in_turns({"step": step}, repeats)["step"], 5)}
-    torch.cuda.reset_peak_memory_stats()
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     try:
         seconds = in_turns({"step": step}, repeats)["step"]
     except torch.cuda.OutOfMemoryError:
         return {"out_of_memory": True}
-    return {"seconds": round(seconds, 5), "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+    peak = {"peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)} if on_gpu else {}
+    return {"seconds": round(seconds, 5)} | peak
 
 
-def operations(make: Callable[[], DualEncoder], side: int, batch: int, trained: int) -> dict[str, Any]:
+def operations(make: Callable[[], ClipEncoder], side: int, batch: int, trained: int) -> dict[str, Any]:
     """Floating-point operations of matrix products, forward and backward: of a whole step, and of encoding with f_j.
 
     A small batch stands for one of 64, so the share of short texts that are encoded apart is scaled with it.
     """
     encoder = make().train()
-    model = DiffComp(
-        encoder,
-        replace(
-            profile("paper").diffcomp,
-            super_patch=side,
-            image_layers=trained,
-            text_layers=trained,
-            local_blocks=encoder.depth,
-        ),
-    )
+    model = paper_form(encoder, side, batch, trained)
     data, counted = made_up_batch(encoder, batch), {}
     with patch.object(clip, "SHORT_TEXTS", max(1, clip.SHORT_TEXTS * batch // 64)):
         for name, build in (("plain", plain_step), ("diffcomp", diffcomp_step)):
@@ -232,14 +254,17 @@ def operations(make: Callable[[], DualEncoder], side: int, batch: int, trained: 
     }
 
 
-def made_up_batch(encoder: DualEncoder, count: int) -> Batch:
+def made_up_batch(encoder: ClipEncoder, count: int) -> Batch:
     """Images, captions, phrases, and what is composed with: the caption or one phrase, half and half."""
     generator, where, context = torch.Generator().manual_seed(0), encoder.mean.device, encoder.context
+    sizes = (encoder.model_cfg or {}).get("text_cfg", {})
+    highest = sizes.get("vocab_size", 49408) - 1
+    end = sizes["eos_id"] if sizes.get("pool_type") == "eos" else highest  # else pooled where the id is highest
+    lowest = 1 + (end if end < highest else 0)
 
     def texts(number: int, words: tuple[int, int]) -> Tensor:
         lengths = torch.randint(words[0], words[1] + 1, (number, 1), generator=generator)
-        ids, place = torch.randint(1, 40_000, (number, context), generator=generator), torch.arange(context)
-        end = int(getattr(encoder.model, "vocab_size", 49408)) - 1  # pooled where the id is highest
+        ids, place = torch.randint(lowest, highest, (number, context), generator=generator), torch.arange(context)
         return torch.where(place < lengths, ids, torch.where(place == lengths, end, 0)).to(where)
 
     captions, phrases = texts(count, WORDS), texts(count * PHRASES, PHRASE_WORDS)
@@ -305,9 +330,11 @@ def in_turns(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, flo
 
 
 def _now() -> float:
+    """Seconds: wall clock on a GPU; on a CPU the processor's, which other programs do not lengthen."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def reached(encoding: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
@@ -321,7 +348,7 @@ def reached(encoding: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def table(encoding: dict[str, Any], steps: dict[str, Any]) -> str:
+def table(encoding: dict[str, Any], steps: dict[str, Any], attention: dict[str, Any]) -> str:
     """The result as Markdown, for the documentation."""
     lines = ["| k | added to plain encoding |", "| --- | ---: |"]
     lines += [f"| {k} | {100 * cost['added']:.1f}% |" for k, cost in encoding["local_blocks"].items()]
@@ -333,6 +360,10 @@ def table(encoding: dict[str, Any], steps: dict[str, Any]) -> str:
             lines.append(f"| {name.replace('_', ', ')} | {step['seconds']:.3f} | {ratio:.2f} | {memory} |")
         elif isinstance(step, dict):
             lines.append(f"| {name.replace('_', ', ')} | out of memory | | |")
+    lines += ["", "| attention | seconds | operators |", "| --- | ---: | --- |"]
+    lines += [
+        f"| {name} | {cost['seconds']:.3f} | {', '.join(cost['operators'])} |" for name, cost in attention.items()
+    ]
     return "\n".join(lines)
 
 

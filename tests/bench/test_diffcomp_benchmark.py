@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from bench import diffcomp
-from pipeline.artifacts import read_json
+from pipeline.artifacts import read_json, write_json
 from pipeline.config import DiffCompParams
 from pipeline.diffcomp import DiffComp
 from pipeline.encoders.dual.clip import ClipEncoder, build_clip
@@ -26,7 +26,7 @@ TINY = {
 def encoder(monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(open_clip, "get_model_config", lambda name: TINY)
-    return ClipEncoder(build_clip(TINY), None)
+    return ClipEncoder(build_clip(TINY), None, TINY)
 
 
 def test_the_made_up_batch_is_what_the_model_takes(encoder):
@@ -77,6 +77,31 @@ def test_the_command_writes_its_figures(encoder, tmp_path):
     assert result["reached"]["step_within"] == (steps["diffcomp_k1"]["times_plain"] <= 2.4)
     within = [int(k) for k, cost in result["encoding"]["local_blocks"].items() if cost["added"] <= 0.07]
     assert result["reached"]["local_blocks_within"] == within
+    for name, operators in (("plain", "flash"), ("masked", "math")):  # flash attention takes no bias
+        assert all(operators in operator for operator in result["attention"][name]["operators"])
+
+
+def test_a_local_backbone_pools_where_its_texts_end(tmp_path):
+    """A small vocabulary's end is not its highest number: what is made up stays below it and ends once."""
+    text = TINY["text_cfg"] | {
+        "vocab_size": 100,
+        "eos_id": 2,
+        "pad_id": 0,
+        "pool_type": "eos",
+        "hf_tokenizer_name": ".",
+    }
+    config = TINY | {"custom_text": True, "text_cfg": text}
+    write_json(tmp_path / "open_clip_config.json", {"model_cfg": config})
+    read = diffcomp.model_config(str(tmp_path))
+    assert read == config
+    ids = diffcomp.made_up_batch(ClipEncoder(build_clip(read), None, read), 6).text_ids
+    ends = (ids == 2).int().argmax(1)
+    assert ids.max() < 100 and ((ids == 2).sum(1) == 1).all() and ((ends >= 8) & (ends <= 20)).all()
+
+
+def test_an_unknown_model_is_one_error(tmp_path):
+    done = CliRunner().invoke(diffcomp.app, ["--model", "no-such", "--out", str(tmp_path / "out.json")])
+    assert done.exit_code == 1 and "'no-such' is neither" in done.output and not (tmp_path / "out.json").exists()
 
 
 def test_operations_are_counted(encoder, tmp_path):
