@@ -24,8 +24,9 @@ from pipeline.retrieval.benchmarks import BenchmarkFolder, find_benchmarks
 from pipeline.retrieval.spaces import CLIP, FUSED
 from pipeline.runtime import set_up
 
-RETRIEVED, GALLERY, INDEX, MODELS, FOLDER, LOG = (
+RETRIEVED, RERANKED, GALLERY, INDEX, MODELS, FOLDER, LOG = (
     Path("data/retrieved"),
+    Path("data/reranked"),
     Path("data/gallery"),
     Path("data/index"),
     Path("models"),
@@ -91,6 +92,7 @@ def benchmark_paths(folder: BenchmarkFolder) -> BenchmarkPaths:
         genecis,
         genecis and out / "genecis",
         out / "similarities",
+        RERANKED / folder.name,
     )
 
 

@@ -38,7 +38,7 @@ OPTIMISER = {
     "checkpoint_every": 500,
 }
 PLAIN = {
-    "backbones": {"mllm": OPTIMISER | {"drop_path": 0.0}, "clip": OPTIMISER},
+    "backbones": {"mllm": OPTIMISER | {"drop_path": 0.0}, "clip": OPTIMISER, "reranker": OPTIMISER},
     "prior": OPTIMISER | {"diffusion": {"prediction": "epsilon"}},
     "control": OPTIMISER,
     "diffcomp": OPTIMISER

@@ -26,6 +26,7 @@ ROOMS = (
     "peers",
     "retrieval",
     "query",
+    "rerank",
     "experiments",
     "report",
     "app",

@@ -2,7 +2,7 @@
 
 A small model has not learnt from large-scale pretraining how people phrase requests. It must learn to
 ignore words that it does not know. So texts are perturbed here: parts of captions stand among random
-English words (`partial`), and the carrier words of edit instructions are replaced by such words (`_reworded`).
+English words (`partial`), and the carrier words of edit instructions are replaced by such words (`reworded`).
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ class Edit(NamedTuple):
 class Corpus:
     """Images, and one entry a character (a Unicode emoji) in every list."""
 
+    codes: list[str]
+    """The characters' code points, sorted."""
     images: Tensor
     """uint8 [I, 3, H, W]."""
     drawings: list[tuple[int, ...]]
@@ -184,6 +186,7 @@ def load_corpus(
     edits = _edits(triplets, fillers)
     short = [captions[c]["short"] for c in characters]
     return Corpus(
+        codes=characters,
         images=decode_images(list(images.values())),
         drawings=[tuple(drawings[c]) for c in characters],
         short=short,
@@ -223,14 +226,14 @@ def _edits(triplets: str | Path, fillers: list[str]) -> dict[str, list[Edit]]:
     for character, kinds in by_kind.items():
         random_state = random.Random(f"edits/{character}")
         chosen[character] = [
-            edit if number % 4 == 0 else edit._replace(instruction=_reworded(edit.instruction, fillers, random_state))
+            edit if number % 4 == 0 else edit._replace(instruction=reworded(edit.instruction, fillers, random_state))
             for _, edits in sorted(kinds.items())
             for number, edit in enumerate(random_state.choices(sorted(edits), k=EDITS_A_KIND))
         ]
     return chosen
 
 
-def _reworded(instruction: str, fillers: list[str], random_state: random.Random) -> str:
+def reworded(instruction: str, fillers: list[str], random_state: random.Random) -> str:
     """Replace or drop carrier words, and set others around; the words that name the change stay."""
     words = []
     for word in instruction.split():

@@ -5,7 +5,7 @@
 is unknown, missing or ill-typed, or does not fit the others, raises one `ParameterError` that names it.
 """
 
-from pipeline.config.backbones import BackbonesParams, SmallClipParams, SmallMllmParams
+from pipeline.config.backbones import BackbonesParams, SmallClipParams, SmallMllmParams, SmallRerankerParams
 from pipeline.config.data import (
     PUBLIC_BENCHMARKS,
     CircoParams,
@@ -25,6 +25,7 @@ from pipeline.config.encoders import (
     GeneratorParams,
     JobsParams,
     MllmParams,
+    RerankerParams,
     TextEncoderParams,
 )
 from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
@@ -32,6 +33,7 @@ from pipeline.config.fusion_diff import ControlParams, DiffusionParams, PriorDat
 from pipeline.config.index import IndexParams
 from pipeline.config.params import Params, RuntimeParams, load_params, load_profile, params_from_dict
 from pipeline.config.peers import LinCirParams, MapperParams, PeersParams, Pic2WordParams, SearleParams
+from pipeline.config.rerank import RerankParams
 from pipeline.config.retrieve import RetrieveParams
 from pipeline.config.schema import section_from_dict, with_overrides
 from pipeline.config.section import ParameterError, Section, as_dict
@@ -71,12 +73,15 @@ __all__ = [
     "PriorDataParams",
     "PriorParams",
     "ReportParams",
+    "RerankParams",
+    "RerankerParams",
     "RetrieveParams",
     "RuntimeParams",
     "SearleParams",
     "Section",
     "SmallClipParams",
     "SmallMllmParams",
+    "SmallRerankerParams",
     "Speed",
     "SweepParams",
     "TextEncoderParams",

@@ -1,4 +1,4 @@
-"""`backbones`: the two small models of the embedded default, trained by the frozen stage `backbones`."""
+"""`backbones`: the small models of the embedded default, trained by the frozen stage `backbones`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pipeline.config.ranges import Count, Share, ShareBelowOne
-from pipeline.config.section import Section
+from pipeline.config.section import Section, require
 from pipeline.config.training import OptimiserParams
 
 
@@ -68,12 +68,30 @@ class SmallClipParams(OptimiserParams):
     """Tokens of a text, at most."""
 
 
+@dataclass(kw_only=True)
+class SmallRerankerParams(OptimiserParams):
+    """`backbones.reranker`: the small f_M, taught to verify answers."""
+
+    section: ClassVar[str] = "backbones.reranker"
+
+    candidates: Count
+    """Images that are verified for a question of a batch: one that is right, and near misses."""
+    vision: bool
+    """Whether the visual tower is trained, too."""
+    instruction_dropout: Share
+    """Share of the modification's tokens replaced at random, so that wordings never seen still work."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.candidates > 1, "backbones.reranker.candidates: 1 leaves no near miss")
+
+
 Team = Literal["noto", "openmoji", "fluent_3d", "fluent_flat", "emojione", "noto_blobs"]
 
 
 @dataclass(kw_only=True)
 class BackbonesParams(Section):
-    """`backbones`: both of them."""
+    """`backbones`: all of them."""
 
     section: ClassVar[str] = "backbones"
 
@@ -82,3 +100,4 @@ class BackbonesParams(Section):
 
     mllm: SmallMllmParams
     clip: SmallClipParams
+    reranker: SmallRerankerParams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any, ClassVar, Literal
@@ -17,15 +18,16 @@ TextEncoderDtype = Literal["float32", "bfloat16", "fp8"]
 Targets = Literal["fused", "image"]
 
 
-def check_template(name: str, template: str, fields: set[str]) -> None:
-    """Raise ParameterError unless a template has the fields {image} and {text}, and no others than `fields`."""
+def check_template(name: str, template: str, fields: set[str], optional: Sequence[str] = ()) -> None:
+    """Raise ParameterError unless a template has all of `fields`, and no others than `optional` beside them."""
     try:
         found = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
     except ValueError as error:
         raise ParameterError(f"{name}: {error}") from None
-    missing, unknown = {"image", "text"} - found, found - fields
+    known = fields | set(optional)
+    missing, unknown = fields - found, found - known
     require(not missing, f"{name}: has no {{{min(missing, default='')}}}")
-    require(not unknown, f"{name}: {{{min(unknown, default='')}}} is none of {', '.join(sorted(fields))}")
+    require(not unknown, f"{name}: {{{min(unknown, default='')}}} is none of {', '.join(sorted(known))}")
 
 
 @dataclass(kw_only=True)
@@ -68,7 +70,7 @@ class EmbedderParams(MllmParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_template("embedder.embed_template", self.embed_template, {"instruction", "image", "text"})
+        check_template("embedder.embed_template", self.embed_template, {"image", "text"}, ["instruction"])
 
 
 @dataclass(kw_only=True)
@@ -105,6 +107,28 @@ class CaptionerParams(GeneratorParams):
 
     caption_prompt: str
     """The instruction for a caption, of references too."""
+
+
+@dataclass(kw_only=True)
+class RerankerParams(MllmParams):
+    """`reranker`: f_M where it verifies answers, or a checkpoint that was trained to."""
+
+    section: ClassVar[str] = "reranker"
+
+    template: str
+    """The question, of a {reference}, a {modification} and a {candidate}. The candidate comes last: what stands before
+    it is the same for all candidates of a query and is computed once."""
+    answers: list[str]
+    """Yes and no: the two tokens that may follow. Each has to be one token of the model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_template("reranker.template", self.template, {"reference", "modification", "candidate"})
+        order = [field for _, field, _, _ in Formatter().parse(self.template) if field is not None]
+        last = order.index("candidate") == len(order) - 1
+        require(last and len(order) == 3, "reranker.template: each field once, and {candidate} after the two others")
+        two = len(self.answers) == 2 and self.answers[0] != self.answers[1]
+        require(two, f"reranker.answers: {self.answers} are not two answers, yes and no")
 
 
 @dataclass(kw_only=True)

@@ -22,6 +22,7 @@ from pipeline.config.encoders import (
     DescriberParams,
     EmbedderParams,
     JobsParams,
+    RerankerParams,
     TextEncoderParams,
 )
 from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
@@ -29,6 +30,7 @@ from pipeline.config.fusion_diff import ControlParams, PriorParams
 from pipeline.config.index import IndexParams
 from pipeline.config.peers import PeersParams
 from pipeline.config.ranges import Count, Seed
+from pipeline.config.rerank import RerankParams
 from pipeline.config.retrieve import RetrieveParams
 from pipeline.config.schema import section_from_dict, with_overrides
 from pipeline.config.section import ParameterError, Section, require
@@ -73,6 +75,7 @@ class Params(Section):
     embedder: EmbedderParams
     describer: DescriberParams
     captioner: CaptionerParams
+    reranker: RerankerParams
     jobs: JobsParams
     text_encoder: TextEncoderParams
     captions: CaptionParams
@@ -85,6 +88,7 @@ class Params(Section):
     peers: PeersParams
     index: IndexParams
     retrieve: RetrieveParams
+    rerank: RerankParams
     imagine: ImagineParams
     report: ReportParams
     sweep: SweepParams
@@ -100,6 +104,8 @@ class Params(Section):
         ):
             missing = [source for source in chosen if source not in known]
             require(not missing, f"{name}: {missing} are not among the sources of data.web.pairs that are read")
+        top, listed = self.rerank.top, self.retrieve.top_k
+        require(top <= listed, f"rerank.top: {top} is more than the {listed} images of a ranked list (retrieve.top_k)")
         for name, variant in self.variants().items():
             same = variant.data == self.diffcomp.data
             require(same, f"diffcomp_variants.{name}.data: all variants learn from the pairs of diffcomp.data")

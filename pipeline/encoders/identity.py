@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import sha256_file
-from pipeline.config import EmbedderParams, GeneratorParams, MllmParams, TextEncoderParams
+from pipeline.config import EmbedderParams, GeneratorParams, MllmParams, RerankerParams, TextEncoderParams
 from pipeline.encoders.hub import resolve_model_path
 
 WEIGHT_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
@@ -16,6 +16,12 @@ WEIGHT_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 
 EMBEDS = ("dim", "embed_template", "query_instruction", "document_instruction")
 WRITES = ("chat_template", "max_new_tokens", "batch_size")
+VERIFIES = ("template", "answers", "batch_size")
+OWN: dict[type[MllmParams], tuple[str, ...]] = {
+    EmbedderParams: EMBEDS,
+    GeneratorParams: WRITES,
+    RerankerParams: VERIFIES,
+}
 """What of a section its outputs depend on, beside the model."""
 
 
@@ -29,7 +35,7 @@ def mllm_identity(params: MllmParams, **more: Any) -> dict[str, Any]:
     Returns:
         `{"embedder": {...}, **more}`, under the name of the section.
     """
-    own = EMBEDS if isinstance(params, EmbedderParams) else WRITES if isinstance(params, GeneratorParams) else ()
+    own = next((names for kind, names in OWN.items() if isinstance(params, kind)), ())
     names = ("path", "revision", "dtype", *own, *(["max_side"] if params.max_side else []))
     named = {name: getattr(params, name) for name in names}
     return {params.section: {**named, "weights": fingerprint(params.path)}, **more}

@@ -11,7 +11,7 @@ from pipeline.config import Params
 if TYPE_CHECKING:
     from pipeline.diffcomp import DiffComp
     from pipeline.encoders.dual.interface import ImageTextEncoder
-    from pipeline.encoders.mllm.interface import Generator, Mllm
+    from pipeline.encoders.mllm.interface import Generator, Mllm, Verifier
     from pipeline.encoders.text import TextEncoder
     from pipeline.peers import Peer
     from pipeline.query.describer import Describer
@@ -43,6 +43,13 @@ class Models:
         from pipeline.encoders.mllm.open import open_mllm
 
         return open_mllm(self.params.describer, self.params.jobs, self.params.runtime.device)
+
+    @cached_property
+    def verifier(self) -> Verifier:
+        """f_M where it verifies answers."""
+        from pipeline.encoders.mllm.open import open_mllm
+
+        return open_mllm(self.params.reranker, self.params.jobs, self.params.runtime.device)
 
     @cached_property
     def describer(self) -> Describer:

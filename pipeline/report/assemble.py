@@ -29,10 +29,12 @@ from pipeline.report.names import CLAIMED_ORDERS
 from pipeline.report.page import Page, render_page
 from pipeline.report.public import PublicReport, PublicSplitPaths, public_report
 from pipeline.report.public import markdown as public_markdown
+from pipeline.report.reranked import Reranked, read_reranked, reranking_table
 from pipeline.report.samples import featured, figure_queries
 from pipeline.report.sweeps import read_sweeps
 from pipeline.report.tables import Table, markdown, protocol_tables, recall_table
 from pipeline.report.thumbnails import load_images
+from pipeline.rerank.outputs import COST
 from pipeline.retrieval.bootstrap import Interval
 
 FIGURE_ROWS = 6
@@ -56,6 +58,8 @@ class BenchmarkPaths:
     genecis_rankings: Path | None = None
     similarities: Path | None = None
     """A shard set of `schemas.SIMILARITIES`."""
+    reranked: Path | None = None
+    """What the stage `rerank` has written of it; None, or a folder that is not there: nothing was verified."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,8 @@ class _Results:
     curves: dict[str, dict[int, float]]
     logs: dict[str, dict[str, list[float]]]
     protocols: list[Table]
+    reranked: dict[str, Reranked]
+    """By benchmark, as far as answers were verified."""
     public: PublicReport
     ablations: list[Ablation]
     maps: dict[str, bytes]
@@ -170,6 +176,11 @@ def _work_out(inputs: ReportInputs) -> _Results:
         curves,
         {name: plots.read_log(path) for name, path in inputs.losses.items()},
         protocol_tables(metrics[first]),
+        {
+            one.name: read_reranked(one.reranked, one.queries, metrics[one.name])
+            for one in inputs.benchmarks
+            if one.reranked and (one.reranked / COST).is_file()
+        },
         public_report(inputs.public, inputs.backbones),
         read_ablations(inputs.ablations, inputs.definitions) if inputs.ablations else [],
         maps | _imagined(inputs, answers, images, curves),
@@ -188,7 +199,11 @@ def _page(inputs: ReportInputs, results: _Results) -> Page:
         answers=answers,
         gallery_size=ShardSet.open(results.images, verify=False).rows,
         metrics=results.metrics[first.name],
-        tables=[recall_table(results.metrics[first.name], results.intervals, by_kind), *results.protocols],
+        tables=[
+            recall_table(results.metrics[first.name], results.intervals, by_kind),
+            *results.protocols,
+            *(reranking_table(name, found) for name, found in results.reranked.items()),
+        ],
         orders=results.orders,
         curves=results.curves,
         logs=results.logs,
@@ -233,6 +248,10 @@ def _write_data(inputs: ReportInputs, results: _Results) -> None:
     further: dict[str, Any] = {"index": inputs.index} if inputs.index else {}
     if inputs.diffcomp_view is not None:
         further["diffcomp"] = {"similarity": inputs.diffcomp_view.means, "order": inputs.diffcomp_view.order}
+    if results.reranked:
+        further["rerank"] = {name: found.metrics for name, found in results.reranked.items()}
+        tables = [reranking_table(name, found) for name, found in results.reranked.items()]
+        _write(out / "tables" / "reranking.md", markdown(tables).encode())
     if inputs.fidelity:
         further["decoder"] = dict(inputs.fidelity["benchmarks"])
     write_json(out / "metrics.json", {**own, **public.metrics, "orders": results.orders, **further})

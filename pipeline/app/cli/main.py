@@ -23,8 +23,8 @@ from pipeline.config import ParameterError, load_profile
 from pipeline.errors import DEBUG
 
 if TYPE_CHECKING:
+    from pipeline.app.search.answers import Answer
     from pipeline.app.search.requests import Request
-    from pipeline.app.search.searcher import Answer
 
 IMAGES, BENCHMARKS, PROJECT = "Search images", "Score rankings", "Inspect the project"
 
@@ -91,6 +91,7 @@ def search(  # noqa: PLR0913 - one argument an option
     text: options.Modification,
     method: options.SearchedMethods = None,
     top: options.Top = 10,
+    rerank: options.Rerank = 0,
     gallery: options.GalleryName = "",
     negative: options.Negative = "",
     negative_weight: options.NegativeWeight = 0.2,
@@ -124,7 +125,9 @@ def search(  # noqa: PLR0913 - one argument an option
 
     mask = read_region(region, reference.size) if region else None
     controls = Controls(negative, negative_weight, mask, guidance, control, hypotheses)
-    make_request = partial(Request, reference, top=top, concept=concept, exclude=reference_id, controls=controls)
+    make_request = partial(
+        Request, reference, top=top, concept=concept, exclude=reference_id, controls=controls, rerank=rerank
+    )
     texts = filter(None, map(clean_text, sys.stdin.buffer)) if text == "-" else [text]
 
     searcher, found = None, []

@@ -90,6 +90,13 @@ SearchedMethods = Annotated[
     ),
 ]
 Top = Annotated[int, Option(help="The number of results.")]
+Rerank = Annotated[
+    int,
+    Option(
+        help="How many of the first answers a multimodal LLM verifies: it sees reference, modification and answer, and "
+        "the probability of yes orders them. The model is the parameters' `reranker`, or that of --describer."
+    ),
+]
 Negative = Annotated[str, Option(help="What the results should not show.")]
 NegativeWeight = Annotated[
     float,

@@ -25,12 +25,13 @@ from pipeline.app.page.markup import (
     query_line,
     quiet,
 )
+from pipeline.app.search.answers import Answer
 from pipeline.app.search.examples import EXAMPLES, Example
 from pipeline.app.search.galleries import SIDE
 from pipeline.app.search.names import with_name
 from pipeline.app.search.requests import Request, RequestError, region_of_mask
 from pipeline.app.search.results import data_uri, thumbnail
-from pipeline.app.search.searcher import Answer, Searcher, for_method
+from pipeline.app.search.searcher import Searcher, for_method
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.diffcomp.explain import heat_map
 from pipeline.query.interface import Controls

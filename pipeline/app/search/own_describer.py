@@ -44,5 +44,6 @@ def with_describer(params: Params, name: str, conf: str | Path = "conf") -> Para
         params,
         describer=replace(asked.describer, backend="transformers", path=name, revision="", batch_size=1),
         captioner=replace(asked.captioner, backend="transformers", path=name, revision="", batch_size=1),
+        reranker=replace(asked.reranker, backend="transformers", path=name, revision="", batch_size=1),
         retrieve=replace(params.retrieve, edit_prompt=asked.retrieve.edit_prompt),
     )

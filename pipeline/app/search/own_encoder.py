@@ -31,8 +31,8 @@ class OwnEncoder:
     def into(self, params: Params) -> Params:
         """Parameters that search with this encoder, and with nothing that is trained."""
         diffcomp = replace(params.diffcomp, backbone=self.name, pretrained=self.pretrained, image_size=0)
-        embedder, describer = replace(params.embedder, path=""), replace(params.describer, path="")
-        return replace(params, diffcomp=diffcomp, diffcomp_variants={}, embedder=embedder, describer=describer)
+        none = {name: replace(getattr(params, name), path="") for name in ("embedder", "describer", "reranker")}
+        return replace(params, diffcomp=diffcomp, diffcomp_variants={}, **none)
 
 
 def parse_encoder(text: str) -> OwnEncoder:

@@ -25,7 +25,7 @@ class Found:
     name: str
     """What it is called, where the gallery knows more than the id; else empty."""
     score: float
-    """Cosine similarity to what was searched for, the best first."""
+    """Cosine similarity to what was searched for, the best first; verified answers have that of `rerank`."""
     path: Path | None
     """Its file. None in a benchmark, whose images lie in tables."""
     gallery: Gallery
@@ -83,6 +83,7 @@ class Searcher:
         method: str = "",
         top: int = 10,
         controls: Controls = NO_CONTROLS,
+        rerank: int = 0,
     ) -> list[Found]:
         """Find the images that show the reference after the modification.
 
@@ -93,6 +94,7 @@ class Searcher:
             method: One of `methods`. Empty: fusion_diff, or slerp over an encoder of one's own.
             top: The number of images.
             controls: A negative text, a region, scales.
+            rerank: How many of the first answers the parameters' `reranker` verifies and orders anew; 0: none.
 
         Returns:
             The best images, without the reference.
@@ -101,10 +103,11 @@ class Searcher:
             ArtifactError: An index or a model is missing, or they do not belong together.
             ControlError: The method cannot use a control.
             ParameterError: There is no such method.
-            RequestError: The image cannot be read, the text is empty, or `top` is out of range.
+            RequestError: The image cannot be read, the text is empty, or a number is out of range.
         """
         gallery = self._inner.gallery
         reference, own_id = as_reference(image, gallery)
         asked = method or gallery.default_method
-        answer = self._inner.search(Request(reference, text, asked, top=top, exclude=own_id, controls=controls))
+        request = Request(reference, text, asked, top=top, exclude=own_id, controls=controls, rerank=rerank)
+        answer = self._inner.search(request)
         return [Found(hit.image_id, hit.name, hit.score, gallery.path(hit.image_id), gallery) for hit in answer.hits]

@@ -50,6 +50,8 @@ class Request:
     """Further references, and answers that were judged."""
     where: str = ""
     """A filter on metadata, which results must pass; see `pipeline.retrieval.filters`."""
+    rerank: int = 0
+    """K: a multimodal LLM verifies the first K answers and orders them anew; 0: none."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, Image.Image):
@@ -59,6 +61,8 @@ class Request:
         check_text("shared concept", self.concept, needed=False)
         if not 1 <= self.top <= MAX_TOP:
             raise RequestError(f"top: {self.top} is not between 1 and {MAX_TOP}")
+        if not 0 <= self.rerank <= MAX_TOP:
+            raise RequestError(f"rerank: {self.rerank} is not between 0 and {MAX_TOP}")
         if self.steering.references and self.controls.region is not None:
             raise RequestError("region: it marks a place in one reference, and there are several")
 
@@ -72,6 +76,11 @@ class Request:
         image, text = image or self.image, clean_text(self.text)
         digest = hashlib.sha256(image.tobytes() + f"{image.size}\n{text}".encode()).hexdigest()[:16]
         return Query(digest, reference_id, (text,), (), shared_concept=clean_text(self.concept))
+
+    @property
+    def depth(self) -> int:
+        """How many answers the search needs: all that are shown, and all that are verified."""
+        return max(self.top, self.rerank)
 
     @property
     def left_out(self) -> frozenset[str]:

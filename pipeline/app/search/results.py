@@ -13,10 +13,10 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.app.search.answers import Answer, Hit
 from pipeline.app.search.galleries import Gallery
 from pipeline.app.search.names import with_name
 from pipeline.app.search.requests import Request
-from pipeline.app.search.searcher import Answer, Hit
 from pipeline.artifacts import write_atomically
 
 THUMBNAIL = 240

@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from pipeline.app.search.answers import Answer, Hit
 from pipeline.app.search.galleries import Gallery
 from pipeline.app.search.nearest_captions import Caption, TrainingCaptions
 from pipeline.app.search.own_describer import check_described, with_describer
@@ -21,6 +21,7 @@ from pipeline.app.search.reference import RequestError
 from pipeline.app.search.remedies import check_trained
 from pipeline.app.search.requests import REFERENCE, Request
 from pipeline.app.search.steering import NO_STEERING, weighted_sum
+from pipeline.app.search.verifying import check_reranked, verified
 from pipeline.artifacts import ArtifactError
 from pipeline.config import Params
 from pipeline.encoders.image_source import InMemoryImages
@@ -34,32 +35,6 @@ from pipeline.retrieval.spaces import FUSED, Space
 if TYPE_CHECKING:  # a method that samples nothing needs neither
     from pipeline.decoder.imagine import Imagination
     from pipeline.fusion_diff import TargetSampler
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One image of the gallery that answers a request."""
-
-    image_id: str
-    score: float
-    name: str = ""
-    """What the image is called, where the gallery knows more than its id."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one method answers, and what it went through."""
-
-    method: str
-    space: str
-    """Where it searched."""
-    hits: list[Hit]
-    seconds: dict[str, float]
-    """Part (describe, sample, search) -> time."""
-    descriptions: list[str]
-    """The target as it was described on the way, the likeliest first."""
-    vector: np.ndarray
-    """What was searched, [d] or [K, d]."""
 
 
 class Searcher:
@@ -132,6 +107,8 @@ class Searcher:
         questions = _Questions(requests)
         with self._lock:
             check_described(method, self.params)
+            for request in requests:
+                check_reranked(request, self.gallery, self.params)
             self._check_indexed(find_method(method, self.params))
             family = self._family(method)
             family.methods[method].check(controls)
@@ -154,8 +131,15 @@ class Searcher:
                 if image_id not in request.left_out
             ]
             descriptions = list(answer.descriptions[rows.start]) if answer.descriptions else []
-            answers.append(Answer(method, answer.space, hits[: request.top], seconds, descriptions, vector))
-        return answers
+            answers.append(Answer(method, answer.space, hits, seconds, descriptions, vector))
+        return [self._finished(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    def _finished(self, request: Request, answer: Answer) -> Answer:
+        """The answer with no more hits than were asked for, verified where that was asked."""
+        if request.rerank:
+            with self._lock:
+                answer = verified(request, answer, self.gallery, self.models)
+        return dataclasses.replace(answer, hits=answer.hits[: request.top])
 
     def _found(
         self, requests: Sequence[Request], vectors: Sequence[np.ndarray], index: Index
@@ -164,7 +148,7 @@ class Searcher:
         found: list[tuple[list[str], list[float]]] = [([], [])] * len(requests)
         for where in dict.fromkeys(request.where for request in requests):
             rows = [row for row, request in enumerate(requests) if request.where == where]
-            asked = max(requests[row].top + len(requests[row].left_out) for row in rows)
+            asked = max(requests[row].depth + len(requests[row].left_out) for row in rows)
             stacked, fuse = np.stack([vectors[row] for row in rows]), self.params.retrieve.fuse
             ids, scores = index.search(stacked, asked, fuse=fuse, among=where or None)
             for place, row in enumerate(rows):

@@ -80,6 +80,7 @@ def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes]
             others, tuple(sent.liked), tuple(sent.disliked), sent.liked_weight, sent.disliked_weight
         ),
         where=sent.filter,
+        rerank=sent.rerank,
     )
 
 

@@ -47,6 +47,9 @@ class Search(Sent):
     text: Annotated[str, Field(max_length=1_000, description="What should be different.")] = ""
     method: Annotated[str | None, Field(max_length=100, description="Default: that of GET /v1/info.")] = None
     top: Annotated[int, Field(ge=1, le=200, description="The number of results.")] = 10
+    rerank: Annotated[
+        int, Field(ge=0, le=200, description="How many of the first answers a multimodal LLM verifies and orders anew.")
+    ] = 0
     negative: Annotated[str, Field(max_length=1_000, description="What the results should not show.")] = ""
     negative_weight: Share = 0.2
     concept: Annotated[str, Field(max_length=1_000, description="What reference and target have in common.")] = ""

@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.app.search.answers import Answer
 from pipeline.app.search.requests import Request
-from pipeline.app.search.searcher import Answer, Searcher
+from pipeline.app.search.searcher import Searcher
 from pipeline.app.service.problems import ServiceError
 
 MAX_WAITING = 256

@@ -12,10 +12,10 @@ from fastapi import APIRouter, Form, Query, Response, UploadFile
 from PIL import Image
 from pydantic import Json
 
+from pipeline.app.search.answers import Answer
 from pipeline.app.search.own_encoder import warning
 from pipeline.app.search.requests import Request
 from pipeline.app.search.results import thumbnail
-from pipeline.app.search.searcher import Answer
 from pipeline.app.service import inputs, models
 from pipeline.app.service.changes import NewImage
 from pipeline.app.service.models import error_responses

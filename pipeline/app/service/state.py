@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import anyio
 
+from pipeline.app.search.answers import Answer
 from pipeline.app.search.galleries import FolderGallery
-from pipeline.app.search.searcher import Answer, Searcher
+from pipeline.app.search.searcher import Searcher
 from pipeline.app.service import models
 from pipeline.app.service.changes import Changes
 from pipeline.app.service.metrics import Metrics

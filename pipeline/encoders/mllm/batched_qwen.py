@@ -174,8 +174,24 @@ def language_states(
         count = visual.shape[1]
         grid = int(count**0.5)
         embedded = torch.cat((embedded[:, :prefix], visual.to(embedded.dtype), embedded[:, prefix + count :]), dim=1)
+    return decoder_states(model, embedded, position_ids(prefix, grid, ids.shape[1], ids.device))
+
+
+def decoder_states(
+    model: Qwen2_5_VLForConditionalGeneration, embedded: Tensor, positions: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The language model's blocks over embedded tokens.
+
+    Args:
+        model: The model.
+        embedded: Texts' and images' tokens [B, T, width].
+        positions: Along time, rows and columns, [3, T] or [B, 3, T].
+        mask: What each token sees, [B, 1, T, T]; None: itself and all before it.
+
+    Returns:
+        Final hidden states [B, T, width].
+    """
     text = model.model.language_model
-    positions = position_ids(prefix, grid, ids.shape[1], ids.device)
     rope = cast(dict[str, Any], cast(Qwen2_5_VLTextConfig, model.config.text_config).rope_parameters)
     cos, sin = _multimodal_rotary(
         positions,
@@ -195,7 +211,7 @@ def language_states(
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
         # Padding is on the right, so causality alone keeps it out of every real token's sight.
         mixed = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1]
+            query, key, value, mask, is_causal=mask is None, enable_gqa=query.shape[1] != key.shape[1]
         )
         hidden = hidden + attention.o_proj(rearrange(mixed, "b h t d -> b t (h d)"))
         hidden = hidden + layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
@@ -203,11 +219,23 @@ def language_states(
 
 
 def _multimodal_rotary(positions: Tensor, head_dim: int, theta: float, sections: list[int]) -> tuple[Tensor, Tensor]:
-    """M-RoPE: a section of the frequencies turns with one of three position axes. [3, T] -> cos, sin [T, head_dim]"""
+    """M-RoPE: a section of the frequencies turns with one of three position axes.
+
+    Args:
+        positions: [3, T] or [B, 3, T].
+        head_dim: Of the attention.
+        theta: The base of the frequencies.
+        sections: How many of them each axis turns.
+
+    Returns:
+        Cosine and sine, [T, head_dim] or [B, 1, T, head_dim].
+    """
     frequencies = theta ** -(torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
     axis = torch.repeat_interleave(torch.arange(3), torch.tensor(sections)).to(positions.device)  # [head_dim / 2]
-    angles = positions[axis].T * frequencies  # [T, head_dim / 2]
+    angles = positions[..., axis, :].mT * frequencies  # [(B,) T, head_dim / 2]
     angles = torch.cat((angles, angles), dim=-1)
+    if angles.ndim == 3:
+        angles = angles.unsqueeze(1)  # the same for all heads
     return angles.cos(), angles.sin()
 
 

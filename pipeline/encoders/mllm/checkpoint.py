@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils import cached_file
 
 from pipeline.artifacts import ArtifactError
-from pipeline.config import EmbedderParams, MllmParams
+from pipeline.config import EmbedderParams, MllmParams, ParameterError
 from pipeline.encoders.hub import BYTES, not_loaded
 from pipeline.encoders.mllm.qwen import IMAGE_SLOT
 
@@ -49,6 +50,25 @@ def image_slot(processor: Any) -> str:
     if token is None or token in IMAGE_SLOT:
         return IMAGE_SLOT
     return str(token)
+
+
+def single_tokens(tokenizer: Any, texts: Sequence[str], params: MllmParams) -> list[int]:
+    """The tokens that some texts are.
+
+    Args:
+        tokenizer: The model's.
+        texts: Each is to be one token.
+        params: The model's section, for messages.
+
+    Raises:
+        ParameterError: A text is not one token.
+    """
+    found = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    for text, ids in zip(texts, found, strict=True):
+        if len(ids) != 1:
+            where = f"{params.section}.answers: {text!r} is {len(ids)} tokens of {params.path}"
+            raise ParameterError(f"{where}; an answer has to be one token of the model")
+    return [ids[0] for ids in found]
 
 
 def weight_bytes(params: MllmParams) -> float:

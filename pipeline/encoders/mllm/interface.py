@@ -17,7 +17,7 @@ Task = Literal["embed", "generate"]
 
 @dataclass(frozen=True)
 class MllmInput:
-    """What f_M sees: an image, a text, or both."""
+    """What f_M sees: an image, a text, or both; or two images and what is asked of them."""
 
     text: str = ""
     image: Image.Image | None = None
@@ -25,17 +25,31 @@ class MllmInput:
     is_query: bool = False
     """Whether it searches, a reference with its modification. Embedders may have one instruction for those and one for
     what is searched."""
+    candidate: Image.Image | None = None
+    """RGB: what is verified as an answer to `image` and `text`."""
 
     def at_most(self, max_side: int) -> MllmInput:
-        """The input with its image reduced until neither side is longer, in pixels; 0: as it is.
+        """The input with its images reduced until neither side is longer, in pixels; 0: as it is.
 
         A job reduces images as it decodes them. This makes queries and folders of people's own of the same size.
         """
-        if not max_side or self.image is None or max(self.image.size) <= max_side:
+        if not max_side or all(max(image.size) <= max_side for image in self.images):
             return self
-        smaller = self.image.copy()
-        smaller.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
-        return replace(self, image=smaller)
+        return replace(self, image=_reduced(self.image, max_side), candidate=_reduced(self.candidate, max_side))
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The images that are there, in the order in which f_M sees them."""
+        return [image for image in (self.image, self.candidate) if image is not None]
+
+
+def _reduced(image: Image.Image | None, max_side: int) -> Image.Image | None:
+    """An image with neither side longer than `max_side`."""
+    if image is None or max(image.size) <= max_side:
+        return image
+    smaller = image.copy()
+    smaller.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+    return smaller
 
 
 class Embedder(Protocol):
@@ -69,6 +83,24 @@ class Generator(Protocol):
         """
 
 
+class Verifier(Protocol):
+    """What answers with one of some given tokens."""
+
+    def token_probabilities(self, inputs: Sequence[MllmInput], tokens: Sequence[str]) -> np.ndarray:
+        """The probabilities of the next token, among given ones.
+
+        Args:
+            inputs: N inputs.
+            tokens: T texts, each one token of the model.
+
+        Returns:
+            float32 [N, T]. Every row sums to 1: all other tokens are left out.
+
+        Raises:
+            ParameterError: A text is not one token.
+        """
+
+
 class TextStates(Protocol):
     """What shows its text branch."""
 
@@ -80,7 +112,7 @@ class TextStates(Protocol):
         """
 
 
-class Mllm(Embedder, Generator, TextStates, Protocol):
+class Mllm(Embedder, Generator, Verifier, TextStates, Protocol):
     """A multimodal LLM. `embed` gives z(x), the last token's final hidden state, L2-normalised.
 
     A backend may also have `prepare(one, task) -> MllmInput`. It does ahead of `embed` or `generate` what can

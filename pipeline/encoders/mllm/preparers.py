@@ -152,7 +152,8 @@ def _make(arguments: str) -> None:
 def _render(folder: str, arguments: str, prompt: Packed) -> Packed:
     """What a process does for one prompt."""
     one = rendered(_renderer(arguments), unpack(prompt))
-    if "mm_hashes" in one:  # counted by each renderer, and the engine tells images apart by them
+    counted = not json.loads(arguments)["enable_prefix_caching"]  # else they are of the images' content
+    if counted and "mm_hashes" in one:  # counted by each renderer, and the engine tells images apart by them
         one["mm_hashes"] = {
             kind: [f"{os.getpid()}-{name}" for name in names] for kind, names in one["mm_hashes"].items()
         }

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from PIL import Image
 
-from pipeline.config import CaptionerParams, DescriberParams, EmbedderParams, GeneratorParams, MllmParams
+from pipeline.config import (
+    CaptionerParams,
+    DescriberParams,
+    EmbedderParams,
+    GeneratorParams,
+    MllmParams,
+    RerankerParams,
+)
 from pipeline.encoders.mllm.interface import MllmInput
 
 
 def filled_in(params: MllmParams, one: MllmInput, slot: str) -> str:
-    """An input in the template of a section: the embedding template, or the chat template of those that write.
+    """An input in the template of a section: that of embeddings, of a question, or of a chat.
 
     Args:
         params: The section.
@@ -20,6 +27,8 @@ def filled_in(params: MllmParams, one: MllmInput, slot: str) -> str:
     if isinstance(params, EmbedderParams):
         instruction = params.query_instruction if one.is_query else params.document_instruction
         return params.embed_template.format(instruction=instruction, image=image, text=one.text)
+    if isinstance(params, RerankerParams):
+        return params.template.format(reference=image, modification=one.text, candidate=slot if one.candidate else "")
     assert isinstance(params, GeneratorParams)
     return params.chat_template.format(image=image, text=one.text)
 

@@ -66,3 +66,7 @@ class ReplicatedMllm:
     def generate(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int = 1) -> list[list[str]]:
         """See `Mllm.generate`."""
         return self._replica().generate(inputs, max_new_tokens, sequences)
+
+    def token_probabilities(self, inputs: Sequence[MllmInput], tokens: Sequence[str]) -> np.ndarray:
+        """See `Verifier.token_probabilities`."""
+        return self._replica().token_probabilities(inputs, tokens)

@@ -23,7 +23,14 @@ from transformers import (
 from pipeline.config import MllmParams
 from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm.batched_qwen import language_states, one_window, patch_tokens
-from pipeline.encoders.mllm.checkpoint import check_architecture, check_memory, image_slot, leading, read_config
+from pipeline.encoders.mllm.checkpoint import (
+    check_architecture,
+    check_memory,
+    image_slot,
+    leading,
+    read_config,
+    single_tokens,
+)
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.prompts import before_text, filled_in
 from pipeline.encoders.mllm.slot import SLOT, OpenModel
@@ -101,7 +108,7 @@ class TransformersMllm:
     def _batch(self, inputs: Sequence[MllmInput]) -> BatchFeature:
         """The template filled in, tokenised and left-padded, with the images' patches."""
         texts = [filled_in(self.params, one, self._open().slot) for one in inputs]
-        images = [one.at_most(self.params.max_side).image for one in inputs if one.image]
+        images = [image for one in inputs for image in one.at_most(self.params.max_side).images]
         return self.processor(text=texts, images=images or None, padding=True, return_tensors="pt").to(self.device)
 
     @torch.inference_mode()
@@ -157,3 +164,10 @@ class TransformersMllm:
         answers = self.processor.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         answers = [" ".join(answer.split()) for answer in answers]
         return [answers[first : first + sequences] for first in range(0, len(answers), sequences)]
+
+    @torch.inference_mode()
+    def token_probabilities(self, inputs: Sequence[MllmInput], tokens: Sequence[str]) -> np.ndarray:
+        """See `Verifier.token_probabilities`."""
+        ids = single_tokens(self.processor.tokenizer, tokens, self.params)
+        logits = self.model(**self._batch(inputs), use_cache=False, logits_to_keep=1).logits[:, -1, ids]  # [N, T]
+        return logits.float().softmax(dim=1).cpu().numpy()

@@ -24,8 +24,15 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoProcessor
 
-from pipeline.config import MllmParams, ParameterError
-from pipeline.encoders.mllm.checkpoint import check_architecture, check_memory, image_slot, leading, read_config
+from pipeline.config import MllmParams, ParameterError, RerankerParams
+from pipeline.encoders.mllm.checkpoint import (
+    check_architecture,
+    check_memory,
+    image_slot,
+    leading,
+    read_config,
+    single_tokens,
+)
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
 from pipeline.encoders.mllm.preparers import Preparers, rendered
 from pipeline.encoders.mllm.prompts import before_text, filled_in
@@ -134,16 +141,19 @@ class VllmMllm:
             "enforce_eager": not torch.cuda.is_available(),
             # Every image comes once: the caches would cost a hash each and are not safe in threads.
             "mm_processor_cache_gb": 0,
-            "enable_prefix_caching": False,
+            # But all candidates of a query follow one reference and one modification.
+            "enable_prefix_caching": isinstance(params, RerankerParams),
             "renderer_num_workers": max(self._workers, 1),
         }
         kind = {"runner": "pooling", "convert": "embed"} if task == EMBED else {"runner": "generate"}
         return arguments | kind | params.vllm
 
     def _largest_image(self) -> dict[str, int]:
-        """What an engine tries itself with as it starts: one image, and no larger one than will come."""
+        """What an engine tries itself with as it starts: no more and no larger images than will come."""
         side = self.params.max_side
-        return {"count": 1} | ({"width": side, "height": side} if side else {})
+        return {"count": 2 if isinstance(self.params, RerankerParams) else 1} | (
+            {"width": side, "height": side} if side else {}
+        )
 
     def _start(self, task: str) -> Engine:
         """Start the engine of a task."""
@@ -181,7 +191,7 @@ class VllmMllm:
         if isinstance(one, PreparedInput) and one.task == task:
             return one
         engine, prompt = self._engine(task), self._prompt(one)
-        if self._preparers and one.image:
+        if self._preparers and one.images:
             ready = self._preparers.render(json.dumps(self._arguments(task), sort_keys=True), prompt)
         else:
             ready = rendered(engine.renderer, prompt)
@@ -193,8 +203,8 @@ class VllmMllm:
     def _prompt(self, one: MllmInput) -> dict[str, Any]:
         """The input as vLLM's prompt."""
         prompt: dict[str, Any] = {"prompt": filled_in(self.params, one, self._slot)}
-        image = one.at_most(self.params.max_side).image
-        return prompt | {"multi_modal_data": {"image": image}} if image else prompt
+        images = one.at_most(self.params.max_side).images
+        return prompt | {"multi_modal_data": {"image": images}} if images else prompt
 
     def _run(self, task: str, inputs: Sequence[MllmInput], settings: Any) -> list[Any]:
         """Every input's final output, in order."""
@@ -245,6 +255,16 @@ class VllmMllm:
         settings.temperature, settings.max_tokens, settings.detokenize = 0.0, max_new_tokens, False
         outputs = self._run(GENERATE, inputs, settings)
         return [[answer] for answer in self._texts([output.outputs[0].token_ids for output in outputs])]
+
+    def token_probabilities(self, inputs: Sequence[MllmInput], tokens: Sequence[str]) -> np.ndarray:
+        """See `Verifier.token_probabilities`."""
+        ids = single_tokens(self._engine(GENERATE).get_tokenizer(), tokens, self.params)
+        settings = self._vllm.SamplingParams(
+            temperature=0.0, max_tokens=1, detokenize=False, logprobs=len(ids), logprob_token_ids=ids
+        )
+        first = [output.outputs[0].logprobs[0] for output in self._run(GENERATE, inputs, settings)]
+        logprobs = torch.tensor([[one[token].logprob for token in ids] for one in first])  # [N, T]
+        return logprobs.softmax(dim=1).numpy()
 
     def _beams(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int) -> list[list[str]]:
         """As `generate`, by beam search."""

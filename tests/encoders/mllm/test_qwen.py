@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import ArtifactError
-from pipeline.config import EmbedderParams, JobsParams
+from pipeline.config import EmbedderParams, JobsParams, ParameterError, RerankerParams
 from pipeline.encoders.embedding.rows import EncoderRow, decode
 from pipeline.encoders.mllm.batched_qwen import language_states, visual_tokens
 from pipeline.encoders.mllm.interface import MllmInput
@@ -126,3 +126,42 @@ def test_an_image_of_a_query_is_reduced_as_a_jobs_is(make, tiny_mllm, tiny_param
     np.testing.assert_array_equal(limited.embed([query]), limited.embed([job]))
     assert np.abs(limited.embed([query]) - tiny_mllm.embed([query])).max() > 1e-4
     assert query.at_most(0) is query and query.at_most(90) is query
+
+
+PAIR = "<|im_start|>user\n{reference}{modification}?{candidate}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.fixture
+def tiny_verifier(tiny_params):
+    """The tiny model where it verifies."""
+    params = section(RerankerParams, path=tiny_params.path, template=PAIR, answers=["y", "n"])
+    return TransformersMllm(params, "cpu")
+
+
+@torch.inference_mode()
+def test_the_probabilities_of_tokens_are_those_of_transformers_own_forward(make, tiny_verifier, images):
+    reference, candidate = images(2)
+    inputs = [MllmInput(text, reference, candidate=candidate) for text in make.texts]
+    found = tiny_verifier.token_probabilities(inputs, ["y", "n", "o"])
+    assert found.shape == (len(inputs), 3) and found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    model, processor = tiny_verifier.model, tiny_verifier.processor
+    tokens = processor.tokenizer.convert_tokens_to_ids(["y", "n", "o"])
+    for one, row in zip(inputs, found, strict=True):
+        text = PAIR.format(reference=IMAGE_SLOT, modification=one.text, candidate=IMAGE_SLOT)
+        batch = processor(text=[text], images=[one.image, one.candidate], return_tensors="pt")
+        expected = model(**batch).logits[0, -1].softmax(0)[tokens]
+        np.testing.assert_allclose(row, expected / expected.sum(), atol=1e-5)
+        np.testing.assert_allclose(tiny_verifier.token_probabilities([one], ["y", "n", "o"])[0], row, atol=1e-5)
+
+
+def test_an_answer_of_several_tokens_is_told(tiny_verifier, images):
+    message = r"reranker.answers: 'yes' is 3 tokens of .*; an answer has to be one token of the model"
+    with pytest.raises(ParameterError, match=message):
+        tiny_verifier.token_probabilities([MllmInput("it", candidate=images(1)[0])], ["yes", "no"])
+
+
+def test_both_images_are_reduced(images):
+    large, small = images(2)[0].resize((90, 60)), images(1)[0]
+    reduced = MllmInput("it", large, candidate=small).at_most(45)
+    assert reduced.image.size == (45, 30) and reduced.candidate is small and reduced.at_most(45) is reduced
