@@ -28,6 +28,7 @@ ORDER = [
     "embed_gallery",
     "build_index",
     "retrieve",
+    "rerank",
     "report",
 ]
 EVERYWHERE = ("pipeline/__init__.py", "pipeline/config", "pipeline/errors.py")
@@ -120,7 +121,7 @@ def test_the_priors_parameters_rerun_only_what_follows_from_it():
         made = [name for before in followers for name in outputs(before)]
         if stage not in followers and any(inside(dep, made) for dep in GRAPH[stage]["deps"]):
             followers.append(stage)
-    assert followers == ["train_prior", "train_control_adapter", "retrieve", "report"]
+    assert followers == ["train_prior", "train_control_adapter", "retrieve", "rerank", "report"]
 
 
 def test_long_stages_keep_their_outputs():
