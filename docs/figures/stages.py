@@ -24,7 +24,8 @@ PLACES = {
     "train_peers": (2, 1),
     "embed_gallery": (3, 2),
     "build_index": (4, 2),
-    "retrieve": (5, 1),
+    "retrieve": (5, 0),
+    "rerank": (5, 1),
     "report": (5, 2),
 }
 """Stage -> column and row."""
