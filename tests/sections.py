@@ -77,6 +77,7 @@ def section(kind: type[S], /, **changes: Any) -> S:
         return kind(**{**OPTIMISER, **changes})
     params = _plain()
     everywhere = [params, *vars(params).values(), params.prior.diffusion, params.backbones.mllm, params.backbones.clip]
+    everywhere += [*vars(params.peers).values(), params.peers.searle.inversion]
     everywhere += [params.data.web, params.diffcomp.data, params.prior.data]
     return replace(next(found for found in everywhere if type(found) is kind), **changes)
 
