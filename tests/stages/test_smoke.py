@@ -177,5 +177,6 @@ def test_plots_have_their_axes_named(swept):
         page = (project / "drawn/index.html").read_text()
         for title in ("K", "mean R@K (%)", "step", "loss", "solver steps (N)", "R@10 (%)"):
             assert f'"title": "{title}"' in page, (command, title)
+        assert 'src="http' not in page and "vega-embed 6" in page  # it needs no network
         assert "<DVC_METRIC" not in page and '"method": "slerp"' in page
     assert '"rev": "HEAD"' in page and '"rev": "workspace"' in page
