@@ -58,7 +58,9 @@ def make_deterministic(where: str, deterministic: bool) -> None:
         where: The torch device.
         deterministic: Whether a GPU uses them. A CPU always does, where they cost nothing.
     """
-    torch.use_deterministic_algorithms(deterministic or where == "cpu", warn_only=where != "cpu")
+    mode = ("warn" if deterministic else "default") if where != "cpu" else "error"
+    # The same switch as use_deterministic_algorithms, which would load torch's compiler too: seconds of every start.
+    torch.set_deterministic_debug_mode(mode)
     # torch gives this module a class of its own, of which its types know nothing.
     torch.utils.deterministic.fill_uninitialized_memory = where == "cpu"  # type: ignore[attr-defined]
 

@@ -33,9 +33,9 @@ def section_from_dict(kind: type[S], values: Mapping[str, Any], origin: str) -> 
         ParameterError: A parameter is unknown, missing, of the wrong type, or does not fit the others.
     """
     merged = OmegaConf.structured(_schema(kind))
-    for name, value in values.items():
+    for name, value in values.items():  # one by one, so that a message names the parameter
         try:
-            merged = OmegaConf.merge(merged, {name: value})
+            merged.merge_with({name: value})
         except OmegaConfBaseException as error:
             raise ParameterError(f"{origin}: parameter {_parameter(error) or name!r}: {_first_line(error)}") from None
     return _made(kind, cast(DictConfig, merged), origin)
