@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.app.cli import export, models, options, serve
+from pipeline.app.cli import export, library, models, options, serve
 from pipeline.app.cli.lean import leave_out_unused, run_one_command
 from pipeline.app.cli.project import check_folder, check_methods, set_up
 from pipeline.app.cli.rejected import rejected
@@ -43,45 +43,7 @@ def cir(debug: options.Debug = False, version: options.Version = False, project:
     enter_project(project)
 
 
-@app.command(rich_help_panel=IMAGES)
-@report_errors()
-def index(
-    folder: Annotated[
-        Path, typer.Argument(help="A folder of images, told by their content. Its subfolders are indexed too.")
-    ],
-    out: options.LibraryFolder = None,
-    method: options.IndexedMethods = None,
-    encoder: options.EncoderName = "",
-    params: options.ParamsPath = options.PARAMS_FILE,
-) -> None:
-    """Embed and index a folder of images.
-
-    What is left out is counted by reason: what is hidden, what leads out of the folder, and what is no image.
-
-    An interrupted run continues where it stopped when the command is given again.
-    """
-    check_folder(params)
-    if not os.path.isdir(folder):
-        raise ParameterError(f"{folder}: no such folder")
-    from pipeline.app.search.own_encoder import knows_emoji_only, parse_encoder, warning
-    from pipeline.artifacts.rejections import summarise
-
-    own = parse_encoder(encoder) if encoder else None
-    check_methods(method or (), params, own)
-    # Only now: what follows loads torch.
-    from pipeline.app.search.indexing import index_folder
-
-    loaded = set_up(params)
-    done = index_folder(folder, loaded, out, method or (), own)
-    typer.echo(f"{done.library}: {done.images} images in {', '.join(done.spaces)}")
-    for space, reason in done.left_out.items():
-        typer.echo(f"left out: {space} ({reason})")
-    for line in summarise(done.rejected, "files"):
-        typer.echo(line)
-    if done.rejected:
-        typer.echo(f"`cir rejected {done.library}` lists them")
-    if own is None and knows_emoji_only(loaded):
-        typer.echo(warning(folder))
+app.add_typer(library.app)
 
 
 @app.command(rich_help_panel=IMAGES, epilog=in_help())
@@ -93,6 +55,7 @@ def search(  # noqa: PLR0913 - one argument an option
     top: options.Top = 10,
     rerank: options.Rerank = 0,
     gallery: options.GalleryName = "",
+    where: options.Where = "",
     negative: options.Negative = "",
     negative_weight: options.NegativeWeight = 0.2,
     region: options.Region = "",
@@ -111,11 +74,14 @@ def search(  # noqa: PLR0913 - one argument an option
     from pipeline.app.search.own_encoder import warning
     from pipeline.app.search.reference import find_reference
     from pipeline.artifacts.texts import clean_text
+    from pipeline.retrieval.filters import parse_filter
 
     check_folder(params)
     opened = open_gallery(gallery or None)
     methods = method or [opened.default_method]
     check_methods(methods, params, opened.encoder, describer)
+    if where:
+        parse_filter(where, opened.fields)
     reference, reference_id = find_reference(image, opened)
     # Only now: what follows loads torch.
     from pipeline.app.search.requests import Request, read_region
@@ -125,9 +91,8 @@ def search(  # noqa: PLR0913 - one argument an option
 
     mask = read_region(region, reference.size) if region else None
     controls = Controls(negative, negative_weight, mask, guidance, control, hypotheses)
-    make_request = partial(
-        Request, reference, top=top, concept=concept, exclude=reference_id, controls=controls, rerank=rerank
-    )
+    sought = partial(Request, reference, top=top, rerank=rerank, where=where, exclude=reference_id)
+    make_request = partial(sought, concept=concept, controls=controls)
     texts = filter(None, map(clean_text, sys.stdin.buffer)) if text == "-" else [text]
 
     searcher, found = None, []

@@ -45,13 +45,20 @@ Threads = Annotated[
 GalleryName = Annotated[
     str,
     Option(
-        help="What to search: a folder that `cir index` has indexed, its library folder, or the name of a benchmark. "
+        help="What to search: a folder that `cir index` has indexed, its library's folder or name, or a benchmark. "
         "Default: the benchmark that `dvc repro` has indexed."
     ),
 ]
 LibraryFolder = Annotated[
     Path | None,
     Option(help="The library folder for vectors and indexes. Default: FOLDER/.cir."),
+]
+LibraryName = Annotated[
+    str,
+    Option(
+        help="Give the library a name, which `cir search --gallery` takes from anywhere. It lies in $CIR_HOME, by "
+        "default ~/.local/share/cir, in the place of --out."
+    ),
 ]
 IndexedMethods = Annotated[
     list[str] | None,
@@ -87,6 +94,13 @@ SearchedMethods = Annotated[
     Option(
         help="May be repeated to compare methods. Default: fusion_diff, or slerp over an encoder of one's own. "
         f"Methods: {listed()}."
+    ),
+]
+Where = Annotated[
+    str,
+    Option(
+        help="Only images whose metadata pass: `year >= 2020 and (author in ['Ann', 'Bo'] or not tag like 'draft%')`. "
+        "path, size and date are known of every image."
     ),
 ]
 Top = Annotated[int, Option(help="The number of results.")]

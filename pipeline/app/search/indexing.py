@@ -20,7 +20,7 @@ from pipeline.app.search.library_names import FOLDER
 from pipeline.app.search.library_rows import Entry
 from pipeline.app.search.metadata import find_metadata, read_metadata
 from pipeline.app.search.own_encoder import OwnEncoder
-from pipeline.app.search.remedies import training_command
+from pipeline.app.search.remedies import index_command, training_command
 from pipeline.artifacts import ArtifactError, write_atomically
 from pipeline.artifacts.atomic import as_stored
 from pipeline.artifacts.decoding import ImageError, read_image_file
@@ -196,9 +196,16 @@ class Indexer:
             What was done. When this returns, it is on the disk.
 
         Raises:
-            ArtifactError: A path does not exist, or leads out of the root; or metadata does not fit.
+            ArtifactError: A path does not exist, or leads out of the root; metadata does not fit; or the other images
+                were embedded by other models.
         """
-        root = self.library.root
+        root, own = self.library.root, self.library.encoder
+        if stale := set(self.library.spaces) - set(self._spaces):
+            command = index_command(root, self.library.folder, encoder=own)
+            raise ArtifactError(
+                f"{self.library.folder}: {min(stale)} was embedded by other models than the present ones; `{command}` "
+                "embeds all images anew"
+            )
         found = [file for path in paths for file in self._found(Path(path), root)]
         names = [file.path.relative_to(root).as_posix() for file in found]
         known = {entry.id: entry for entry in self.library.entries([name for name in names if name in self.library])}
@@ -206,7 +213,9 @@ class Indexer:
 
     def _found(self, path: Path, root: Path) -> list[FoundFile]:
         path = path.parent.resolve() / path.name
-        if not path.is_relative_to(root) or not path.resolve().is_relative_to(root):
+        if not path.is_relative_to(root):
+            raise ArtifactError(f"{path}: not below {root}, the folder of this library")
+        if not path.resolve().is_relative_to(root):
             raise ArtifactError(f"{path}: {OUTSIDE} {root}")
         if not path.exists():
             raise ArtifactError(f"{path}: no such file")

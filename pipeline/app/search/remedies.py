@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.app.search.library_names import home
 from pipeline.app.search.own_encoder import OwnEncoder
 from pipeline.artifacts import ArtifactError
 from pipeline.artifacts.model_files import WEIGHTS
@@ -46,7 +47,9 @@ def index_command(folder: Path, library: Path, methods: Iterable[str] = (), enco
         encoder: What to index with; None: the parameters' models.
     """
     words = ["cir", "index", str(folder)]
-    if library.resolve() != (folder / ".cir").resolve():
+    if library.resolve().parent == home().resolve():
+        words += ["--name", library.name]
+    elif library.resolve() != (folder / ".cir").resolve():
         words += ["--out", str(library)]
     if encoder:
         words += ["--encoder", str(encoder)]
