@@ -43,6 +43,7 @@ PLAIN = {
     "control": OPTIMISER,
     "diffcomp": OPTIMISER
     | {
+        "super_patch": 2,
         "local_blocks": 1,
         "text": "caption",
         "carriers": 0.0,

@@ -158,6 +158,14 @@ class _Results:
     """What DiffComp sees, and what features show, as PNG."""
 
 
+def _maps(view: DiffCompView) -> dict[str, bytes]:
+    """Figures 3 and 5 as PNG."""
+    return {
+        "masks": map_strip(view.masks, ("never masked", "always masked"), limits=(0.0, 1.0)),
+        "kept": map_strip(view.kept, ("most of the text", "most of the picture (each by its own range)")),
+    }
+
+
 def _work_out(inputs: ReportInputs) -> _Results:
     images = inputs.benchmarks[0].images if inputs.benchmarks else None
     if images is None:
@@ -166,7 +174,7 @@ def _work_out(inputs: ReportInputs) -> _Results:
     metrics = {name: benchmark_metrics(*answers) for name, answers in read.items()}
     first = inputs.benchmarks[0].name
     answers, view, curves = read[first][0], inputs.diffcomp_view, recall_curves(read[first][0])
-    maps = {"masks": map_strip(view.masks, limits=(0.0, 1.0)), "kept": map_strip(view.kept)} if view else {}
+    maps = _maps(view) if view else {}
     return _Results(
         images,
         answers,

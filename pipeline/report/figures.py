@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.diffcomp.explain import heat_map
@@ -17,6 +18,8 @@ from pipeline.report.names import describe
 
 IMAGE_SIDE, GAP, MARGIN, TEXT_WIDTH = 72, 8, 20, 250
 SHOWN = 5
+BAR = (120, 10)
+"""Width and height of the scale of colours."""
 INK, FAINT, TARGET, BACKGROUND = "#1d1f23", "#6b7078", "#1a9c4b", "#ffffff"
 SCALE = 2
 """Drawn at twice its nominal size, for sharp text."""
@@ -48,16 +51,28 @@ def query_strip(answers: RankedQueries, rows: list[int], methods: list[str], ima
     return buffer.getvalue()
 
 
-def map_strip(seen: Sequence[ImageMap], limits: tuple[float, float] | None = None, columns: int = 3) -> bytes:
-    """Each image beside its map, the text below and the range of the values, as PNG. limits: see `heat_map`."""
-    width, height = 2 * IMAGE_SIDE + GAP + 30, IMAGE_SIDE + 58
+def map_strip(
+    seen: Sequence[ImageMap],
+    ends: tuple[str, str],
+    limits: tuple[float, float] | None = None,
+    columns: int = 3,
+) -> bytes:
+    """Each image beside its map, the text below and the range of the values, under the scale of colours, as PNG.
+
+    Args:
+        seen: The images and their maps.
+        ends: What the darkest and the brightest colour mean.
+        limits: See `heat_map`.
+        columns: Images a line.
+    """
+    width, height, above = 2 * IMAGE_SIDE + GAP + 30, IMAGE_SIDE + 58, MARGIN + 28
     lines = -(-len(seen) // columns)
-    canvas = Image.new(
-        "RGB", ((MARGIN * 2 + columns * width) * SCALE, (MARGIN * 2 + lines * height) * SCALE), BACKGROUND
-    )
+    size = ((MARGIN * 2 + columns * width) * SCALE, (above + MARGIN + lines * height) * SCALE)
+    canvas = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(canvas)
+    _scale_of_colours(canvas, draw, ends)
     for number, one in enumerate(seen):
-        left, top = MARGIN + number % columns * width, MARGIN + number // columns * height
+        left, top = MARGIN + number % columns * width, above + number // columns * height
         heat = heat_map(one.image, one.values, (IMAGE_SIDE - 12) * SCALE, limits)
         for place, image in ((left, one.image.convert("RGBA")), (left + IMAGE_SIDE + GAP, heat.convert("RGBA"))):
             _image(canvas, draw, image, (place, top), False)
@@ -67,6 +82,16 @@ def map_strip(seen: Sequence[ImageMap], limits: tuple[float, float] | None = Non
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _scale_of_colours(canvas: Image.Image, draw: ImageDraw.ImageDraw, ends: tuple[str, str]) -> None:
+    """The colours that a map has over white, between the words for both ends."""
+    white = Image.new("RGB", (1, 1), "white")
+    colours = heat_map(white, np.linspace(0, 1, BAR[0])[None], BAR[0] * SCALE).resize([side * SCALE for side in BAR])
+    begin = MARGIN + round(draw.textlength(ends[0], font=_font(11)) / SCALE) + GAP
+    _text(draw, (MARGIN, MARGIN), ends[0], FAINT, 11)
+    canvas.paste(colours, (begin * SCALE, (MARGIN + 3) * SCALE))
+    _text(draw, (begin + BAR[0] + GAP, MARGIN), ends[1], FAINT, 11)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -188,6 +189,41 @@ def test_super_patches_pass_through_the_whole_encoder_alone(make_model, pixels):
     expected = model.encoder.project(model.encoder.run(tokens[:, own], 0, 3)[:, 0])
     found = model.reference(model.encoder.normalise(pixels)).super_patches[:, 1]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_with_k_blocks_a_super_patch_has_seen_its_image_before_the_last_k(make_model, pixels, k):
+    """All patches to block L - k; then CLS and the four patches of one super-patch."""
+    model = make_model(local_blocks=k)
+    images = model.encoder.normalise(pixels)
+    before = model.encoder.run(model.encoder.embed_patches(images), 0, 3 - k)
+    own = [0, 1 + 2, 1 + 3, 1 + 6, 1 + 7]
+    expected = model.encoder.project(model.encoder.run(before[:, own], 3 - k, 3)[:, 0])
+    torch.testing.assert_close(model.reference(images).super_patches[:, 1], expected, atol=1e-5, rtol=0)
+
+
+def test_equation_6_over_the_features_of_the_model(make_model, pixels):
+    """p_j = sigmoid(gamma z_j + b), z_j from cosines and saliencies written out with NumPy in float64."""
+    model = make_model(gamma=3.0, saliency_temperature=0.5).double()
+    with torch.no_grad():
+        model.b.fill_(-0.7)
+    inputs = batch(model, pixels)
+    images = inputs.images.double()
+    with torch.no_grad():
+        local, phrases = model.reference(images).super_patches.numpy(), model.encode_text(inputs.phrases.ids).numpy()
+    found, offsets = model.mask_map(images, inputs.phrases), inputs.phrases.offsets.tolist()
+    for image, (start, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+        cosines = phrases[start:end] @ local[image].T  # [P, 4]
+        salient = np.exp(cosines.mean(1) / 0.5)
+        expected = 1 / (1 + np.exp(-(3.0 * (salient / salient.sum()) @ cosines - 0.7)))
+        np.testing.assert_allclose(found[image, ::2, ::2].flatten(), expected, atol=1e-9)
+
+
+def test_equation_17_is_the_sum_of_the_three(make_model, pixels):
+    model = make_model()
+    terms = model(batch(model, pixels), seeded())
+    assert terms["loss"].item() == pytest.approx(sum(terms[name].item() for name in ("align", "diff", "ratio")))
+    assert all(terms[name] != 0 for name in ("align", "diff", "ratio"))
 
 
 def test_progress_counts_images_in_training_only(make_model, pixels):

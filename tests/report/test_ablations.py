@@ -180,7 +180,9 @@ def test_maps_and_charts_are_drawn_alike(folder):
         ImageMap(image, np.full((2, 2), 0.5), "even"),
         ImageMap(image, np.array([[0.0, 1.0], [0.0, 0.0]]), "uneven"),
     ]
-    assert map_strip(seen) == map_strip(seen) != map_strip(seen, (0.0, 2.0))
+    ends = ("none", "all")
+    assert map_strip(seen, ends) == map_strip(seen, ends) != map_strip(seen, ends, (0.0, 2.0))
+    assert map_strip(seen, ends) != map_strip(seen, ("none", "most"))
     figure = ablation_chart(read_ablations(folder, TABLES)[1])
     lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
     assert lines["Emoji-CIR"] == [[0.1, 50.0], [0.5, 54.0], [0.9, 48.0]]
