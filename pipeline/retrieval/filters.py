@@ -9,6 +9,7 @@ texts, where `%` stands for any signs. Of a field that an image lacks, no compar
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ Filter: TypeAlias = Comparison | Junction
 
 def kind_of(value: object) -> FieldKind | None:
     """The kind of a field with this value; None for what no field may hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return _KINDS.get(type(value))
 
 

@@ -22,6 +22,8 @@ MAX_TEXT = 1_000
 """Largest number of characters of a modification, a negative text or a shared concept."""
 MAX_TOP = 200
 """Largest number of results."""
+IMAGE_ONLY = "image_only"
+"""The method that needs no modification."""
 REFERENCE = "reference"
 """The id of a request's reference image in its query."""
 
@@ -56,7 +58,7 @@ class Request:
     def __post_init__(self) -> None:
         if not isinstance(self.image, Image.Image):
             raise RequestError("no reference image; choose one first")
-        check_text("modification", self.text)
+        check_text("modification", self.text, needed=self.method != IMAGE_ONLY)
         check_text("negative text", self.controls.negative, needed=False)
         check_text("shared concept", self.concept, needed=False)
         if not 1 <= self.top <= MAX_TOP:

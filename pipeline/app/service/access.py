@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.app.service.models import MAX_BODY
-from pipeline.app.service.problems import answer_of
+from pipeline.app.service.problems import TOO_LARGE, answer_of
 from pipeline.app.service.settings import Settings
 
 API = "/v1/"
@@ -60,6 +60,9 @@ class Access:
         if self.key and path not in OPEN and not hmac.compare_digest(_key_of(headers), self.key):
             asked = {"WWW-Authenticate": 'Basic realm="cir", charset="UTF-8"'}
             return answer_of(401, "unauthorised", "this server needs its API key", asked)
+        size = headers.get("content-length", "")
+        if path.startswith(API) and size.isdecimal() and (len(size) > 18 or int(size) > MAX_BODY):
+            return answer_of(413, "too_large", TOO_LARGE)
         return None
 
 

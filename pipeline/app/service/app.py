@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
 from fastapi.responses import RedirectResponse
+from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 
 from pipeline.app.errors import ServeError
@@ -45,8 +46,10 @@ def build_app(searcher: Searcher, settings: Settings) -> FastAPI:
         title="Composed image retrieval",
         description="Search images by reference images and a text that says what should be different.",
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
     )
-    app.include_router(build_router(service))
+    key = [Security(HTTPBearer(auto_error=False, description="The API key."))] if settings.key else []
+    app.include_router(build_router(service), dependencies=key)
     handle_errors(app)
     start = PAGE if settings.with_page else "/docs"
     app.add_api_route("/", lambda: RedirectResponse(start), include_in_schema=False)

@@ -45,6 +45,8 @@ class Changes:
     ) -> tuple[int, int]:
         """Write files below the library's root and index them. When this returns, they are on the disk and found.
 
+        A file that has these bytes already is indexed as it is, so that a caller who got no answer may ask again.
+
         Args:
             images: Their ids are paths below the root.
             fields: Id -> metadata.
@@ -67,14 +69,15 @@ class Changes:
         for image in images:
             decoded(f"image {image.image_id[:100]!r}", image.content)
         with self._lock:
-            there = [target for target in targets if target.exists() or target.is_symlink()]
+            new = {target: image.content for target, image in zip(targets, images, strict=True)}
+            before = {target: _content(target) for target in targets}
+            before = {target: content for target, content in before.items() if content != new[target]}
+            there = [target.relative_to(library.root).as_posix() for target, old in before.items() if old is not None]
             if there and not replace:
-                name = there[0].relative_to(library.root).as_posix()
-                raise ServiceError(409, "exists", f"image: {name[:100]!r} is there; `replace` lets it be replaced")
-            before = {target: target.read_bytes() if target in there else None for target in targets}
+                raise ServiceError(409, "exists", f"image: {there[0][:100]!r} is there; `replace` lets it be replaced")
             try:
-                for image, target in zip(images, targets, strict=True):
-                    _write(target, image.content)
+                for target in before:
+                    _write(target, new[target])
                 done = self._indexer_of(library).add(targets, fields)
             except ArtifactError as error:
                 _restore(before)
@@ -128,6 +131,13 @@ def target_of(image_id: str, library: Library) -> Path:
     if target.is_dir() or any(parent.is_file() for parent in target.parents if parent.is_relative_to(root)):
         raise invalid(f"image: {image_id[:100]!r} is a folder, or lies in a file")
     return target
+
+
+def _content(target: Path) -> bytes | None:
+    """What a file holds; None where there is none. A link without a file holds nothing."""
+    if target.exists():
+        return target.read_bytes()
+    return b"" if target.is_symlink() else None
 
 
 def _write(target: Path, content: bytes) -> None:

@@ -12,12 +12,13 @@ from PIL import Image
 
 from pipeline.app.search import steering
 from pipeline.app.search.galleries import SIDE, FolderGallery, Gallery
-from pipeline.app.search.requests import Request, region_of_box, region_of_image
+from pipeline.app.search.requests import IMAGE_ONLY, Request, region_of_box, region_of_image
 from pipeline.app.search.searcher import Searcher
 from pipeline.app.service import models
 from pipeline.app.service.problems import ServiceError, invalid, unknown_id
 from pipeline.artifacts import ArtifactError
 from pipeline.artifacts.decoding import ImageError, decode
+from pipeline.artifacts.texts import clean_text
 from pipeline.query.interface import Controls
 from pipeline.retrieval.filters import parse_filter
 
@@ -34,13 +35,16 @@ class _Opened:
     image_id: str | None
 
 
-def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes] = ()) -> Request:
+def to_request(
+    sent: models.Search, searcher: Searcher, uploads: Sequence[bytes] = (), needs_reference: bool = False
+) -> Request:
     """A search as the searcher takes it.
 
     Args:
         sent: What was sent.
         searcher: Holds the gallery and the methods.
         uploads: Image files that came beside it: the first references, with weight 1.
+        needs_reference: Whether a reference is needed where the method looks at the text alone.
 
     Returns:
         The request, its images decoded.
@@ -50,8 +54,7 @@ def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes]
         RequestError, ControlError, FilterError: A value is out of its range.
     """
     is_text_alone = not (uploads or sent.references)
-    by_text = is_text_alone and sent.method is None and TEXT_ONLY in searcher.methods
-    method = method_of(TEXT_ONLY if by_text else sent.method, searcher)
+    method = method_of(sent.method or _enough(is_text_alone, not clean_text(sent.text), searcher), searcher)
     judged = {"liked": sent.liked, "disliked": sent.disliked}
     for field, ids in judged.items():
         for image_id in ids:
@@ -59,7 +62,7 @@ def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes]
     if sent.filter:
         parse_filter(sent.filter, searcher.gallery.fields)
     opened = [_Opened(decoded("image", upload), 1.0, None) for upload in uploads]
-    if is_text_alone and method == TEXT_ONLY:
+    if is_text_alone and method == TEXT_ONLY and not needs_reference:
         opened = [_Opened(Image.new("RGB", (64, 64), "white"), 1.0, None)]  # which the method does not look at
     opened += [_open(f"references.{number}", one, searcher) for number, one in enumerate(sent.references)]
     first = next((one for one in opened if one.weight > 0), None)
@@ -82,6 +85,14 @@ def to_request(sent: models.Search, searcher: Searcher, uploads: Sequence[bytes]
         where=sent.filter,
         rerank=sent.rerank,
     )
+
+
+def _enough(is_text_alone: bool, is_image_alone: bool, searcher: Searcher) -> str | None:
+    """The method that needs no more than a text, or an image; None: whatever the gallery's own one is."""
+    if is_text_alone == is_image_alone:
+        return None
+    wanted = TEXT_ONLY if is_text_alone else IMAGE_ONLY
+    return wanted if wanted in searcher.methods else None
 
 
 def method_of(name: str | None, searcher: Searcher) -> str:
@@ -122,7 +133,7 @@ def decoded(field: str, content: bytes) -> Image.Image:
 def from_base64(field: str, text: str) -> bytes:
     """The bytes of a text in base64. Raises ServiceError for another one, an address among them."""
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise invalid(f"{field}: it is no image file in base64; addresses are not fetched") from None
 

@@ -14,6 +14,11 @@ MAX_ENCODED = MAX_BODY * 3 // 4 * 4 // 3
 """Characters of an image in base64."""
 
 Id = Annotated[str, Field(min_length=1, max_length=1_024)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=10_000)] | int | float | bool],
+    Field(max_length=100),
+]
+"""Field -> value, of one image."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -33,12 +33,12 @@ _CODES = {
     413: "too_large",
     415: "unsupported_type",
 }
+TOO_LARGE = f"the body is too large; at most {MAX_BODY // 2**20} MiB are taken"
 _SENTENCES = {
-    400: "the body cannot be read",
     404: "there is no such address here; /docs lists all of them",
     405: "this address does not take this method; /docs lists what it takes",
     408: "the body took too long to arrive",
-    413: f"the body is too large; at most {MAX_BODY // 2**20} MiB are taken",
+    413: TOO_LARGE,
 }
 
 
@@ -97,7 +97,10 @@ def handle_errors(app: FastAPI) -> None:
     def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         phrase = HTTPStatus(error.status_code).phrase.lower()
-        sentence = _SENTENCES.get(error.status_code, str(error.detail or phrase))
+        detail = " ".join(str(error.detail or phrase).split()).rstrip(".")
+        if error.status_code == 400:
+            detail = f"the body cannot be read: {detail}"
+        sentence = _SENTENCES.get(error.status_code, detail)
         return answer_of(error.status_code, _CODES.get(error.status_code, "error"), sentence, error.headers)
 
     def validation(_: Request, error: Exception) -> JSONResponse:
@@ -116,5 +119,10 @@ def sentence_of(errors: Sequence[Any]) -> str:
     where = ".".join(str(part)[:100] for part in first["loc"] if part not in ("body", "query", "path"))
     where = where.encode("utf-8", "replace").decode()
     what = first["msg"][:1].lower() + first["msg"][1:]
+    if first["type"] == "json_invalid" and "ctx" in first:
+        where = "" if where.isdecimal() else where  # FastAPI puts the place in the body there
+        what = f"it is no JSON ({first['ctx'].get('error', 'it cannot be read')})"
+    elif "UploadFile" in what:
+        what = "it is a text, where a file is expected"
     more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where or 'the body'}: {what}{more}"

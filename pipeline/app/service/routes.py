@@ -76,7 +76,7 @@ def _add_searches(router: APIRouter, service: Service) -> None:
     @router.post("/v1/describe", tags=["search"], responses=_SENT)
     async def describe(sent: models.Search) -> models.Description:
         """Let the multimodal LLM describe the target. Only references, text and concept count."""
-        request = await service.aside(lambda: inputs.to_request(sent, searcher))
+        request = await service.aside(lambda: inputs.to_request(sent, searcher, needs_reference=True))
         return models.Description(descriptions=await service.answered(queue.call(lambda: searcher.describe(request))))
 
     @router.post("/v1/explain", tags=["search"], responses=_SENT)
@@ -149,7 +149,7 @@ def _add_images(router: APIRouter, service: Service) -> None:
         image: Annotated[list[UploadFile], "Image files. Their names are their ids."],
         folder: Annotated[str, Form(max_length=400, description="Stands before the names.")] = "",
         metadata: Annotated[
-            Json[dict[str, dict[str, str | int | float | bool]]] | None, Form(description="JSON: id -> field -> value.")
+            Json[dict[str, models.Metadata]] | None, Form(description="JSON: id -> field -> value.")
         ] = None,
         replace: Annotated[bool, Form(description="Whether files of these names may be replaced.")] = False,
     ) -> models.Added:

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import socket
 
 import httpx
 import pytest
@@ -38,6 +39,7 @@ def first(shared_searcher) -> dict:
         ({"references": "x"}, 422, "references: "),
         ({"references": [{"id": "x", "weight": 1e9}]}, 422, "references.0.weight: "),
         ({"text": ""}, 422, "the modification is empty"),
+        ({"text": " ", "method": "image_text"}, 422, "the modification is empty"),
         ({"text": "x" * 1001}, 422, "text: "),
         ({"text": 7}, 422, "text: "),
         ({"text": "\ud800"}, 422, "text: "),
@@ -74,6 +76,16 @@ def test_a_bomb_is_told_by_its_header(http, make_bomb):
     check(http.post("/v1/search", json={**GOOD, "references": [{"image": bomb}]}), 422, "at most")
 
 
+@pytest.mark.parametrize("size", ["33554433", "9" * 30])
+def test_what_says_that_it_is_too_large_is_not_waited_for(url, size):
+    address = httpx.URL(url)
+    with socket.create_connection((address.host, address.port), timeout=10) as connection:
+        connection.sendall(
+            f"POST /v1/search HTTP/1.1\r\nHost: {address.host}\r\nContent-Length: {size}\r\n\r\n".encode()
+        )
+        assert connection.recv(100).startswith((b"HTTP/1.1 413", b"HTTP/1.1 400"))
+
+
 def test_what_is_too_large_is_not_read(http):
     check(http.post("/v1/search", content=b"x" * (33 * 2**20)), 413, "at most 32 MiB")
 
@@ -100,6 +112,8 @@ def test_uploads_that_are_no_images(http):
     check(http.post("/v1/search/upload", data=field), 422, "image: ")
     check(http.post("/v1/search/upload", data={"search": "{"}, files={"image": b"x"}), 422, "search: ")
     check(http.post("/v1/search/upload", data=field, files=[("image", b"x")] * 9), 422, "")
+    check(http.post("/v1/search/upload", data={**field, "image": "a.png"}), 422, "a text, where a file is expected")
+    check(http.post("/v1/search/upload", data=field, files=[("image", b"x")] * 1_001), 400, "Too many files")
 
 
 @pytest.mark.parametrize("path", ["../params.yaml", "..%2f..%2fetc/passwd", "%00", "words.png", ".cir/files", "%ff"])
@@ -111,7 +125,8 @@ def test_other_methods_addresses_and_types(http):
     check(http.get("/v1/search"), 405, "does not take this method")
     check(http.get("/v1/nothing"), 404, "no such address")
     check(http.post("/v1/search", content=b"{}", headers={"Content-Type": "text/plain"}), 422)
-    check(http.post("/v1/search", content=b"{", headers={"Content-Type": "application/json"}), 422)
+    check(http.post("/v1/search", content=b"{", headers={"Content-Type": "application/json"}), 422, "it is no JSON")
+    check(http.post("/v1/describe", json={"text": "a cat"}), 422, "at least one with a weight above 0")
     check(http.post("/v1/search", content=b"[" * 100_000, headers={"Content-Type": "application/json"}))
     check(http.get("/v1/images", params={"limit": 0}), 422, "limit: ")
     check(http.get("/v1/info", headers={"Host": "evil.example"}), 421, "loopback names")

@@ -135,6 +135,10 @@ def test_one_wrong_image_adds_none(http, folder):
     check(add(http, good, metadata={"good.png": {"year": "late"}}), 422, "year")
     check(add(http, good, metadata="{"), 422, "metadata: ")
     check(add(http, good, metadata={"good.png": {"a": [1]}}), 422, "metadata")
+    check(add(http, good, metadata='{"good.png": {"a": 1e999}}'), 422, "the field 'a' cannot be inf")
+    check(add(http, good, metadata={"good.png": {"a" * 101: 1}}), 422, "metadata")
+    check(add(http, good, metadata={"good.png": {"a": "x" * 10_001}}), 422, "metadata")
+    check(add(http, good, metadata={"good.png": {str(number): 1 for number in range(101)}}), 422, "metadata")
     check(add(http), 422, "image: ")
     assert http.get("/v1/info").json()["images"] == before and not (folder / "good.png").exists()
 

@@ -49,10 +49,16 @@ def test_a_text_alone_is_searched_by_text(http, ids):
     assert ids_of(post(http, "/v1/search", with_any))[: len(without)] == without
 
 
+def test_an_image_alone_is_searched_by_image(http, ids):
+    alone = post(http, "/v1/search", {"references": [{"id": ids[3]}], "top": 5})
+    with_text = {"references": [{"id": ids[3]}], "text": "in red", "method": "image_only", "top": 5}
+    assert alone["method"] == "image_only" and alone["hits"] == post(http, "/v1/search", with_text)["hits"]
+
+
 def test_an_upload_and_base64_are_the_same_reference(http, searcher, ids, photo):
     content = Path(photo).read_bytes()
     rest = {"text": "in blue", "method": "slerp", "top": 5}
-    encoded = base64.b64encode(content).decode()
+    encoded = base64.encodebytes(content).decode()  # with line ends, as programs write it
     by_text = post(http, "/v1/search", {"references": [{"image": encoded}], **rest})
     by_file = http.post(
         "/v1/search/upload", files={"image": ("../../a.png", content)}, data={"search": json.dumps(rest)}
@@ -123,6 +129,8 @@ def test_the_server_describes_itself(http, ids):
     assert {"slerp", "diffcomp"} < {method["name"] for method in info["methods"]}
     paths = http.get("/openapi.json").json()["paths"]
     assert {"/v1/search", "/v1/search/upload", "/v1/search/batch", "/v1/explain", "/health"} < set(paths)
+    names = {operation["operationId"] for path in paths.values() for operation in path.values()}
+    assert {"search", "search_by_upload", "search_batch", "add_images", "remove_image", "explain"} < names
     assert http.get("/health").json() == {"status": "ok"}
     assert "gradio" in http.get("/", follow_redirects=True).text
 
