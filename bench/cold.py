@@ -33,7 +33,7 @@ COMMANDS = {
     "a wrong path": (("search", "--image", "missing.png", *WORDS), 1),
     "a wrong method": (("search", "--image", "twemoji/2764", *WORDS, "--method", "missing"), 1),
     "a search": (("search", "--image", "twemoji/2764", *WORDS), 0),
-    "a search with fusion_diff": (("search", "--image", "twemoji/2764", *WORDS, "--method", "fusion_diff"), 0),
+    "a search by slerp": (("search", "--image", "twemoji/2764", *WORDS, "--method", "slerp"), 0),
 }
 """Name -> the arguments of `cir`, and its exit status."""
 
