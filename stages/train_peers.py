@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.artifacts import write_json
+from pipeline.artifacts import sha256_file, write_json
 from pipeline.artifacts.atomic import settle_only
+from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import Params, as_dict, load_params
 from pipeline.errors import run_stage
@@ -50,7 +51,9 @@ def train_peer(name: str, corpus: Corpus) -> None:
     params, folder = corpus.params, FOLDER / name
     section = as_dict(PEERS[name].section(params.peers))
     identity = {name: section, "seed": params.seed, **corpus.identity}
-    code = ("artifacts", "encoders", "peers", "runtime", "text", "training")
+    if table := PEERS[name].table(params.peers):
+        identity["table"] = sha256_file(table / MANIFEST)
+    code = ("artifacts", "diffcomp", "encoders", "fusion_diff", "peers", "runtime", "text", "training")
     origin = Origin(Path("models/.made", f"peers_{name}.json"), identity, code)
     if origin.made(folder):
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,13 +79,24 @@ class Corpus:
     @cached_property
     def image_features(self) -> Tensor:
         """f_I of the pairs, float32 [N, D], L2-normalised, on the CPU."""
+        return self.vectors([row["image_id"] for row in self.rows], self._cache)
+
+    def vectors(self, ids: Sequence[str], cache: Path) -> Tensor:
+        """f_I of images of the pairs' table, float32 [len(ids), D], L2-normalised, on the CPU.
+
+        Args:
+            ids: The images, some of them several times.
+            cache: Where the features of these images stay between runs.
+        """
         size = self.params.embedder.batch_size
-        identity = {"images": sha256_file(self._images / MANIFEST), "batch_size": size}
-        embed_gallery(self.encoder, self.table, self._cache, identity | peers_backbone(self.params), size)
-        stored = ShardSet.open(self._cache).table()
+        table = ImageTable(self._images, set(ids))
+        chosen = hashlib.sha256("\n".join(sorted(set(ids))).encode()).hexdigest()
+        identity = {"images": sha256_file(self._images / MANIFEST), "ids": chosen, "batch_size": size}
+        embed_gallery(self.encoder, table, cache, identity | peers_backbone(self.params), size)
+        stored = ShardSet.open(cache).table()
         vectors = stored["vector"].combine_chunks().flatten().to_numpy().reshape(-1, self.encoder.dim)
         places = {image_id: place for place, image_id in enumerate(stored["id"].to_pylist())}
-        return torch.from_numpy(vectors[[places[row["image_id"]] for row in self.rows]].astype(np.float32))
+        return torch.from_numpy(vectors[[places[image_id] for image_id in ids]].astype(np.float32))
 
     @cached_property
     def caption_features(self) -> Tensor:

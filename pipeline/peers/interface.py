@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
@@ -57,3 +58,5 @@ class Trained(NamedTuple):
     """Trains it in place and returns the log. Its checkpoints lie in the run's folder."""
     section: Callable[[PeersParams], OptimiserParams]
     """The method's section of `peers`."""
+    table: Callable[[PeersParams], Path | None] = lambda _: None
+    """A table that it is trained on beside the pairs."""

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from pipeline.encoders.batching import encode_in_batches
 from pipeline.encoders.image_source import ImageSource
 from pipeline.query.cirevl import METHODS, NAME
 from pipeline.query.clock import Clock
 from pipeline.query.interface import NO_CONTROLS, Controls, Descriptions, Family, Method, QueryVectors
 from pipeline.query.models import Models
 from pipeline.query.spaces import BackboneSpace, ModelSpace
-from pipeline.query.turning import beyond, turn_away
+from pipeline.query.text_search import text_vectors, turned_from_text
 from pipeline.retrieval.queries import Query
 from pipeline.retrieval.spaces import CLIP
 
@@ -57,9 +52,9 @@ class Cirevl(Family):
             return {}
         with clock.part("describe"):
             texts = self._target_texts(queries, images, descriptions)
-            vectors = encode_in_batches(self._encode, texts, self.params.retrieve.batch_size, NAME)
+            vectors = text_vectors(self._models, texts, NAME)
             if controls.negative:
-                vectors = self._turned(vectors, controls)
+                vectors = turned_from_text(self._models, vectors, controls)
         return {NAME: QueryVectors(CLIP, vectors, [[text] for text in texts], clock.seconds)}
 
     def infer_texts(self, queries: Sequence[Query], images: ImageSource) -> None:
@@ -74,14 +69,3 @@ class Cirevl(Family):
         if prompt:
             return describer.edited_captions(queries, images, prompt)
         return [texts[0] for texts in descriptions or describer.targets(queries, images)]
-
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        """f_T of texts, [B, d]."""
-        backbone = self._models.backbone
-        return backbone.encode_text(backbone.tokenize(texts).to(backbone.mean.device))
-
-    @torch.inference_mode()
-    def _turned(self, vectors: np.ndarray, controls: Controls) -> np.ndarray:
-        """Text vectors [Q, d], away from what a negative text says beyond them."""
-        negative, wanted = self._encode([controls.negative]).cpu(), torch.from_numpy(vectors)
-        return turn_away(vectors, beyond(negative.float(), wanted).numpy(), controls.negative_weight)

@@ -34,16 +34,18 @@ class Describer:
         self.keeps_texts = False
         """Whether the other texts are kept, too. They are as many as the queries, so a service keeps none."""
 
-    def targets(self, queries: Sequence[Query], images: ImageSource) -> list[list[str]]:
-        """The descriptions of the targets, for Fusion-Diff.
+    def targets(self, queries: Sequence[Query], images: ImageSource, count: int = 0) -> list[list[str]]:
+        """The descriptions of the targets.
 
         Args:
             queries: Q queries.
             images: Holds their references.
+            count: Texts of a query; 0: `retrieve.descriptions`, for Fusion-Diff.
 
         Returns:
-            For each query `retrieve.descriptions` texts, the likeliest first; the modification where f_M says nothing.
+            For each query so many texts, the likeliest first; the modification where f_M says nothing.
         """
+        count = count or self.params.retrieve.descriptions
         section = self.params.describer
 
         def made(number: int) -> MllmInput:
@@ -52,24 +54,52 @@ class Describer:
             return target_input(section, image, query.text, query.shared_concept)
 
         keys = [
-            ("target", _source(images), query.reference_id, query.text, query.shared_concept or "") for query in queries
+            (f"target {count}", _source(images), query.reference_id, query.text, query.shared_concept or "")
+            for query in queries
         ]
         kept = self._texts if self.keeps_texts and isinstance(images, ImageTable) else {}
-        texts = self._generate(keys, kept, made, "target descriptions", self.params.retrieve.descriptions)
+        texts = self._generate(keys, kept, made, "target descriptions", count)
         return [[text or query.text for text in found] for query, found in zip(queries, texts, strict=True)]
+
+    def reasoned(self, queries: Sequence[Query], images: ImageSource, prompt: str, max_new_tokens: int) -> list[str]:
+        """What f_M answers to an instruction about reference and modification at once.
+
+        Args:
+            queries: Q queries.
+            images: Holds their references.
+            prompt: The instruction, with the field {modification}.
+            max_new_tokens: Bound on an answer's tokens: reasoning takes more of them than a description.
+
+        Returns:
+            One answer a query, with all of its reasoning.
+        """
+        side = self.params.describer.max_side
+
+        def made(number: int) -> MllmInput:
+            query = queries[number]
+            return MllmInput(prompt.format(modification=query.text), images.image(query.reference_id, side))
+
+        keys = [("reasoned", _source(images), query.reference_id, query.text) for query in queries]
+        kept = self._texts if self.keeps_texts and isinstance(images, ImageTable) else {}
+        answers = self._generate(keys, kept, made, "reasoning", 1, max_new_tokens)
+        return [texts[0] for texts in answers]
 
     def captions(self, queries: Sequence[Query], images: ImageSource) -> list[str]:
         """The captions of the references, one a query. A table's image is captioned once."""
+        return [texts[0] for texts in self.several_captions(queries, images, 1)]
+
+    def several_captions(self, queries: Sequence[Query], images: ImageSource, count: int) -> list[list[str]]:
+        """The `count` likeliest captions of the references for every query. A table's image is captioned once."""
         ids = list(dict.fromkeys(query.reference_id for query in queries))
         side = self.params.describer.max_side
 
         def made(number: int) -> MllmInput:
             return caption_input(self.params.captioner, images.image(ids[number], side))
 
-        keys = [(_source(images), image_id) for image_id in ids]
+        keys = [(str(count), _source(images), image_id) for image_id in ids]
         kept = self._captions if isinstance(images, ImageTable) else {}
-        found = dict(zip(ids, self._generate(keys, kept, made, "captions of references", 1), strict=True))
-        return [found[query.reference_id][0].strip() for query in queries]
+        found = dict(zip(ids, self._generate(keys, kept, made, "captions of references", count), strict=True))
+        return [[text.strip() for text in found[query.reference_id]] for query in queries]
 
     def edited_captions(self, queries: Sequence[Query], images: ImageSource, prompt: str) -> list[str]:
         """The captions of the references after the modifications.
@@ -82,15 +112,33 @@ class Describer:
         Returns:
             One text a query; the modification where f_M says nothing.
         """
-        captions = self.captions(queries, images)
+        captions = [[caption] for caption in self.captions(queries, images)]
+        return [texts[0] for texts in self.edits(queries, captions, prompt)]
+
+    def edits(self, queries: Sequence[Query], captions: Sequence[Sequence[str]], prompt: str) -> list[list[str]]:
+        """Captions after the modifications.
+
+        Args:
+            queries: Q queries.
+            captions: Those of their references, equally many for each.
+            prompt: See `edited_captions`.
+
+        Returns:
+            For each query a text for each caption; the modification where f_M says nothing.
+        """
         filled = [
             prompt.format(caption=caption, modification=query.text)
-            for query, caption in zip(queries, captions, strict=True)
+            for query, texts in zip(queries, captions, strict=True)
+            for caption in texts
         ]
         keys = [("edit", text) for text in filled]
         kept = self._texts if self.keeps_texts else {}
         edited = self._generate(keys, kept, lambda number: MllmInput(filled[number]), "edited captions", 1)
-        return [texts[0].strip() or query.text for texts, query in zip(edited, queries, strict=True)]
+        count = len(filled) // max(1, len(queries))
+        return [
+            [texts[0].strip() or query.text for texts in edited[row * count : (row + 1) * count]]
+            for row, query in enumerate(queries)
+        ]
 
     def _generate(
         self,
@@ -99,6 +147,7 @@ class Describer:
         made: Callable[[int], MllmInput],
         title: str,
         count: int,
+        max_new_tokens: int = 0,
     ) -> list[list[str]]:
         """The `count` likeliest texts for every key.
 
@@ -108,13 +157,15 @@ class Describer:
             made: The input of a key, by its number.
             title: Of the progress bar.
             count: How many texts.
+            max_new_tokens: Bound on a text's tokens; 0: `describer.max_new_tokens`.
         """
         new = [number for number, key in enumerate(keys) if key not in kept]
         if new:
             section, mllm = self.params.describer, self._open_mllm()
             progress = tqdm(list(batches(new, section.batch_size)), desc=title, mininterval=5.0, delay=1.0)
             for numbers in progress:
-                texts = mllm.generate([made(number) for number in numbers], section.max_new_tokens, count)
+                asked = [made(number) for number in numbers]
+                texts = mllm.generate(asked, max_new_tokens or section.max_new_tokens, count)
                 kept |= {keys[number]: found for number, found in zip(numbers, texts, strict=True)}
         return [kept[key] for key in keys]
 

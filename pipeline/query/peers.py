@@ -32,6 +32,10 @@ METHODS = (
     _peer("pic2word", "Pic2Word", 41, "a word learned from images", "#b07d62"),
     _peer("searle", "SEARLE", 42, "words found for single images, distilled", "#a3906d"),
     _peer("lincir", "LinCIR", 43, "a word learned from captions alone", "#8a9a5b"),
+    _peer("slerp_tat", "SlerpTAT", 44, "slerp, images tuned towards texts", "#6b8fa3", "slerp_tat"),
+    _peer("pli", "PLI", 45, "tuned on masked images", "#5b8a86", "pli"),
+    _peer("compodiff", "CompoDiff", 46, "a diffusion prior in CLIP's space", "#a36b8f"),
+    _peer("flowcir", "FlowCIR", 47, "one step from the composition to the target", "#8f6ba3"),
 )
 
 

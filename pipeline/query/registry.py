@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pipeline.artifacts.model_files import WEIGHTS
 from pipeline.config import ParameterError, Params
-from pipeline.query import cirevl, dual, fusion_diff, peers
+from pipeline.query import cirevl, dual, fusion_diff, peers, reasoning
 from pipeline.query.interface import Family, Method
 from pipeline.query.models import Models
 
@@ -71,11 +71,18 @@ def _peers() -> FamilyModule:
     return peers_family
 
 
+def _reasoning() -> FamilyModule:
+    from pipeline.query import reasoning_family
+
+    return reasoning_family
+
+
 FAMILIES = {
     fusion_diff.NAME: Registered(fusion_diff, _fusion_diff),
     dual.NAME: Registered(dual, _dual),
     cirevl.NAME: Registered(cirevl, _cirevl),
     peers.NAME: Registered(peers, _peers),
+    reasoning.NAME: Registered(reasoning, _reasoning),
 }
 """By name, in the order in which queries are answered: descriptions are passed on to later families."""
 

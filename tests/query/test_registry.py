@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pytest
@@ -13,7 +14,8 @@ from pipeline.app.search.galleries import open_gallery
 from pipeline.app.search.searcher import Searcher
 from pipeline.artifacts import ShardSet, schemas, write_table
 from pipeline.config import ParameterError, load_profile
-from pipeline.query import dual, peers, registry
+from pipeline.config.peers import DescribedName, PeerName
+from pipeline.query import dual, registry
 from pipeline.report import BenchmarkPaths, ReportInputs, build_report
 from stages import build_index, embed_gallery, retrieve, train_diffcomp
 from tests.query import toy
@@ -84,8 +86,8 @@ def test_a_region_that_the_new_method_does_not_take_is_rejected(with_toy):
 
 def test_every_configured_method_has_a_family_and_a_space():
     params = load_profile("offline", ROOT / "conf")
-    assert not set(registry.methods(params)) & {method.name for method in peers.METHODS}  # none by default
-    params.peers.train = [method.name for method in peers.METHODS]
+    assert not [method for method in registry.methods(params).values() if method.group == "Peers"]  # none by default
+    params.peers.train, params.peers.described = list(get_args(PeerName)), list(get_args(DescribedName))
     found = registry.methods(params)
     assert set(registry.labelled_methods()) == set(found)
     families = [method.family for method in found.values()]
