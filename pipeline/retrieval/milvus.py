@@ -7,6 +7,7 @@ their scores are computed here, exactly and in the same way as for FAISS (`pipel
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,8 @@ def connect(uri: str) -> Any:
         raise ArtifactError(
             "index.kind: milvus needs pymilvus; `pip install 'composed-image-retrieval[milvus]'`"
         ) from None
+    for name in ("pymilvus", "grpc._server"):  # what they log, tracebacks among it, is in the errors that they raise
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if "://" not in uri:
         Path(uri).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -69,9 +72,12 @@ class Collection:
     def __init__(self, params: IndexParams, name: str):
         self.name, self._params, self._client = name, params, connect(params.uri)
 
-    def exists(self) -> bool:
-        """Whether the database has it."""
-        return self._asked("has_collection", self.name)
+    def open(self) -> bool:
+        """Whether the database has it; then it is in memory, where searches find it."""
+        is_there = self._asked("has_collection", self.name)
+        if is_there:
+            self._asked("load_collection", self.name)
+        return is_there
 
     def create(self, dim: int) -> None:
         """Make it, without rows; one that is there goes."""
@@ -102,14 +108,10 @@ class Collection:
         for start in range(0, len(slots), _ROWS_AT_ONCE):
             self._asked("delete", self.name, ids=[int(slot) for slot in slots[start : start + _ROWS_AT_ONCE]])
 
-    def load(self) -> None:
-        """Have it in memory, where searches find it."""
-        self._asked("load_collection", self.name)
-
     def finish(self) -> None:
-        """Have all that was written indexed, which a server takes only now and then, and in memory."""
+        """Have all that was written indexed. A server takes this only now and then."""
         self._asked("flush", self.name)
-        self.load()
+        self._asked("load_collection", self.name)
 
     def __len__(self) -> int:
         found = self._asked("query", self.name, filter=f"{_SLOT} >= 0", output_fields=["count(*)"])

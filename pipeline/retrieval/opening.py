@@ -97,7 +97,7 @@ def load_index(folder: str | Path, gallery: str | Path | None = None, threads: i
     ids = ShardSet.open(folder / IDS, identity={"gallery": manifest["gallery"]}).table()["id"].to_pylist()
     params = IndexParams(**manifest["params"])
     collection = Collection(params, manifest["collection"])
-    rows = len(collection) if collection.exists() else 0
+    rows = len(collection) if collection.open() else 0
     if rows != len(ids):
         found = f"{rows} vectors of {len(ids)} are in Milvus at {params.uri}"
         raise ArtifactError(f"{folder}: {found}; `dvc repro --force --single-item build_index` writes them")

@@ -74,14 +74,12 @@ class MilvusLibraryIndex(MilvusIndex):
         The mark is written last: what a killed process has written is written again.
         """
         holds = {"model": self._library.spaces.get(self._space), "kind": self._kind}
-        mark = self.collection.metadata(_MARK) if self.collection.exists() else {}
+        mark = self.collection.metadata(_MARK) if self.collection.open() else {}
         seen = mark.pop("version", -1)
         is_new = mark != holds or seen > self._library.version
         if is_new:
             self._dim = self._library.dim(self._space)
             self.collection.create(self._dim)
-        else:
-            self.collection.load()
         version, changed, gone = self._library.changes_since(-1 if is_new else seen)
         for slots, vectors, entries in self._library.rows_of_slots(self._space, changed):
             self.collection.upsert(slots, vectors, (entry.metadata for entry in entries))

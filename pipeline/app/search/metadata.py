@@ -41,13 +41,13 @@ def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
     table = _read(path)
     if KEY not in table.column_names:
         raise ArtifactError(f"{path}: there is no column {KEY!r}, which names the images")
+    if len(set(table.column_names)) < len(table.column_names):
+        raise ArtifactError(f"{path}: two columns have the same name")
     for name in table.column_names:
         if name == "path" or not name or set(name) & set('`"'):
             raise ArtifactError(f"{path}: a column cannot be called {name!r}")
         if name != KEY and not _is_plain(table[name].type):
             raise ArtifactError(f"{path}: column {name!r} holds {table[name].type}, not texts, numbers or dates")
-    if len(set(table.column_names)) < len(table.column_names):
-        raise ArtifactError(f"{path}: two columns have the same name")
     found: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(table.to_pylist(), 1):
         name = row.pop(KEY)
