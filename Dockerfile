@@ -30,7 +30,7 @@ COPY --chown=cir requirements/constraints.txt requirements/
 RUN python -m venv .venv \
     && pip install --constraint requirements/constraints.txt ${TORCH_INDEX} torch torchvision
 COPY --chown=cir . .
-RUN pip install --constraint requirements/constraints.txt --editable '.[demo,serve,heif]'
+RUN pip install --constraint requirements/constraints.txt --editable '.[demo,serve,heif,milvus]'
 
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \

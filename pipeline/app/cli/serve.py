@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -27,6 +28,15 @@ def serve(  # noqa: PLR0913 - one argument an option
     ] = None,
     timeout: Annotated[float, Option(min=0.1, max=3600, help="Seconds from a request to its answer.")] = 30.0,
     page: Annotated[bool, Option(help="Serve the page of `cir demo` at /demo too.")] = True,
+    milvus: Annotated[
+        str,
+        Option(
+            envvar="CIR_MILVUS",
+            help="Search the library in Milvus: its address, such as http://localhost:19530, or a file. Default: as "
+            "the parameters' `index` says.",
+        ),
+    ] = "",
+    describer: options.DescriberName = "",
     threads: options.Threads = 1,
     params: options.ParamsPath = options.PARAMS_FILE,
 ) -> None:
@@ -34,16 +44,21 @@ def serve(  # noqa: PLR0913 - one argument an option
 
     Where CIR_API_KEY is in the environment, every request needs that key.
     """
-    from pipeline.app.search.galleries import open_gallery
+    from pipeline.app.search.galleries import BenchmarkGallery, open_gallery
     from pipeline.app.service.settings import settings_of
 
     check_folder(params)
     settings = settings_of(host, allow_origin or (), timeout, page)
     opened = open_gallery(gallery or None)
+    if milvus and isinstance(opened, BenchmarkGallery):
+        raise ParameterError(f"milvus: {opened.name} is a benchmark, which is searched where `dvc repro` indexed it")
     try:
         from pipeline.app.service.server import serve
     except ImportError as error:
         raise ParameterError(f"{error.name} is missing; `pip install '.[serve]'` installs it") from None
     from pipeline.app.search.searcher import Searcher  # which loads torch
 
-    serve(Searcher(set_up(params, threads), opened), host, port, settings)
+    loaded = set_up(params, threads)
+    if milvus:
+        loaded = replace(loaded, index=replace(loaded.index, kind="milvus", uri=milvus, storage="float32"))
+    serve(Searcher(loaded, opened, describer=describer), host, port, settings)

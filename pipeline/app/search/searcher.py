@@ -23,7 +23,7 @@ from pipeline.app.search.requests import REFERENCE, Request
 from pipeline.app.search.steering import NO_STEERING, weighted_sum
 from pipeline.app.search.verifying import check_reranked, verified
 from pipeline.artifacts import ArtifactError
-from pipeline.config import Params
+from pipeline.config import ParameterError, Params
 from pipeline.encoders.image_source import InMemoryImages
 from pipeline.query.interface import Controls, Family, Method
 from pipeline.query.models import Models
@@ -175,7 +175,13 @@ class Searcher:
             return family.explain(request.method, request.query(), images, request.controls)
 
     def describe(self, request: Request) -> list[str]:
-        """The target as f_M describes it from the reference and the modification, the likeliest first."""
+        """The target as f_M describes it from the reference and the modification, the likeliest first.
+
+        Raises:
+            ParameterError: There is no f_M.
+        """
+        if not self.params.describer.path:
+            raise ParameterError("describe: no multimodal LLM describes targets here; --describer names one")
         images = InMemoryImages({REFERENCE: request.image})
         with self._lock:
             return self.models.describer.targets([request.query()], images)[0]

@@ -4,8 +4,10 @@ import socket
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("prometheus_client", reason="the extra `serve` is not installed")
+from pipeline.app.cli.main import app
 from pipeline.app.errors import ServeError
 from pipeline.app.service.app import build_app
 from pipeline.app.service.server import listening
@@ -32,3 +34,16 @@ def test_a_page_without_gradio(searcher, monkeypatch):
     with pytest.raises(ServeError, match="gradio is missing"):
         build_app(searcher, Settings())
     assert build_app(searcher, Settings(with_page=False)).routes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--milvus", "http://localhost:19530"], "emoji_cir is a benchmark"),
+        (["--describer", "neither"], "is no folder and no hub name"),
+        (["--allow-origin", "nowhere"], "is no origin"),
+    ],
+)
+def test_options_that_cannot_be_used(in_project, options, message):
+    done = CliRunner().invoke(app, ["serve", "--gallery", "emoji_cir", *options])
+    assert done.exit_code == 1 and message in " ".join(done.output.split())
