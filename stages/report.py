@@ -61,6 +61,7 @@ def main() -> None:
             diffcomp_view=open_view(params, shown[0].path / "queries", shown[0].images),
             used={name: getattr(params.retrieve, name) for name in LABELS},
             ablations=FOLDER / "ablations",
+            peers=FOLDER / "peers",
             seed=params.seed,
             bootstrap=params.report.bootstrap,
             page_megabytes=params.report.page_megabytes,

@@ -27,6 +27,7 @@ from pipeline.report.metrics import (
 )
 from pipeline.report.names import CLAIMED_ORDERS
 from pipeline.report.page import Page, render_page
+from pipeline.report.peers import peers_table
 from pipeline.report.public import PublicReport, PublicSplitPaths, public_report
 from pipeline.report.public import markdown as public_markdown
 from pipeline.report.reranked import Reranked, read_reranked, reranking_table
@@ -82,6 +83,8 @@ class ReportInputs:
     ablations: Path | None = None
     """A folder of DiffComp's ablations (see `read_ablations`), defined in `definitions`."""
     definitions: Path = TABLES
+    peers: Path | None = None
+    """A folder with the scores of the peers that were trained here (see `peers_table`)."""
     diffcomp_view: DiffCompView | None = None
     """What the trained DiffComp sees."""
     weights: Mapping[str, str] = field(default_factory=dict)
@@ -154,6 +157,8 @@ class _Results:
     """By benchmark, as far as answers were verified."""
     public: PublicReport
     ablations: list[Ablation]
+    peers: list[Table]
+    """The one table of the peers, where there is one."""
     maps: dict[str, bytes]
     """What DiffComp sees, and what features show, as PNG."""
 
@@ -191,6 +196,7 @@ def _work_out(inputs: ReportInputs) -> _Results:
         },
         public_report(inputs.public, inputs.backbones),
         read_ablations(inputs.ablations, inputs.definitions) if inputs.ablations else [],
+        [table for table in [peers_table(inputs.peers) if inputs.peers else None] if table],
         maps | _imagined(inputs, answers, images, curves),
     )
 
@@ -211,6 +217,7 @@ def _page(inputs: ReportInputs, results: _Results) -> Page:
             recall_table(results.metrics[first.name], results.intervals, by_kind),
             *results.protocols,
             *(reranking_table(name, found) for name, found in results.reranked.items()),
+            *results.peers,
         ],
         orders=results.orders,
         curves=results.curves,
@@ -269,6 +276,8 @@ def _write_data(inputs: ReportInputs, results: _Results) -> None:
         plots.write_loss_csv(out / "plots" / f"loss_{name}.csv", log)
     tables = [recall_table(results.metrics[first], results.intervals), *results.protocols]
     _write(out / "tables" / "results.md", (markdown(tables) + public_markdown(public.comparisons)).encode())
+    if results.peers:
+        _write(out / "tables" / "peers.md", markdown(results.peers).encode())
     if results.ablations:
         ablations = markdown([ablation_table(ablation) for ablation in results.ablations])
         _write(out / "tables" / "ablations.md", ablations.encode())

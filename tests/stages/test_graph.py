@@ -34,7 +34,16 @@ ORDER = [
 EVERYWHERE = ("pipeline/__init__.py", "pipeline/config", "pipeline/errors.py")
 """What changes no output: params.yaml spells out every parameter, and the rest is how errors read."""
 
-NOT_MADE = ("stages", "pipeline", "conf", "data/raw", "reports/sweeps", "reports/ablations", "ablations")
+NOT_MADE = (
+    "stages",
+    "pipeline",
+    "conf",
+    "data/raw",
+    "reports/sweeps",
+    "reports/ablations",
+    "reports/peers",
+    "ablations",
+)
 
 
 def names(entries) -> list[str]:
