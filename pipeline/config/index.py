@@ -25,7 +25,7 @@ class IndexParams(Section):
     kind: IndexKind
     """Of FAISS, flat: exact search; hnsw: a graph; ivfpq: quantised vectors in lists. milvus: a database, at `uri`."""
     uri: str
-    """Milvus: a file of Milvus Lite, or the address of a server, such as http://localhost:19530."""
+    """Milvus: a path of Milvus Lite, or the address of a server, such as http://localhost:19530."""
     milvus_index: MilvusKind
     """Milvus's index: FLAT is exact, HNSW takes the sizes below, AUTOINDEX leaves it to the server."""
     storage: Storage
