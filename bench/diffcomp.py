@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from unittest.mock import patch
 
 import open_clip
@@ -116,7 +116,7 @@ def model_config(model: str) -> dict[str, Any]:
 
 def paper_form(encoder: DualEncoder, side: int, batch: int, trained: int, **changes: Any) -> DiffComp:
     """The paper's form over an encoder, with k = L unless `changes` say otherwise."""
-    sizes = {"super_patch": side, "batch_size": batch, "image_layers": trained, "text_layers": trained}
+    sizes: dict[str, Any] = {"super_patch": side, "batch_size": batch, "image_layers": trained, "text_layers": trained}
     return DiffComp(encoder, replace(profile("paper").diffcomp, **sizes, **{"local_blocks": encoder.depth} | changes))
 
 
@@ -158,7 +158,7 @@ def step_costs(make: Callable[[], ClipEncoder], side: int, batch: int, trained: 
     checkpointed = {f"{name}_checkpointed": works[name] for name in ("plain", "diffcomp")}
     for name, build in (works | checkpointed).items():
         encoder = make().train()
-        changes = {"gradient_checkpointing": name in checkpointed}
+        changes: dict[str, Any] = {"gradient_checkpointing": name in checkpointed}
         if name == "diffcomp_k1":
             changes["local_blocks"] = 1
         model = paper_form(encoder, side, batch, trained, **changes).to(encoder.mean.device)
@@ -286,7 +286,7 @@ def plain_step(model: DiffComp, batch: Batch) -> Callable[[], Tensor]:
 
 
 def open_clip_step(model: DiffComp, batch: Batch) -> Callable[[], Tensor]:
-    theirs, loss = model.encoder.model, open_clip.ClipLoss()
+    theirs, loss = cast(ClipEncoder, model.encoder).model, open_clip.ClipLoss()
     return lambda: loss(*theirs(batch.images, batch.text_ids)[:3])
 
 
