@@ -32,6 +32,7 @@ COPIED = (
     "pipeline",
     "ablations/tables.yaml",
     "reports/ablations/.gitkeep",
+    "reports/peers/.gitkeep",
     "reports/sweeps/.gitkeep",
     "stages",
     "tests/fixtures",
