@@ -38,23 +38,24 @@ def train_peers(params: Params) -> None:
 
     corpus = Corpus(params)
     for name in params.peers.train:
-        train_peer(name, corpus)
+        train_peer(FOLDER / name, corpus)
 
 
-def train_peer(name: str, corpus: Corpus) -> None:
+def train_peer(folder: Path, corpus: Corpus) -> None:
+    """Train the peer of a folder's name, unless it is there already."""
     from pipeline.peers.checkpoints import save_peer
     from pipeline.peers.corpus import peers_backbone
     from pipeline.peers.registry import PEERS
     from pipeline.training import Run
     from pipeline.training.loop import log_csv
 
-    params, folder = corpus.params, FOLDER / name
+    params, name = corpus.params, folder.name
     section = as_dict(PEERS[name].section(params.peers))
     identity = {name: section, "seed": params.seed, **corpus.identity}
     if table := PEERS[name].table(params.peers):
         identity["table"] = sha256_file(table / MANIFEST)
     code = ("artifacts", "diffcomp", "encoders", "fusion_diff", "peers", "runtime", "text", "training")
-    origin = Origin(Path("models/.made", f"peers_{name}.json"), identity, code)
+    origin = Origin(folder.parents[1] / ".made" / f"{folder.parent.name}_{name}.json", identity, code)
     if origin.made(folder):
         return
     torch.manual_seed(params.seed)  # a peer does not depend on those before it
