@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import ShardSet
-from pipeline.config import CaptionerParams, EmbedderParams, JobsParams, ParameterError
+from pipeline.config import CaptionerParams, EmbedderParams, JobsParams, ParameterError, RerankerParams
 from pipeline.encoders.embedding.captioning import captioning_job, captioning_rows
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
@@ -183,3 +183,36 @@ def test_processes_prepare_what_threads_do(vllm_mllm):
     names = [name for one in prepared[:-1] for name in one.engine_input["mm_hashes"]["image"]]
     assert len(set(names)) == len(names) == len(inputs) - 1
     np.testing.assert_array_equal(vllm_mllm.embed(prepared), expected)
+
+
+VERIFIER = section(
+    RerankerParams,
+    backend="vllm",
+    path=PARAMS.path,
+    template="<|im_start|>user\n{reference}{modification}{candidate}<|im_end|>\n<|im_start|>assistant\n",
+    answers=["y", "n"],
+)
+
+
+def test_the_backends_verify_alike(vllm_mllm):
+    """Three candidates follow one reference and one modification: the engine keeps what they share."""
+    ours, theirs = (
+        open_mllm(dataclasses.replace(VERIFIER, backend=name), JOBS, "cpu") for name in ("vllm", "transformers")
+    )
+    inputs = [
+        MllmInput(text, make_image(row), candidate=make_image(10 + place, 64 + 8 * place))
+        for row, text in enumerate(TEXTS)
+        for place in range(3)
+    ]
+    found, expected = (one.token_probabilities(inputs, ["y", "n"]) for one in (ours, theirs))
+    assert found.dtype == np.float32 and found.std(axis=0).min() > 1e-4, "the pairs are told apart"
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    ours.prepare_in(2)
+    try:
+        with_processes = ours.token_probabilities(inputs, ["y", "n"])
+    finally:
+        ours.prepare_in(0)
+    np.testing.assert_allclose(with_processes, found, atol=1e-5)
+    np.testing.assert_allclose(ours.token_probabilities(inputs[4:5], ["y", "n"]), found[4:5], atol=1e-4)
+    with pytest.raises(ParameterError, match=r"reranker.answers: 'yes' is 2 tokens of models/backbones/mllm"):
+        ours.token_probabilities(inputs[:1], ["yes", "no"])
