@@ -35,6 +35,7 @@ from pipeline.config.params import Params, RuntimeParams, load_params, load_prof
 from pipeline.config.peers import LinCirParams, MapperParams, PeersParams, Pic2WordParams, SearleParams
 from pipeline.config.rerank import RerankParams
 from pipeline.config.retrieve import RetrieveParams
+from pipeline.config.roles import RolesParams
 from pipeline.config.schema import section_from_dict, with_overrides
 from pipeline.config.section import ParameterError, Section, as_dict
 from pipeline.config.speed import Speed
@@ -76,6 +77,7 @@ __all__ = [
     "RerankParams",
     "RerankerParams",
     "RetrieveParams",
+    "RolesParams",
     "RuntimeParams",
     "SearleParams",
     "Section",

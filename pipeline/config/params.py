@@ -32,6 +32,7 @@ from pipeline.config.peers import PeersParams
 from pipeline.config.ranges import Count, Seed
 from pipeline.config.rerank import RerankParams
 from pipeline.config.retrieve import RetrieveParams
+from pipeline.config.roles import RolesParams
 from pipeline.config.schema import section_from_dict, with_overrides
 from pipeline.config.section import ParameterError, Section, require
 
@@ -88,6 +89,7 @@ class Params(Section):
     peers: PeersParams
     index: IndexParams
     retrieve: RetrieveParams
+    roles: RolesParams
     rerank: RerankParams
     imagine: ImagineParams
     report: ReportParams
@@ -105,7 +107,8 @@ class Params(Section):
             missing = [source for source in chosen if source not in known]
             require(not missing, f"{name}: {missing} are not among the sources of data.web.pairs that are read")
         top, listed = self.rerank.top, self.retrieve.top_k
-        require(top <= listed, f"rerank.top: {top} is more than the {listed} images of a ranked list (retrieve.top_k)")
+        possible = top <= listed or not self.rerank.methods
+        require(possible, f"rerank.top: {top} is more than the {listed} images of a ranked list (retrieve.top_k)")
         for name, variant in self.variants().items():
             same = variant.data == self.diffcomp.data
             require(same, f"diffcomp_variants.{name}.data: all variants learn from the pairs of diffcomp.data")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pipeline.artifacts.model_files import WEIGHTS
 from pipeline.config import ParameterError, Params
-from pipeline.query import cirevl, dual, fusion_diff, peers, reasoning
+from pipeline.query import cirevl, dual, fusion_diff, peers, reasoning, roles
 from pipeline.query.interface import Family, Method
 from pipeline.query.models import Models
 
@@ -77,12 +77,19 @@ def _reasoning() -> FamilyModule:
     return reasoning_family
 
 
+def _roles() -> FamilyModule:
+    from pipeline.query import roles_family
+
+    return roles_family
+
+
 FAMILIES = {
     fusion_diff.NAME: Registered(fusion_diff, _fusion_diff),
     dual.NAME: Registered(dual, _dual),
     cirevl.NAME: Registered(cirevl, _cirevl),
     peers.NAME: Registered(peers, _peers),
     reasoning.NAME: Registered(reasoning, _reasoning),
+    roles.NAME: Registered(roles, _roles),
 }
 """By name, in the order in which queries are answered: descriptions are passed on to later families."""
 

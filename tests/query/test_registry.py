@@ -90,6 +90,8 @@ def test_every_configured_method_has_a_family_and_a_space():
     params.peers.train, params.peers.described = list(get_args(PeerName)), list(get_args(DescribedName))
     found = registry.methods(params)
     assert set(registry.labelled_methods()) == set(found)
+    params.roles.methods = ["slerp"]
+    found = registry.methods(params)
     families = [method.family for method in found.values()]
     assert list(dict.fromkeys(families)) == list(registry.FAMILIES)  # a family's methods stand together
     assert families == sorted(families, key=list(registry.FAMILIES).index)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import ArtifactError, read_json, schemas, write_table
-from pipeline.config import ParameterError, RerankerParams, RerankParams, RetrieveParams
+from pipeline.config import ParameterError, RerankerParams, RerankParams
 from pipeline.report.metrics import RankedQueries, benchmark_metrics
 from pipeline.report.reranked import read_reranked, reranking_table
 from pipeline.report.tables import markdown
@@ -91,9 +91,7 @@ def test_without_methods_the_stage_leaves_an_empty_folder(benchmark, monkeypatch
 def test_bad_parameters_are_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParameterError, match=r"rerank.top: 60 is more than the 50 images of a ranked list"):
-        dataclasses.replace(
-            plain_params(), rerank=section(RerankParams, top=60), retrieve=section(RetrieveParams, top_k=50)
-        )
+        plain_params(rerank={"methods": ["slerp"], "top": 60}, retrieve={"top_k": 50})
     small = section(RerankerParams, path="models/backbones/reranker")
     with pytest.raises(ParameterError, match=r"models/backbones/reranker is not there; `python -m stages.backbones"):
         check_trained(small)

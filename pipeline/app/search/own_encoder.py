@@ -32,7 +32,8 @@ class OwnEncoder:
         """Parameters that search with this encoder, and with nothing that is trained."""
         diffcomp = replace(params.diffcomp, backbone=self.name, pretrained=self.pretrained, image_size=0)
         none = {name: replace(getattr(params, name), path="") for name in ("embedder", "describer", "reranker")}
-        return replace(params, diffcomp=diffcomp, diffcomp_variants={}, **none)
+        roles = replace(params.roles, methods=["image_text", "slerp"])
+        return replace(params, diffcomp=diffcomp, diffcomp_variants={}, roles=roles, **none)
 
 
 def parse_encoder(text: str) -> OwnEncoder:
