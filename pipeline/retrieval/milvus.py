@@ -47,14 +47,20 @@ def connect(uri: str) -> Any:
         raise ArtifactError(
             "index.kind: milvus needs pymilvus; `pip install 'composed-image-retrieval[milvus]'`"
         ) from None
-    for name in ("pymilvus", "grpc._server"):  # what they log, tracebacks among it, is in the errors that they raise
+    for name in (
+        "pymilvus",
+        "milvus_lite",
+        "grpc._server",
+    ):  # what they log, tracebacks among it, is in the errors that they raise
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if "://" not in uri:
+    is_path = "://" not in uri
+    if is_path:
         Path(uri).parent.mkdir(parents=True, exist_ok=True)
     try:
         return MilvusClient(uri, token=os.environ.get(TOKEN, ""), timeout=10)
     except Exception as error:  # pymilvus raises several kinds, and its own base class for some of them
-        raise ArtifactError(f"index.uri: {uri}: {_said(error)}") from None
+        hint = "; another process may have it open: Milvus Lite serves one at a time" if is_path else ""
+        raise ArtifactError(f"index.uri: {uri}: {_said(error)}{hint}") from None
 
 
 def _said(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Galleries in Milvus: the same answers as FAISS, from a file and from a server's process."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +83,22 @@ def test_a_collection_that_is_gone_is_named(params, gallery, tmp_path):
     connect(params.uri).drop_collection(load_index(tmp_path / "milvus").collection.name)
     with pytest.raises(ArtifactError, match="0 vectors of 400 are in Milvus at .*`dvc repro --force"):
         load_index(tmp_path / "milvus")
+
+
+def test_a_path_that_another_process_has_open_is_named(gallery, tmp_path):
+    pytest.importorskip("milvus_lite", reason="the extra `milvus` is not installed")
+    held = tmp_path / "held.db"
+    code = "import sys; from pymilvus import MilvusClient; MilvusClient(sys.argv[1]); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(held)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout.readline()
+        with pytest.raises(ArtifactError, match=r"held\.db: .*; another process may have it open"):
+            build_index(gallery, tmp_path / "milvus", section(IndexParams, kind="milvus", uri=str(held)))
+        process.communicate(b"\n")
 
 
 def test_a_server_that_does_not_answer_is_named(gallery, tmp_path):
