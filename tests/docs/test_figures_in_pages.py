@@ -197,3 +197,32 @@ def test_sizes_of_fusion_diff():
     assert [numbers(cell)[0] for cell in cells(page, "$d$")] == [offline["prior"]["dim"], paper["prior"]["dim"]]
     shown = [numbers(cell) for cell in cells(page, "width, heads, blocks")]
     assert shown == [[sizes["prior"][name] for name in ("width", "heads", "depth")] for sizes in (offline, paper)]
+
+
+OWN_DATA = "docs/tutorials/train-on-your-data.md"
+
+
+def test_the_sizes_of_the_profiles_are_their_models():
+    """In the table of which size one needs."""
+    lines = [line for line in TEXTS[OWN_DATA].splitlines() if line.startswith("| ")]
+    row = {name: line for line in lines for name in ("offline", "lab", "paper") if f"`profile={name}`" in line}
+    for name, line in row.items():
+        sizes = describe_models(load_profile(name, ROOT / "conf"))
+        found = {
+            sizes["prior"]["parameters"],
+            sizes["control_adapter"]["trainable"],
+            sizes["diffcomp"]["diffcomp"]["trainable"],
+            sizes["dual_encoder"]["parameters"],
+        }
+        shown = {float(number) for number in re.findall(r"([\d.]+)M", line)}
+        digits = 1 if name == "offline" else 0
+        assert {round(count / 1e6, digits) for count in found} <= shown, name
+    assert row.keys() == {"offline", "lab", "paper"}
+
+
+def test_rates_in_the_table_of_sizes_are_the_measured_ones():
+    one, four = (bench(f"prior_training_{number}")["rows"][0] for number in ("1_gpu", "4_gpus"))
+    rates = f"{one['samples_per_second']:,.0f} samples a second on one GPU, {four['samples_per_second']:,.0f} on four"
+    assert f"{rates}, {one['peak_memory_gib']} GiB on each" in TEXTS[OWN_DATA]
+    slerp = bench("folder")["methods"]["slerp"]
+    assert f"{slerp['cpu_s']:.0f} s of processor time, {slerp['peak_mib']} MiB" in TEXTS[OWN_DATA]
