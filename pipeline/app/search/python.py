@@ -14,6 +14,7 @@ from pipeline.app.search.reference import as_reference
 from pipeline.app.search.requests import Request
 from pipeline.config import load_params
 from pipeline.query.interface import NO_CONTROLS, Controls
+from pipeline.retrieval.filters import parse_filter
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Searcher:
     Models are loaded by the first search, and stay. Several threads may search.
     """
 
-    def __init__(self, inner: searcher.Searcher):
-        self._inner = inner
+    def __init__(self, inner: searcher.Searcher, where: str = ""):
+        self._inner, self._where = inner, where
 
     @classmethod
     def open(
@@ -52,8 +53,8 @@ class Searcher:
         """Open a gallery.
 
         Args:
-            gallery: A folder that `cir index` has indexed, its library folder, or the name of a benchmark. None: the
-                benchmark that `dvc repro` has indexed.
+            gallery: A folder that `cir index` has indexed, its library's folder or name, or the name of a benchmark.
+                None: the benchmark that `dvc repro` has indexed.
             params: Names models and sizes. Its paths are relative to the working folder.
             threads: CPU threads of a search. None: those of the parameters.
 
@@ -75,6 +76,21 @@ class Searcher:
     def methods(self) -> list[str]:
         """The methods that can search this gallery, the best known first."""
         return self._inner.methods
+
+    def among(self, where: str) -> Searcher:
+        """The same models over a part of the gallery.
+
+        Args:
+            where: A filter on metadata, such as `year >= 2020`; see `pipeline.retrieval.filters`.
+
+        Returns:
+            A searcher whose answers pass this filter, and no other one.
+
+        Raises:
+            FilterError: It cannot be read, or names a field that the gallery does not have.
+        """
+        parse_filter(where, self._inner.gallery.fields)
+        return Searcher(self._inner, where)
 
     def search(
         self,
@@ -108,6 +124,8 @@ class Searcher:
         gallery = self._inner.gallery
         reference, own_id = as_reference(image, gallery)
         asked = method or gallery.default_method
-        request = Request(reference, text, asked, top=top, exclude=own_id, controls=controls, rerank=rerank)
+        request = Request(
+            reference, text, asked, top, exclude=own_id, controls=controls, where=self._where, rerank=rerank
+        )
         answer = self._inner.search(request)
         return [Found(hit.image_id, hit.name, hit.score, gallery.path(hit.image_id), gallery) for hit in answer.hits]

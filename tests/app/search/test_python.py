@@ -12,6 +12,7 @@ import pipeline
 from pipeline import Searcher
 from pipeline.app.search.reference import RequestError, as_reference
 from pipeline.config import ParameterError
+from pipeline.retrieval.filters import FilterError
 
 
 @pytest.fixture
@@ -67,3 +68,12 @@ def test_wrong_names(opened):
 def test_help_shows_the_public_names():
     shown = pydoc.plain(pydoc.render_doc(pipeline))
     assert "class Searcher" in shown and "open(" in shown and "search(" in shown and "class Found" in shown
+
+
+def test_a_filter_on_metadata(opened):
+    image = next(Path("photos").rglob("*.png"))
+    found = opened.among('path like "more/%"').search(image, "with a hat", "slerp")
+    assert found and all(hit.id.startswith("more/") for hit in found)
+    assert not all(hit.id.startswith("more/") for hit in opened.search(image, "with a hat", "slerp", top=100))
+    with pytest.raises(FilterError, match="there is no field 'year'; there are: date, path, size"):
+        opened.among("year > 2020")
