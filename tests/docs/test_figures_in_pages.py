@@ -226,3 +226,13 @@ def test_rates_in_the_table_of_sizes_are_the_measured_ones():
     assert f"{rates}, {one['peak_memory_gib']} GiB on each" in TEXTS[OWN_DATA]
     slerp = bench("folder")["methods"]["slerp"]
     assert f"{slerp['cpu_s']:.0f} s of processor time, {slerp['peak_mib']} MiB" in TEXTS[OWN_DATA]
+
+
+def test_the_cost_of_diffcomp_on_the_small_backbone():
+    measured, page = bench("diffcomp_small"), "docs/performance.md"
+    for start, k, step in (("k = 1", "1", "diffcomp_k1"), ("k = L = 6", "6", "diffcomp")):
+        added, steps = measured["encoding"]["local_blocks"][k]["added"], measured["training"][step]["times_plain"]
+        assert cells(page, start) == [f"+{100 * added:.1f}%", f"{steps:.2f} plain steps"]
+    plain, masked = measured["attention"]["plain"], measured["attention"]["masked"]
+    assert f"through all blocks take {masked['times_plain']:.2f} times as long" in PERFORMANCE
+    assert all("flash" in name for name in plain["operators"]) and all("math" in name for name in masked["operators"])
