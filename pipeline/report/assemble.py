@@ -167,7 +167,7 @@ def _maps(view: DiffCompView) -> dict[str, bytes]:
     """Figures 3 and 5 as PNG."""
     return {
         "masks": map_strip(view.masks, ("never masked", "always masked"), limits=(0.0, 1.0)),
-        "kept": map_strip(view.kept, ("most of the text", "most of the picture (each by its own range)")),
+        "kept": map_strip(view.kept, ("least kept", "most kept (each image by its own range)")),
     }
 
 
