@@ -1,7 +1,9 @@
-"""What `cir serve` answers: a steady load of slerp searches, and Fusion-Diff searches at once.
+"""What `cir serve` answers: steady loads of slerp searches, and Fusion-Diff searches at once.
 
     python -m bench.service --images 100000 --rate 50
 
+References of the first load are images of the gallery, named by their ids: the index gives their vectors. Those of the
+second are uploads, which are decoded and encoded.
 It needs the finished default pipeline. The gallery is that of the default benchmark, many times over: each copy's
 vectors are moved a little, at random, and its images are the same. Server and load share the machine. Searches start
 by the clock, whether earlier ones are answered or not, and a search's time counts from when it should have started.
@@ -10,6 +12,7 @@ by the clock, whether earlier ones are answered or not, and a search's time coun
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -21,8 +24,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -36,9 +41,25 @@ from pipeline.retrieval import build_index
 
 NAME, SOURCE = "copies", "emoji_cir"
 SPACES = {"slerp": "clip", "fusion_diff": "fused"}
+UPLOADS = 200
+"""Different images among the uploads."""
 JITTER = 0.3
 """Length of what is added to a copy's unit vectors."""
 TEXTS = ("in brown", "with tears", "as a drawing", "smaller", "with a hat", "at night", "in red", "made of wood")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked."""
+
+    rate: float
+    """Slerp searches a second by ids of the gallery."""
+    upload_rate: float
+    """Slerp searches a second by uploads."""
+    seconds: float
+    """For how long, each."""
+    together: int
+    """Fusion-Diff searches that start together."""
 
 
 def make_gallery(project: Path, out: Path, images: int) -> list[str]:
@@ -89,16 +110,18 @@ def serving(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-async def ask(http: httpx.AsyncClient, image_id: str, text: str, method: str) -> int:
+async def ask(http: httpx.AsyncClient, reference: dict[str, str], text: str, method: str) -> int:
     """One search. Returns the status; 0 where nothing came back."""
-    sent = {"references": [{"id": image_id}], "text": text, "method": method}
+    sent = {"references": [reference], "text": text, "method": method}
     try:
         return (await http.post("/v1/search", json=sent)).status_code
     except httpx.HTTPError:
         return 0
 
 
-async def steady(http: httpx.AsyncClient, ids: list[str], rate: float, seconds: float) -> dict[str, Any]:
+async def steady(
+    http: httpx.AsyncClient, references: list[dict[str, str]], rate: float, seconds: float
+) -> dict[str, Any]:
     """So many slerp searches a second, by the clock."""
     count, start = int(rate * seconds), time.perf_counter() + 0.1
     latencies, statuses = [], []
@@ -106,7 +129,8 @@ async def steady(http: httpx.AsyncClient, ids: list[str], rate: float, seconds: 
     async def one(number: int) -> None:
         due = start + number / rate
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        statuses.append(await ask(http, ids[number % len(ids)], f"{TEXTS[number % len(TEXTS)]} {number}", "slerp"))
+        reference, text = references[number % len(references)], f"{TEXTS[number % len(TEXTS)]} {number}"
+        statuses.append(await ask(http, reference, text, "slerp"))
         latencies.append(time.perf_counter() - due)
 
     await asyncio.gather(*(one(number) for number in range(count)))
@@ -120,11 +144,14 @@ async def steady(http: httpx.AsyncClient, ids: list[str], rate: float, seconds: 
     }
 
 
-async def at_once(http: httpx.AsyncClient, ids: list[str], count: int) -> dict[str, Any]:
+async def at_once(http: httpx.AsyncClient, references: list[dict[str, str]], count: int) -> dict[str, Any]:
     """So many Fusion-Diff searches that start together."""
     start = time.perf_counter()
     statuses = await asyncio.gather(
-        *(ask(http, ids[number], TEXTS[number % len(TEXTS)], "fusion_diff") for number in range(count))
+        *(
+            ask(http, references[number % len(references)], TEXTS[number % len(TEXTS)], "fusion_diff")
+            for number in range(count)
+        )
     )
     return {
         "searches": count,
@@ -133,37 +160,44 @@ async def at_once(http: httpx.AsyncClient, ids: list[str], count: int) -> dict[s
     }
 
 
-async def measure(url: str, ids: list[str], rate: float, seconds: float, together: int) -> dict[str, Any]:
-    """Both loads, after a few searches that warm up."""
+async def measure(url: str, ids: list[str], load: Load) -> dict[str, Any]:
+    """All loads, after a few searches that warm up."""
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+        named = [{"id": image_id} for image_id in ids]
+        files = [(await http.get(f"/v1/images/{quote(image_id)}")).content for image_id in ids[:UPLOADS]]
+        uploads = [{"image": base64.b64encode(file).decode()} for file in files]
         for method in SPACES:
-            for image_id in ids[:5]:
-                await ask(http, image_id, TEXTS[0], method)
+            for reference in named[:5] + uploads[:5]:
+                await ask(http, reference, TEXTS[0], method)
         return {
-            "slerp": await steady(http, ids, rate, seconds),
-            "fusion_diff": await at_once(http, ids, together),
+            "slerp": await steady(http, named, load.rate, load.seconds),
+            "slerp_uploads": await steady(http, uploads, load.upload_rate, load.seconds),
+            "fusion_diff": await at_once(http, named, load.together),
         }
 
 
 def main(
     images: Annotated[int, typer.Option(min=1, help="In the gallery.")] = 100_000,
     rate: Annotated[float, typer.Option(min=0.1, help="Slerp searches a second.")] = 50.0,
-    seconds: Annotated[float, typer.Option(min=1, help="For how long.")] = 30.0,
+    upload_rate: Annotated[float, typer.Option(min=0.1, help="Slerp searches a second by uploads.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=1, help="For how long, each.")] = 30.0,
     together: Annotated[int, typer.Option(min=1, help="Fusion-Diff searches that start together.")] = 20,
     out: Annotated[Path, typer.Option(help="The result.")] = Path("reports/bench/service.json"),
 ) -> None:
-    load = [round(value, 1) for value in os.getloadavg()[:2]]
+    load_at_start = [round(value, 1) for value in os.getloadavg()[:2]]
+    load = Load(rate, upload_rate, seconds, together)
     with tempfile.TemporaryDirectory() as place:
         ids = make_gallery(Path(), Path(place), images)
         with serving(Path(place)) as url:
-            found = asyncio.run(measure(url, ids, rate, seconds, together))
-    command = f"python -m bench.service --images {images} --rate {rate:g} --seconds {seconds:g} --together {together}"
+            found = asyncio.run(measure(url, ids, load))
+    options = f"--images {images} --rate {rate:g} --upload-rate {upload_rate:g} --seconds {seconds:g}"
+    command = f"python -m bench.service {options} --together {together}"
     result = {
         "command": command,
         "images": images,
         "hardware": hardware(),
         "versions": versions("torch", "faiss-cpu", "fastapi", "uvicorn"),
-        "load_at_start": load,
+        "load_at_start": load_at_start,
         **found,
     }
     write_json(out, result)

@@ -2,11 +2,15 @@
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
 import typer
 import yaml
+from accelerate.commands.launch import launch_command_parser
+from dvc.cli.parser import get_main_parser as dvc_parser
 
 from pipeline.app.cli.main import app
 from pipeline.app.service.settings import KEY_VARIABLE
@@ -36,6 +40,20 @@ def test_images_and_compose_start_the_server():
     assert KEY_VARIABLE in COMPOSE["services"]["server"]["environment"]
 
 
+def test_the_server_of_compose_searches_in_its_milvus():
+    server, milvus = COMPOSE["services"]["server"], COMPOSE["services"]["milvus"]
+    variables = {option.envvar for option in COMMANDS["serve"].params} - {None}
+    extras = re.search(r"'\.\[(.*)\]'", DOCKERFILE)[1]
+    assert variables and variables <= set(server["environment"]) and "milvus" in extras
+    for text in ((ROOT / "compose.yaml").read_text(), (ROOT / "docs/deployment.md").read_text()):
+        name, host, port = re.search(r"(\w+)=http://(\w+):(\d+) docker compose --profile milvus up", text).groups()
+        assert name in variables and COMPOSE["services"][host] is milvus
+        assert any(published.endswith(f":{port}") for published in milvus["ports"])
+    assert server["depends_on"][host] == {"condition": "service_healthy", "required": False}
+    named = {volume.split(":")[0] for service in COMPOSE["services"].values() for volume in service["volumes"]}
+    assert {volume for volume in named if volume.isalpha()} == set(COMPOSE["volumes"])
+
+
 def test_the_image_holds_what_it_copies_and_installs():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     for source in re.findall(r"^COPY --chown=cir (\S+) ", DOCKERFILE, re.MULTILINE):
@@ -57,3 +75,17 @@ def test_examples_of_clusters_run_stages_that_exist():
     subprocess.run(["bash", "-n", script], check=True)
     assert re.search(r"sbatch deploy/slurm.sh (\w+)", script.read_text())[1] in STAGES
     subprocess.run(["bash", "-n", "-c", cloud["run"]], check=True)
+
+
+@pytest.mark.parametrize("name", ["skypilot.yaml", "slurm.sh"])
+def test_examples_of_clusters_give_options_that_exist(name):
+    """Each program's own parser reads the line, which it leaves with exit status 2 otherwise."""
+    text = (ROOT / "deploy" / name).read_text().replace("\\\n", " ")
+    lines = [shlex.split(line.strip().replace('"', " ")) for line in text.splitlines() if re.match(r"\s*dvc ", line)]
+    assert lines
+    for line in lines:
+        dvc_parser().parse_args(line[1:])
+    for words in re.findall(r"accelerate launch (.*)'", text):
+        numbers = re.sub(r'"\$\(\(.*?\)\)"|"\$SLURM_\w+"', "2", words)
+        read = launch_command_parser().parse_args(shlex.split(numbers))
+        assert read.module and read.training_script == "stages.$stage" and read.num_machines == 2

@@ -29,7 +29,7 @@ def load_prior(name: str | Path, revision: str | None = None) -> tuple[Prior, Di
     Raises:
         ArtifactError: There is no such model, it is damaged, or it is no prior.
     """
-    return checkpoints.load_prior(_folder(name, revision, "sizes"))
+    return checkpoints.load_prior(_folder(name, revision, "diffusion"))
 
 
 def load_controlled_prior(name: str | Path, prior: str | Path, revision: str | None = None) -> ControlledPrior:
@@ -46,7 +46,7 @@ def load_controlled_prior(name: str | Path, prior: str | Path, revision: str | N
     Raises:
         ArtifactError: There is no such model, it is damaged, or it belongs to another prior.
     """
-    where = _folder(prior, None, "sizes")
+    where = _folder(prior, None, "diffusion")
     loaded, _ = checkpoints.load_prior(where)
     return ControlledPrior(loaded, checkpoints.load_control(_folder(name, revision, "prior"), loaded, where)).eval()
 

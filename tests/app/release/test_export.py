@@ -1,6 +1,7 @@
 """Trained models written for a hub, and loaded again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from typer.testing import CliRunner
 from pipeline.app.cli.main import app
 from pipeline.app.release import pretrained
 from pipeline.artifacts import ArtifactError
+from pipeline.decoder import Decoder, DecoderSizes
+from pipeline.decoder.checkpoints import save_decoder
 from pipeline.diffcomp import load_diffcomp
 from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.encoders.identity import mllm_identity
 from pipeline.fusion_diff.checkpoints import load_prior
 from tests.app.conftest import small_params
 
@@ -44,6 +48,21 @@ def test_what_is_written_is_loaded_again(exported, monkeypatch):
     assert same(prior, originals[0]) and diffusion
     assert same(pretrained.load_controlled_prior("control-adapter", "prior").prior, prior)
     assert same(pretrained.load_diffcomp(exported / "diffcomp"), originals[1])
+
+
+def test_a_decoder_is_loaded_again(in_project, tmp_path, monkeypatch):
+    params = replace(small_params().decoder, width=32, layers=1, heads=2, cross_heads=1, tokens=2, token_width=16)
+    decoder = Decoder(DecoderSizes.from_params(params, 256)).half().float()
+    monkeypatch.setattr("pipeline.app.release.models.DECODER", tmp_path / "decoder")
+    save_decoder(tmp_path / "decoder", decoder, params, mllm_identity(small_params().embedder))
+    done = export(str(tmp_path / "out"), "--model", "decoder", "--license", "mit")
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir(tmp_path)
+    assert same(pretrained.load_decoder("out/decoder"), decoder)
+    card = ModelCard.load("out/decoder/README.md")
+    assert card.data.license == "mit" and "import load_decoder" in card.text
+    with pytest.raises(ArtifactError, match="this is another kind of model"):
+        pretrained.load_prior("out/decoder")
 
 
 def test_cards_are_as_hubs_read_them(exported):
