@@ -181,9 +181,9 @@ def main(
     scorer = Scorer(params, benchmark)
     trained = trained_hits(scorer, [int(seed) for seed in seeds.split(",")], names, not only_score)
     counts = {len(runs) for runs in trained.values()}
-    kept = "-".join(map(str, sorted(counts)))
+    kept = f"{counts.pop()} seeds" if counts != {1} else f"seed {seeds}"
     caption = (
-        f"On {benchmark}, the mean over query kinds and {kept} seeds, in percent, with 95% intervals over queries. "
+        f"On {benchmark}, the mean over query kinds and {kept}, in percent, with 95% intervals over queries. "
         "Differences are paired. Made by `python -m bench.peers`."
     )
     columns = [*(f"R@{k}" for k in RECALLS), *(_column(other) for other in BASELINES)]
