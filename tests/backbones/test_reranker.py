@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -68,7 +69,7 @@ def task(params, monkeypatch) -> RerankerTask:
     images = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     corpus = Corpus(CODES, images, [(0,), (1,), (2,), (3,)], [], [], [], [])
     questions = [Question(0, "make it dark", (1,), (2, 3)), Question(2, "a much longer wish", (3,), (0, 1, 2))]
-    tokenizer = mllm.processor.tokenizer
+    tokenizer = copy.deepcopy(mllm.processor.tokenizer)  # others may share the model
     tokenizer.padding_side = "right"
     return RerankerTask(mllm.model, tokenizer, corpus, questions, params, CPU)
 

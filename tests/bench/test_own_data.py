@@ -26,7 +26,7 @@ def test_its_steps_are_stages_and_commands_that_exist():
 
 
 def test_a_report_as_a_table():
-    steps = {"cir search": {"seconds": 2.4, "peak_gib": 0.5}, "prepare": {"seconds": 1.2, "peak_gib": 0.26}}
+    steps = {"prepare": {"seconds": 1.2, "peak_gib": 0.26}, "cir search": {"seconds": 2.4, "peak_gib": 0.5}}
     assert table({"steps": steps}).splitlines()[2:] == [
         "| `prepare` | 1 | 0.3 |",
         "| `cir search` | 2 | 0.5 |",

@@ -1,5 +1,7 @@
 """Role-aware rows against their equation, and what they are configured by."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch.nn.functional as F
@@ -35,7 +37,7 @@ def test_a_vector_moves_as_in_the_equation(models):
 
 
 def test_rows_are_those_that_the_parameters_name():
-    params = profile("offline")
+    params = copy.deepcopy(profile("offline"))  # others are given the same
     assert roles.methods(params) == ()
     params.roles.methods = ["slerp", "diffcomp"]
     slerp, diffcomp = roles.methods(params)

@@ -104,7 +104,7 @@ def test_milvus_finds_what_is_meant(milvus):
         ("kept == 1", "kept is true or false, 1 is not"),
         ("year == true", "year is a number, true is not"),
         ("year like '20%'", "year is a number; `like` compares texts"),
-        ("year == 1e999", "1e999 is too large"),
+        ("year == 1e999", "1e999 is not"),
         ("year == 99999999999999999999", "is too large"),
         ("year == 1 year == 2", "there is 'year' at character 11, where `and` or `or` is expected"),
         ("(year == 1", "it ends at character 11, where ')' is expected"),

@@ -181,7 +181,7 @@ def test_a_wrong_parameter_ends_a_stage_with_one_line(tmp_path):
         check=False,
     )
     assert ended.returncode == 1
-    assert ended.stderr.strip() == "error: index.kind: 'hash' is not one of flat, hnsw, ivfpq"
+    assert ended.stderr.strip() == "error: index.kind: 'hash' is not one of flat, hnsw, ivfpq, milvus"
 
 
 def test_a_sweep_names_what_it_uses_and_the_report_reads_it():

@@ -13,8 +13,6 @@ from pipeline.app.cli import options
 from pipeline.app.cli.project import check_folder, check_methods, set_up
 from pipeline.app.errors import report_errors
 from pipeline.app.search.library_names import FOLDER, find_library, list_libraries, named
-from pipeline.artifacts import ArtifactError
-from pipeline.artifacts.rejections import summarise
 from pipeline.config import ParameterError
 
 if TYPE_CHECKING:
@@ -81,6 +79,7 @@ def index(  # noqa: PLR0913 - one argument an option
 def libraries() -> None:
     """List the libraries that have a name, with their folders and fields."""
     from pipeline.app.search.library import Library
+    from pipeline.artifacts import ArtifactError
 
     found = list_libraries()
     for place in found:
@@ -137,6 +136,7 @@ def _edit(root: Path, place: Path, add: list[Path], remove: list[str], metadata:
     from pipeline.app.search.library import Library
     from pipeline.app.search.library_edits import add_images, find_ids
     from pipeline.app.search.remedies import index_command
+    from pipeline.artifacts import ArtifactError
 
     there = find_library(place)
     if there is None:
@@ -153,6 +153,8 @@ def _edit(root: Path, place: Path, add: list[Path], remove: list[str], metadata:
 
 
 def _print(done: Indexed) -> None:
+    from pipeline.artifacts.rejections import summarise
+
     changes = f"{done.added} added, {done.updated} updated, {done.removed} removed"
     typer.echo(f"{done.library}: {done.images} images in {', '.join(done.spaces)} ({changes})")
     for space, reason in done.left_out.items():

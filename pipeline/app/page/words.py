@@ -20,6 +20,15 @@ METHODS = {
     "diffcomp": "Reference and words are joined, and the words count for more where the two disagree. As in the paper.",
     "diffcomp_row1": "An early form of DiffComp without its main ideas, to compare with.",
     "diffcomp_relative": "DiffComp, trained on what tells an image from those that resemble it.",
+    "pic2word": "The reference becomes a word in a sentence with yours. Trained on images.",
+    "searle": "The reference becomes a word in a sentence with yours. Trained on words fitted to images.",
+    "lincir": "The reference becomes a word in a sentence with yours. Trained on captions.",
+    "slerp_tat": "As slerp, with images that were moved towards their captions.",
+    "pli": "Reference and words are added up by a CLIP that has learned to complete masked images.",
+    "compodiff": "A diffusion model imagines the wanted image's CLIP vector from the reference and your words.",
+    "flowcir": "The query's CLIP vector moves to the wanted image's in one learned step.",
+    "ldre": "The language model describes the wanted image in several ways, and CLIP searches for their average.",
+    "osrcir": "The language model looks at the reference and your words at once and says what the target looks like.",
 }
 """By the method's name."""
 

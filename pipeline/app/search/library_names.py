@@ -6,8 +6,6 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.artifacts import ArtifactError
-
 DATABASE = "library.sqlite"
 FOLDER = ".cir"
 """Where the library of a folder of images lies, unless it has a name or a place of its own."""
@@ -25,6 +23,8 @@ def home() -> Path:
 def named(name: str) -> Path:
     """The folder of the library of this name. Raises ArtifactError for what is no name."""
     if not re.fullmatch(_NAME, name):
+        from pipeline.artifacts import ArtifactError
+
         raise ArtifactError(f"library {name!r}: a name has letters, digits, `_`, `-` and `.`, 100 at most")
     return home() / name
 

@@ -39,7 +39,7 @@ except SystemExit as ended:
         (command("--help"), set()),
         (command("--version"), set()),
         (command("search", "--help"), set()),
-        (command("index", "missing"), set()),
+        (command("index", "missing"), set(TABLES)),
         (command("search", "--gallery", "missing", "--image", "a.png", "--text", "b"), set(TABLES)),
         (command("search", "--image", "missing.png", "--text", "b"), set(TABLES)),
         (command("search", "--gallery", "photos", "--image", "missing.png", "--text", "b"), set(TABLES)),

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from pipeline.app.cli.main import app
 from pipeline.app.cli.method_names import listed
 from pipeline.query import registry
+from tests.sections import profile
 
 ROOT = Path(__file__).parents[3]
 
@@ -79,7 +80,7 @@ print([name for name in ("torch", "transformers", "faiss", "gradio") if name in 
 
 
 def test_help_lists_the_registrys_methods():
-    assert set(listed().split(", ")) == set(registry.labelled_methods())
+    assert set(listed().split(", ")) == set(registry.methods(profile("offline")))
 
 
 def test_help_names_every_command():
@@ -97,6 +98,7 @@ def test_help_names_every_command():
         "verify",
         "models",
         "check",
+        "libraries",
     }
     assert all(f" {name} " in listed for name in COMMANDS)
 

@@ -52,7 +52,7 @@ def photos(in_project, tmp_path) -> Path:
 @pytest.mark.usefixtures("project_with_profiles")
 def test_cirevl_searches_a_folder_of_photographs(photos, describer):
     searcher = Searcher(load_params(), open_gallery(photos), describer=str(describer))
-    assert set(searcher.methods) == {*COMPOSITIONS, "cirevl"}
+    assert set(searcher.methods) == {*COMPOSITIONS, "cirevl", "slerp_roles", "image_text_roles"}
     name = sorted(photos.glob("*.png"))[0]
     command = ["search", "--gallery", str(photos), "--image", str(name), "--text", "a red fox", "--method", "cirevl"]
     without = CliRunner().invoke(app, command)

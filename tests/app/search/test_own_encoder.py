@@ -52,7 +52,7 @@ def test_the_library_keeps_the_encoder_and_offers_its_methods_alone(photos, enco
     gallery = open_gallery(photos)
     searcher = Searcher(params, gallery)
     assert gallery.encoder == OwnEncoder(str(encoder)) and gallery.default_method == "slerp"
-    assert set(searcher.methods) == set(COMPOSITIONS)
+    assert set(searcher.methods) == {*COMPOSITIONS, "slerp_roles", "image_text_roles"}
     with pytest.raises(ParameterError, match="fusion_diff"):
         searcher.search(Request(Image.new("RGB", (40, 30)), "a red fox", "fusion_diff"))
 
