@@ -21,7 +21,7 @@ from pipeline.fusion_diff import Diffusion
 from pipeline.fusion_diff.sampler import solve
 from pipeline.peers.corpus import Corpus
 from pipeline.peers.interface import Peer
-from pipeline.peers.triplets import TRIPLETS, GenerativePeer, Triplets, read_triplets
+from pipeline.peers.triplets import TRIPLETS, GenerativePeer, TripletTask, read_triplets
 from pipeline.training import Run
 from pipeline.training import train as run_training
 
@@ -76,19 +76,8 @@ def guided(both: Tensor, reference: Tensor, nothing: Tensor, text_scale: float, 
     return nothing + image_scale * (reference - nothing) + text_scale * (both - reference)
 
 
-class CompoDiffTask:
-    """Edit triplets.
-
-    Args:
-        model: What is trained.
-        triplets: N edits.
-    """
-
-    def __init__(self, model: CompoDiff, triplets: Triplets):
-        self.model, self.triplets = model, triplets
-
-    def __len__(self) -> int:
-        return len(self.triplets.targets)
+class CompoDiffTask(TripletTask[CompoDiff]):
+    """See `TripletTask`."""
 
     def loss(
         self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str

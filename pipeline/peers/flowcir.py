@@ -22,7 +22,7 @@ from pipeline.diffcomp import slerp
 from pipeline.encoders.dual.interface import ImageTextEncoder, unit
 from pipeline.peers.corpus import Corpus
 from pipeline.peers.interface import Peer
-from pipeline.peers.triplets import TRIPLETS, GenerativePeer, Triplets, read_triplets
+from pipeline.peers.triplets import TRIPLETS, GenerativePeer, TripletTask, read_triplets
 from pipeline.training import Run
 from pipeline.training import train as run_training
 
@@ -55,19 +55,8 @@ class FlowCir(GenerativePeer):
         return unit(point)
 
 
-class FlowCirTask:
-    """Edit triplets.
-
-    Args:
-        model: What is trained.
-        triplets: N edits.
-    """
-
-    def __init__(self, model: FlowCir, triplets: Triplets):
-        self.model, self.triplets = model, triplets
-
-    def __len__(self) -> int:
-        return len(self.triplets.targets)
+class FlowCirTask(TripletTask[FlowCir]):
+    """See `TripletTask`."""
 
     def loss(
         self, model: nn.Module, indices: Tensor, generator: torch.Generator, device: torch.device | str

@@ -36,6 +36,10 @@ class Peer(nn.Module, ABC):
         """What embeds references and gallery."""
         return self._frozen[0]
 
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """f_T of B texts by `encoder`, [B, D]."""
+        return self.encoder.encode_text(self.encoder.tokenize(texts).to(self.encoder.mean.device))
+
     @abstractmethod
     def compose(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """Query vectors.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +107,20 @@ class GenerativePeer(Peer):
             tokens.append(scaled + self.kinds[row])
         return torch.stack(tokens, dim=1)
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """f_T of B texts, [B, D]."""
-        return self.encoder.encode_text(self.encoder.tokenize(texts).to(self.encoder.mean.device))
+
+P = TypeVar("P", bound=GenerativePeer)
+
+
+class TripletTask(Generic[P]):
+    """Edit triplets to train a generative peer on. A peer adds its loss.
+
+    Args:
+        model: What is trained.
+        triplets: N edits.
+    """
+
+    def __init__(self, model: P, triplets: Triplets):
+        self.model, self.triplets = model, triplets
+
+    def __len__(self) -> int:
+        return len(self.triplets.targets)

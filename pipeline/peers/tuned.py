@@ -45,10 +45,6 @@ class TunedPeer(Peer):
     def encoder(self) -> DualEncoder:
         return self.tuned
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """f_T of B texts, [B, D]."""
-        return self.tuned.encode_text(self.tuned.tokenize(texts).to(self.tuned.mean.device))
-
     def compose(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """See `Peer.compose`: slerp(f_I, f_T; `text_weight`)."""
         return slerp(images, self.encode_texts(texts), self.params.text_weight)

@@ -18,7 +18,7 @@ from pipeline.query.dual import methods
 from pipeline.query.interface import NO_CONTROLS, Controls, Descriptions, Family, Method, QueryVectors
 from pipeline.query.models import Models
 from pipeline.query.spaces import BackboneSpace, ModelSpace, VariantSpace
-from pipeline.query.turning import beyond, turn_away
+from pipeline.query.turning import turned
 from pipeline.retrieval.baselines import image_only, image_text, slerp, text_only
 from pipeline.retrieval.queries import Query
 from pipeline.retrieval.spaces import CLIP
@@ -91,7 +91,7 @@ class DualEncoders(Family):
                 else:
                     encoder, vectors = model.encoder, self._differentiated(model, queries, images, controls.region)
                 if controls.negative:
-                    vectors = self._turned(encoder, vectors, queries, controls)
+                    vectors = turned(encoder, vectors, queries, controls)
             if model is None:
                 clock.seconds["describe"] += shared.seconds["describe"]
             found[name] = QueryVectors(self.methods[name].space, vectors, seconds=clock.seconds)
@@ -122,15 +122,6 @@ class DualEncoders(Family):
             return model.compose(pixels, self._tokens(model.encoder, batch), painted)
 
         return self._encode(compose, queries, "DiffComp")
-
-    @torch.inference_mode()
-    def _turned(
-        self, encoder: ImageTextEncoder, vectors: np.ndarray, queries: Sequence[Query], controls: Controls
-    ) -> np.ndarray:
-        """Query vectors [Q, d], away from what a negative text says beyond the modification."""
-        negative = encoder.encode_text(encoder.tokenize([controls.negative]).to(encoder.mean.device))
-        direction = beyond(negative, self._text(encoder, queries))
-        return turn_away(vectors, direction.float().cpu().numpy(), controls.negative_weight)
 
     def _encode(self, encode: Callable[[Sequence[Query]], Tensor], queries: Sequence[Query], title: str) -> np.ndarray:
         """`encode` over the queries, batch by batch: float32 [Q, d]."""

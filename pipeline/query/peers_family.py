@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline.encoders.batching import encode_in_batches
-from pipeline.encoders.dual.interface import ImageTextEncoder
 from pipeline.encoders.image_source import ImageSource
 from pipeline.peers import Peer
 from pipeline.query.clock import Clock
@@ -17,7 +15,7 @@ from pipeline.query.interface import NO_CONTROLS, Controls, Descriptions, Family
 from pipeline.query.models import Models
 from pipeline.query.peers import methods
 from pipeline.query.spaces import BackboneSpace, ModelSpace, PeerSpace
-from pipeline.query.turning import beyond, turn_away
+from pipeline.query.turning import turned
 from pipeline.retrieval.queries import Query
 from pipeline.retrieval.spaces import CLIP
 
@@ -68,7 +66,7 @@ class Peers(Family):
             with clock.part("describe"):
                 vectors = self._composed(name, peer, queries, images)
                 if controls.negative:
-                    vectors = _turned(peer.encoder, vectors, queries, controls)
+                    vectors = turned(peer.encoder, vectors, queries, controls)
             found[name] = QueryVectors(self.methods[name].space, vectors, seconds=clock.seconds)
         return found
 
@@ -81,14 +79,3 @@ class Peers(Family):
             return peer.compose(encoder.encode_image(encoder.normalise(pixels)), [query.text for query in batch])
 
         return encode_in_batches(compose, queries, self.params.retrieve.batch_size, name)
-
-
-@torch.inference_mode()
-def _turned(encoder: ImageTextEncoder, vectors: np.ndarray, queries: Sequence[Query], controls: Controls) -> np.ndarray:
-    """Query vectors [Q, D], away from what a negative text says beyond the modification."""
-
-    def texts(batch: Sequence[str]) -> Tensor:
-        return encoder.encode_text(encoder.tokenize(batch).to(encoder.mean.device))
-
-    direction = beyond(texts([controls.negative]), texts([query.text for query in queries]))
-    return turn_away(vectors, direction.float().cpu().numpy(), controls.negative_weight)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.diffcomp import subtract
+from pipeline.encoders.dual.interface import ImageTextEncoder
+from pipeline.query.interface import Controls
+from pipeline.retrieval.queries import Query
 
 
 def turn_away(vectors: np.ndarray, negative: np.ndarray, weight: float) -> np.ndarray:
@@ -39,3 +44,24 @@ def beyond(negative: Tensor, wanted: Tensor) -> Tensor:
         [Q, d], of unit length or zero.
     """
     return F.normalize(negative - wanted, dim=-1, eps=1e-6)
+
+
+@torch.inference_mode()
+def turned(encoder: ImageTextEncoder, vectors: np.ndarray, queries: Sequence[Query], controls: Controls) -> np.ndarray:
+    """Query vectors away from what the controls' negative text says beyond each modification.
+
+    Args:
+        encoder: Embeds the texts in the space of the vectors.
+        vectors: [Q, d], unit length.
+        queries: Q queries.
+        controls: The negative text, and how far to turn.
+
+    Returns:
+        [Q, d], unit length.
+    """
+
+    def encoded(texts: Sequence[str]) -> Tensor:
+        return encoder.encode_text(encoder.tokenize(texts).to(encoder.mean.device))
+
+    direction = beyond(encoded([controls.negative]), encoded([query.text for query in queries]))
+    return turn_away(vectors, direction.float().cpu().numpy(), controls.negative_weight)
