@@ -119,9 +119,11 @@ def _held(pid: int) -> list[int]:
 
 
 def _gpu_bytes() -> float:
-    """Used memory of all GPUs; 0 without any."""
+    """Used memory of the GPUs that the stage may see; 0 without any."""
     try:
         asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+            asked += ["--id", visible]
         lines = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
         return sum(float(line) for line in lines) * 2**20
     except (OSError, subprocess.CalledProcessError, ValueError):
