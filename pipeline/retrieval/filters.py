@@ -59,9 +59,23 @@ class Junction:
 Filter: TypeAlias = Comparison | Junction
 
 
+LONGEST_NAME = 100
+"""Characters of a field's name."""
+_LARGEST = 2**63
+"""What databases keep of whole numbers."""
+
+
+def is_field_name(name: str) -> bool:
+    """Whether a field of the user's own can be called so."""
+    is_plain = name.isprintable() and not set('`"\\') & set(name)
+    return is_plain and 0 < len(name) <= LONGEST_NAME and name != "path"
+
+
 def kind_of(value: object) -> FieldKind | None:
     """The kind of a field with this value; None for what no field may hold."""
     if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, int) and abs(value) >= _LARGEST:
         return None
     return _KINDS.get(type(value))
 
@@ -172,10 +186,10 @@ class _Parser:
         if value is None:
             raise self._unexpected("a value: a text in quotation marks, a number, true or false")
         self._tokens.pop(0)
+        if isinstance(value, int) and abs(value) >= _LARGEST:
+            raise FilterError(f"filter: {token.text} is too large")
         if kind_of(value) != self._fields[field]:
             raise FilterError(f"filter: {field} is {_SPOKEN[self._fields[field]]}, {token.text} is not")
-        if isinstance(value, int | float) and abs(value) >= 2**63:
-            raise FilterError(f"filter: {token.text} is too large")
         return value
 
     def _takes(self, text: str) -> bool:

@@ -236,3 +236,17 @@ def test_the_cost_of_diffcomp_on_the_small_backbone():
     plain, masked = measured["attention"]["plain"], measured["attention"]["masked"]
     assert f"through all blocks take {masked['times_plain']:.2f} times as long" in PERFORMANCE
     assert all("flash" in name for name in plain["operators"]) and all("math" in name for name in masked["operators"])
+
+
+def test_what_a_change_of_a_library_costs():
+    found, page = bench("library"), TEXTS["docs/tutorials/your-photographs.md"]
+    shares = ("add_named_files", "add_by_looking_through_the_folder", "nothing_to_do")
+    expected = [round(100 * found[name]["share_of_a_whole_index"], 1) for name in shares]
+    said = page.partition("## What a change costs")[2].partition("JPEG")[0].replace("\n", " ")
+    assert re.findall(r"([\d.]+)%", said) == [str(share) for share in expected]
+    assert expected[0] <= 2 and expected[1] <= 2  # the aim
+    assert f"`{found['command']}`" in page and (found["images"], found["added"]) == (10_000, 100)
+    for name, kind in found["kinds"].items():
+        row = [f"{kind['follows_an_addition_s']:.2f}", f"{kind['recall@10']:.3f}"]
+        assert cells("docs/tutorials/your-photographs.md", name) == row
+        assert kind["recall@10"] >= 0.99 or not name.startswith("milvus")

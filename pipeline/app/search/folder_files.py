@@ -27,16 +27,20 @@ class FoundFile:
     """Why it is left out without being opened; "" where its content decides."""
 
 
-def find_files(folder: Path, library: Path) -> list[FoundFile]:
+OTHER_NAME = "a link to a folder that is read under another name"
+
+
+def find_files(folder: Path, library: Path, root: Path | None = None) -> list[FoundFile]:
     """Every file below a folder, in order of their paths.
 
     Nothing hidden is opened. A linked folder is gone into when it lies in `folder` and was not met under another name.
 
     Args:
-        folder: Holds the images.
+        folder: Holds the images, or is one of them.
         library: Where the folder's library is, which is no part of what is found.
+        root: What links must not lead out of; None: `folder`. Folders of it are read under their own names.
     """
-    walk = _Walk(folder, library)
+    walk = _Walk(folder, library, root or folder)
     walk.run()
     return sorted(walk.found, key=lambda file: file.path.relative_to(folder).as_posix())
 
@@ -44,9 +48,9 @@ def find_files(folder: Path, library: Path) -> list[FoundFile]:
 class _Walk:
     """Goes through a folder; each folder is entered once, whatever links lead to it."""
 
-    def __init__(self, folder: Path, library: Path):
+    def __init__(self, folder: Path, library: Path, root: Path):
         self.found: list[FoundFile] = []
-        self._folder, self._root = folder, folder.resolve()
+        self._folder, self._top, self._root = folder, folder.resolve(), root.resolve()
         self._links: list[Path] = []
         """Links to folders, gone into when all folders were met under their own names."""
         self._library = _key(library.stat()) if library.is_dir() else None
@@ -54,11 +58,16 @@ class _Walk:
         """Device and inode of folders."""
 
     def run(self) -> None:
-        self._go_through(self._folder)
+        if self._folder.is_dir():
+            self._go_through(self._folder)
+        elif self._folder.is_symlink():
+            self._note_link(self._folder)
+        else:
+            self._note_file(self._folder, self._folder.stat().st_mode)
         while self._links:
             link = self._links.pop(0)
             if _key(link.stat()) in self._entered:
-                self._leave_out(link, "a link to a folder that is read under another name")
+                self._leave_out(link, OTHER_NAME)
             else:
                 self._go_through(link)
 
@@ -102,7 +111,10 @@ class _Walk:
         if not is_hidden and not target.is_relative_to(self._root):
             self._leave_out(path, OUTSIDE)
         elif not is_hidden and stat.S_ISDIR(status.st_mode):
-            self._links.append(path)
+            if target.is_relative_to(self._top):
+                self._links.append(path)
+            else:
+                self._leave_out(path, OTHER_NAME)
         else:
             self._note_file(path, status.st_mode)
 

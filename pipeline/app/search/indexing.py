@@ -50,6 +50,8 @@ class Indexed:
     added: int = 0
     updated: int = 0
     """Images whose content or metadata is another one now."""
+    kept: int = 0
+    """Images that are as they were."""
     removed: int = 0
     rejected: list[Rejected] = field(default_factory=list)
     """Files that are no images, or cannot be read as such."""
@@ -99,7 +101,9 @@ def index_folder(
         raise ArtifactError(f"{folder}: there is no image: the folder is empty")
     library = Library.create(place, folder, encoder)
     wanted = [space for name, space in spaces.items() if name not in untrained]
-    done = Indexer(library, Models(params), wanted).update(found, metadata)
+    indexer = Indexer(library, Models(params), wanted)
+    indexer.encoder = encoder
+    done = indexer.update(found, metadata)
     library.close()
     done.left_out = untrained
     return done
@@ -140,6 +144,9 @@ class Indexer:
         models: The models, such as a `Searcher`'s.
         spaces: What to embed into besides the library's own spaces; none: those alone.
         guard: Held while models compute, one batch after the other, for models that others use, too.
+
+    Attributes:
+        encoder: What the models stand for, as the library remembers it; None: those of the parameters.
     """
 
     def __init__(
@@ -150,6 +157,7 @@ class Indexer:
         guard: AbstractContextManager[Any] | None = None,
     ):
         self.library, self._models, self._guard = library, models, guard or nullcontext()
+        self.encoder = library.encoder
         present, configured = library.spaces, registry.spaces(models)
         kept = [
             space
@@ -200,7 +208,8 @@ class Indexer:
                 were embedded by other models.
         """
         root, own = self.library.root, self.library.encoder
-        if stale := set(self.library.spaces) - set(self._spaces):
+        own_spaces = {name: as_stored(space.identity) for name, space in self._spaces.items()}
+        if stale := [name for name, identity in self.library.spaces.items() if own_spaces.get(name) != identity]:
             command = index_command(root, self.library.folder, encoder=own)
             raise ArtifactError(
                 f"{self.library.folder}: {min(stale)} was embedded by other models than the present ones; `{command}` "
@@ -212,7 +221,7 @@ class Indexer:
         return self._bring(self._entries(root, found, known), known, fields or {}, removes=False)
 
     def _found(self, path: Path, root: Path) -> list[FoundFile]:
-        path = path.parent.resolve() / path.name
+        path = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
         if not path.is_relative_to(root):
             raise ArtifactError(f"{path}: not below {root}, the folder of this library")
         if not path.resolve().is_relative_to(root):
@@ -221,7 +230,7 @@ class Indexer:
             raise ArtifactError(f"{path}: no such file")
         if any(part.startswith(".") for part in path.relative_to(root).parts):
             return [FoundFile(path, HIDDEN)]
-        return find_files(path, self.library.folder) if path.is_dir() else [FoundFile(path)]
+        return find_files(path, self.library.folder, root)
 
     def _entries(
         self, root: Path, found: Sequence[FoundFile], known: Mapping[str, Entry], metadata: Path | None = None
@@ -276,26 +285,22 @@ class Indexer:
         here = {image.id for image in images}
         gone = [name for name in known if name not in here]
         changed = [image for image in images if image != known.get(image.id)]
-        stale = set(self.library.spaces) - set(spaces)
-        if changed:
-            for name in stale:
-                self.library.forget_vectors(name)
+        is_other = self.encoder != self.library.encoder
+        stale = set(self.library.spaces) - set(spaces) if changed or is_other else set()
         new = {name: identity for name, identity in identities.items() if self.library.spaces.get(name) != identity}
-        if changed or gone or new:
-            self.library.commit(changed, gone, new)
+        if changed or gone or new or is_other:
+            self.library.commit(changed, gone, new, stale, self.encoder)
         done.added = sum(image.id not in known for image in changed)
         done.updated, done.removed = len(changed) - done.added, len(gone)
+        done.kept = len(images) - len(changed)
         done.images, done.spaces = len(self.library), sorted(self.library.spaces)
         return done
 
     def _embed(self, space: ModelSpace, images: Sequence[Entry]) -> list[Rejected]:
         """Store the vectors of the contents that have none, and tell which images cannot be read."""
-        identity, mark = as_stored(space.identity), f"embedded by {space.name}"
-        if self.library.setting(mark) != identity:
-            self.library.forget_vectors(space.name)
-            self.library.keep_setting(mark, identity)
+        store = self.library.store_for(space.name, as_stored(space.identity))
         by_hash: dict[str, Entry] = {image.hash: image for image in reversed(images)}
-        todo = [by_hash[content] for content in self.library.without_vector(space.name, [one.hash for one in images])]
+        todo = [by_hash[content] for content in self.library.without_vector(store, [one.hash for one in images])]
         if not todo:
             return []
         reader, rejected = ImageFiles(self.library.root, todo), []
@@ -310,9 +315,7 @@ class Indexer:
                         part.table["vector"].combine_chunks().flatten().to_numpy().reshape(part.table.num_rows, -1)
                     )
                     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-                    self.library.store_vectors(
-                        space.name, [hashes[name] for name in part.table["id"].to_pylist()], vectors
-                    )
+                    self.library.store_vectors(store, [hashes[name] for name in part.table["id"].to_pylist()], vectors)
                 progress.update(part.rows)
         reasons = dict(rejected)
         return [Rejected(image.id, reasons[image.hash]) for image in images if image.hash in reasons]

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,11 +26,14 @@ from pipeline.app.search.library_rows import (
     OWN_FIELDS,
     SCHEMA,
     Entry,
-    check_fields,
+    beside,
     connect,
     delete,
     entry,
+    exchange,
     json_path,
+    keep,
+    keep_kinds,
     marks,
     parts,
     put,
@@ -91,11 +94,11 @@ class Library:
         Args:
             folder: Where the library lies.
             root: The folder of the images.
-            encoder: What they are embedded with in the place of the parameters' models.
+            encoder: What they will be embedded with in the place of the parameters' models.
 
         Returns:
-            The library. One that is there keeps its images, and where the encoder is the same, their vectors. `root`
-            is what counts from now on.
+            The library. One that is there keeps its images and, once it has vectors, its encoder. `root` is what
+            counts from now on.
 
         Raises:
             ArtifactError: What is there is no library.
@@ -111,16 +114,12 @@ class Library:
                 connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
         connection.close()
         library = cls(folder)
-        if encoder != library.encoder:
-            with library._change() as change:
-                change.execute("DELETE FROM spaces")
-                change.execute("DELETE FROM vectors")
-                change.execute("UPDATE settings SET value = ? WHERE name = 'encoder'", [_encoder_json(encoder)])
+        if encoder != library.encoder and not library.spaces:
+            library.keep_setting("encoder", _as_stored(encoder))
             library = cls(folder)
         relative = os.path.relpath(root.resolve(), folder.resolve())
         if library._settings.get("root") != relative:
-            with library._change() as change:
-                change.execute("INSERT OR REPLACE INTO settings VALUES ('root', ?)", [json.dumps(relative)])
+            library.keep_setting("root", relative)
             library = cls(folder)
         return library
 
@@ -141,7 +140,7 @@ class Library:
     @property
     def encoder(self) -> OwnEncoder | None:
         """What the images were embedded with in the place of the parameters' models."""
-        own = self._settings.get("encoder")
+        own = self.setting("encoder")
         return OwnEncoder(own["name"], own["pretrained"]) if own else None
 
     @property
@@ -260,27 +259,33 @@ class Library:
             known.update(row[0] for row in self._rows(query, [space, *some]))
         return [one for one in wanted if one not in known]
 
+    def store_for(self, space: str, identity: Mapping[str, Any]) -> str:
+        """Where a model's vectors of a space are stored: in the space, or beside it until `commit` exchanges them."""
+        return space if self.spaces.get(space) == identity else beside(space, identity)
+
     def store_vectors(self, space: str, hashes: Sequence[str], vectors: np.ndarray) -> None:
         """Keep vectors [N, d] of contents. No search finds them before `commit` names an image of the content."""
         rows = zip([space] * len(hashes), hashes, map(bytes, vectors.astype("<f4")), strict=True)
         with self._change() as change:
             change.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
-    def forget_vectors(self, space: str) -> None:
-        """Remove a space and all its vectors, for instance since its model was trained anew."""
-        with self._change() as change:
-            change.execute("DELETE FROM spaces WHERE name = ?", [space])
-            change.execute("DELETE FROM vectors WHERE space = ?", [space])
-
     def commit(
-        self, entries: Iterable[Entry] = (), gone: Collection[str] = (), spaces: Mapping[str, Any] | None = None
+        self,
+        entries: Iterable[Entry] = (),
+        gone: Collection[str] = (),
+        spaces: Mapping[str, Any] | None = None,
+        dropped: Collection[str] = (),
+        encoder: OwnEncoder | None | Literal["kept"] = "kept",
     ) -> None:
-        """Add, update and remove images in one transaction.
+        """Add, update and remove images, and exchange models, in one transaction.
 
         Args:
             entries: Images to add, or to update by their ids. A new content gets a new slot. Their vectors are stored.
             gone: Ids to remove; unknown ones are ignored.
-            spaces: Spaces that the library has from now on: name -> identity of the model.
+            spaces: Spaces that the library has from now on: name -> identity of the model. Its vectors take the place
+                of the space's where they were stored beside them, see `store_for`.
+            dropped: Spaces that it has no more.
+            encoder: What its images are embedded with in the place of the parameters' models.
 
         Raises:
             ArtifactError: An image has no vector in a space; or a field has another kind of value than before.
@@ -288,14 +293,19 @@ class Library:
         with self._change() as change:
             version = self._next_version(change)
             delete(change, gone, version)
-            kinds = dict(change.execute("SELECT name, kind FROM fields"))
-            for one in entries:
-                check_fields(one, kinds)
+            images = list(entries)
+            for one in images:
                 old = change.execute("SELECT slot, hash, size, modified, fields FROM images WHERE id = ?", [one.id])
                 put(change, one, old.fetchone(), version)
-            change.executemany("INSERT OR IGNORE INTO fields VALUES (?, ?)", kinds.items())
+            keep_kinds(change, images, version)
+            for name in dropped:
+                change.execute("DELETE FROM spaces WHERE name = ?", [name])
+                change.execute("DELETE FROM vectors WHERE space = ?", [name])
             for name, identity in (spaces or {}).items():
                 change.execute("INSERT OR REPLACE INTO spaces VALUES (?, ?)", [name, json.dumps(identity)])
+                exchange(change, name, identity)
+            if encoder != "kept":
+                keep(change, "encoder", _as_stored(encoder))
             self._check_vectors(change, version, list(spaces or ()))
 
     def remove(self, ids: Collection[str]) -> int:
@@ -337,7 +347,7 @@ class Library:
     def keep_setting(self, name: str, value: Any) -> None:
         """Store a value beside the images, such as which model has embedded them."""
         with self._change() as change:
-            change.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [name, json.dumps(value)])
+            keep(change, name, value)
 
     def _slots(self) -> tuple[list[str], dict[str, int]]:
         with self._lock:
@@ -382,5 +392,5 @@ class Library:
             raise ArtifactError(f"{self.folder}: {missing[1]!r} has no vector in the space {missing[0]}")
 
 
-def _encoder_json(encoder: OwnEncoder | None) -> str:
-    return json.dumps(asdict(encoder) if encoder else None)
+def _as_stored(encoder: OwnEncoder | None) -> dict[str, str] | None:
+    return asdict(encoder) if encoder else None

@@ -37,9 +37,8 @@ def add_images(library: Library, params: Params, paths: Sequence[Path], metadata
     table = metadata or find_metadata(library.root)
     fields = read_metadata(table) if table else {}
     models = Models(library.encoder.into(params) if library.encoder else params)
-    before = len(library)
     done = Indexer(library, models).add([path for path in paths if path != table], fields)
-    if done.rejected and len(library) == before and not done.updated:
+    if done.rejected and not (done.added or done.updated or done.kept):
         first = done.rejected[0]
         raise ArtifactError(f"{library.root}: there is nothing to add: {first.id}: {first.reason}")
     return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import ArtifactError
-from pipeline.retrieval.filters import FieldKind, kind_of
+from pipeline.retrieval.filters import FieldKind, is_field_name, kind_of
 
 WAIT_S = 60.0
 """How long a change waits for another process's."""
@@ -80,6 +81,9 @@ def entry(row: Sequence[Any]) -> Entry:
 
 
 def put(change: sqlite3.Connection, entry: Entry, old: Sequence[Any] | None, version: int) -> None:
+    """Add or update an image. Raises ArtifactError for a field that there cannot be."""
+    for name, value in entry.fields.items():
+        _kind(entry, name, value)
     fields = json.dumps(dict(entry.fields), ensure_ascii=False, allow_nan=False)
     facts = [entry.size, entry.modified, entry.date, fields, version]
     if old and old[1] == entry.hash:
@@ -105,21 +109,56 @@ def delete(change: sqlite3.Connection, ids: Collection[str], version: int) -> in
     return count
 
 
-def check_fields(entry: Entry, kinds: dict[str, FieldKind]) -> None:
-    """Note the kinds of an image's fields. Raises ArtifactError for a value of another kind, or of none."""
-    for name, value in entry.fields.items():
-        kind = kind_of(value)
-        known = OWN_FIELDS.get(name) or kinds.setdefault(name, kind or "text")
-        if name == "path" or not name or set('`"') & set(name) or kind is None:
-            raise ArtifactError(f"{entry.id}: the field {name!r} cannot be {value!r}")
-        if name in OWN_FIELDS:
-            kinds.setdefault(name, known)
-        if kind != known:
-            raise ArtifactError(f"{entry.id}: the field {name!r} is {value!r}, of other images it is a {known}")
+def keep(change: sqlite3.Connection, name: str, value: Any) -> None:
+    change.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [name, json.dumps(value)])
+
+
+def beside(space: str, identity: Mapping[str, Any]) -> str:
+    """Where vectors of another model wait until all images have one."""
+    return f"{space} {hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()}"
+
+
+def exchange(change: sqlite3.Connection, space: str, identity: Mapping[str, Any]) -> None:
+    """Let the vectors that wait beside a space, if any do, take the place of its own."""
+    waiting = beside(space, identity)
+    if change.execute("SELECT 1 FROM vectors WHERE space = ? LIMIT 1", [waiting]).fetchone():
+        others = "space = ? OR (space > ? AND space < ? AND space != ?)"  # those of a model that came to no end, too
+        change.execute(f"DELETE FROM vectors WHERE {others}", [space, f"{space} ", f"{space}!", waiting])
+        change.execute("UPDATE vectors SET space = ? WHERE space = ?", [space, waiting])
+
+
+def keep_kinds(change: sqlite3.Connection, entries: Sequence[Entry], version: int) -> None:
+    """Note the kinds of the fields of images that a change has put.
+
+    Raises ArtifactError for a value of another kind than images have that the change left alone.
+    """
+    known, new = dict[str, FieldKind](change.execute("SELECT name, kind FROM fields")), dict[str, FieldKind]()
+    for one in entries:
+        for name, value in one.fields.items():
+            kind = _kind(one, name, value)
+            expected = OWN_FIELDS.get(name) or new.get(name)
+            if expected is None and known.get(name, kind) != kind and _is_of_others(change, name, version):
+                expected = known[name]
+            if expected not in (None, kind):
+                raise ArtifactError(f"{one.id}: the field {name!r} is {value!r}, of other images it is a {expected}")
+            new[name] = kind
+    change.executemany("INSERT OR REPLACE INTO fields VALUES (?, ?)", new.items())
+
+
+def _kind(one: Entry, name: str, value: object) -> FieldKind:
+    kind = kind_of(value)
+    if kind is None or not is_field_name(name):
+        raise ArtifactError(f"{one.id}: the field {name[:150]!r} cannot be {repr(value)[:100]}")
+    return kind
+
+
+def _is_of_others(change: sqlite3.Connection, name: str, version: int) -> bool:
+    query = f"SELECT 1 FROM images WHERE version != ? AND {json_path(name)} IS NOT NULL LIMIT 1"
+    return change.execute(query, [version]).fetchone() is not None
 
 
 def json_path(name: str) -> str:
-    escaped = name.replace('"', '\\"').replace("'", "''")
+    escaped = name.replace("'", "''")
     return f"json_extract(fields, '$.\"{escaped}\"')"
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv, json
 
 from pipeline.artifacts import ArtifactError
+from pipeline.retrieval.filters import is_field_name
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 KEY = "file_name"
@@ -44,8 +45,8 @@ def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
     if len(set(table.column_names)) < len(table.column_names):
         raise ArtifactError(f"{path}: two columns have the same name")
     for name in table.column_names:
-        if name == "path" or not name or set(name) & set('`"'):
-            raise ArtifactError(f"{path}: a column cannot be called {name!r}")
+        if name != KEY and not is_field_name(name):
+            raise ArtifactError(f"{path}: a column cannot be called {name[:150]!r}")
         if name != KEY and not _is_plain(table[name].type):
             raise ArtifactError(f"{path}: column {name!r} holds {table[name].type}, not texts, numbers or dates")
     found: dict[str, dict[str, Any]] = {}

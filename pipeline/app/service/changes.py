@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.app.search.galleries import FolderGallery
 from pipeline.app.search.indexing import Indexer
 from pipeline.app.search.library import Library
+from pipeline.app.search.metadata import NAMES as METADATA_NAMES
 from pipeline.app.search.searcher import Searcher
 from pipeline.app.service.inputs import decoded
 from pipeline.app.service.problems import ServiceError, invalid, unknown_id
@@ -102,7 +103,7 @@ class Changes:
             if image_id not in library or not library.remove([image_id]):
                 raise unknown_id("id", image_id)
             path = library.root / image_id
-            if with_file and path.resolve().is_relative_to(library.root):
+            if with_file and path.is_file() and path.resolve().is_relative_to(library.root):
                 path.unlink(missing_ok=True)
 
     def _library(self) -> Library:
@@ -126,10 +127,20 @@ def target_of(image_id: str, library: Library) -> Path:
     if any(part.startswith(".") or len(part.encode("utf-8", "replace")) > MAX_PART for part in parts):
         raise invalid(f"image: {image_id[:100]!r} has a part that is hidden, leads upwards, or is too long")
     target, root = library.root / image_id, library.root
-    if not target.resolve().is_relative_to(root):
+    try:
+        real, content = target.parent.resolve() / target.name, target.resolve()
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        raise invalid(f"image: {image_id[:100]!r} leads through links in a circle") from None
+    if not (real.is_relative_to(root) and content.is_relative_to(root)):
         raise invalid(f"image: {image_id[:100]!r} leads out of the folder")
-    if target.is_dir() or any(parent.is_file() for parent in target.parents if parent.is_relative_to(root)):
-        raise invalid(f"image: {image_id[:100]!r} is a folder, or lies in a file")
+    if real.parent != target.parent:
+        own = real.relative_to(root).as_posix()
+        raise invalid(f"image: {image_id[:100]!r} leads through a link to a folder; its own name is {own[:100]!r}")
+    if real.is_relative_to(library.folder.resolve()) or image_id in METADATA_NAMES:
+        raise invalid(f"image: {image_id[:100]!r} is where the library keeps something else")
+    is_other = target.exists() and not target.is_file()
+    if is_other or any(parent.is_file() for parent in target.parents if parent.is_relative_to(root)):
+        raise invalid(f"image: {image_id[:100]!r} is a folder or no regular file, or lies in a file")
     return target
 
 

@@ -80,6 +80,8 @@ def as_service_error(error: Exception) -> ServiceError:
     logger.error("a request failed", exc_info=error)
     if isinstance(error, StorageError):
         return ServiceError(507, "disk_full", "the server's disk has no room")
+    if isinstance(error, OSError) and error.filename is not None:
+        return ServiceError(503, "unavailable", f"a file of this server cannot be used: {error.strerror}; see its log")
     if isinstance(error, ArtifactError):
         return ServiceError(503, "unavailable", "the index or a model of this server cannot be used; see its log")
     name = type(error).__name__

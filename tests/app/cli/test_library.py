@@ -1,6 +1,7 @@
 """`cir index` with a name, additions, removals and metadata; `cir search --where`; `cir libraries`."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -95,6 +96,34 @@ def test_some_images_come_and_go(folder):
     assert "(5 added, 0 updated, 0 removed)" in run("index", "--name", "trip", "--method", "slerp")
 
 
+def test_what_is_added_has_the_name_that_a_whole_index_gives_it(folder):
+    (folder / "to more").symlink_to("more")
+    (folder / "circle").symlink_to(".")
+    (folder / "late").mkdir()
+    (folder / "late/0.png").symlink_to("../0.png")
+    (folder / "late/more").symlink_to("../more")
+    said = run("index", "--name", "trip", "--add", folder / "late", "--add", folder / "to more")
+    assert "(1 added, 0 updated, 0 removed)" in said and "late/more" in said
+    assert "(0 added, 0 updated, 0 removed)" in run("index", "--name", "trip", "--add", folder / "circle")
+    assert "(0 added, 0 updated, 0 removed)" in run("index", "--name", "trip", "--method", "slerp")
+
+
+def test_a_field_may_become_another_kind_when_all_images_have_it(folder):
+    def index() -> str:
+        return run("index", folder, "--name", "trip", "--method", "slerp")
+
+    (folder / "metadata.csv").write_text("file_name,rank\n0.png,1\n1.png,2\n")
+    index()
+    assert found(folder, "rank > 1") == ["1.png"]
+    (folder / "metadata.csv").write_text("file_name,rank\n0.png,first\n")
+    words = ("index", folder, "--name", "trip", "--method", "slerp")
+    assert_one_line(cir(*words), "0.png: the field 'rank' is 'first', of other images it is")
+    assert found(folder, "rank > 1") == ["1.png"]
+    (folder / "metadata.csv").write_text("file_name,rank\n0.png,first\n1.png,second\n")
+    index()
+    assert found(folder, 'rank like "sec%"') == ["1.png"]
+
+
 def test_metadata_from_another_file(folder, tmp_path):
     (tmp_path / "other.jsonl").write_text('{"file_name": "3.png", "tag": "ä"}\n')
     said = run("index", "--name", "trip", "--method", "slerp", "--metadata", tmp_path / "other.jsonl")
@@ -127,6 +156,7 @@ def test_several_libraries(folder, tmp_path, monkeypatch):
         (["--name", "trip", "--add", "{folder}/0.png", "--method", "slerp"], "name none"),
         (["--name", "trip", "--add", "{folder}/no.png"], "{folder}/no.png: no such file"),
         (["--name", "trip", "--add", "{folder}/notes"], "nothing to add: notes: no image that can be read"),
+        (["--name", "trip", "--add", "{folder}/pipe.png"], "nothing to add: pipe.png: neither a file nor a folder"),
         (["--name", "trip", "--add", "{folder}/.hidden"], "nothing to add: .hidden: hidden"),
         (["--name", "trip", "--add", "{folder}/link.png"], "link.png: a link that leads out of the folder {folder}"),
         (["--name", "trip", "--add", "{folder}/../outside.png"], "outside.png: not below {folder}"),
@@ -142,6 +172,7 @@ def test_each_mistake_is_one_line_and_changes_nothing(folder, tmp_path, words, r
     Image.new("RGB", (40, 40), "pink").save(tmp_path / "outside.png")
     (folder / "link.png").symlink_to(tmp_path / "outside.png")
     (folder / "notes").write_text("words")
+    os.mkfifo(folder / "pipe.png")
     Image.new("RGB", (40, 40), "pink").save(folder / ".hidden", "PNG")
     library = Library.open("trip")
     version, places = library.version, {"folder": folder, "home": tmp_path / "home"}

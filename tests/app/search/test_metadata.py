@@ -51,6 +51,8 @@ def test_dates_are_texts_that_sort_by_time_and_a_nan_is_an_empty_cell(tmp_path):
         ("m.csv", "file_name,year\na.png,1\n./a.png,2\n", "row 2: 'a.png' occurs twice"),
         ("m.csv", "file_name,year\n,1\n", "row 1: file_name is None"),
         ("m.csv", "file_name,path\na.png,1\n", "a column cannot be called 'path'"),
+        ("m.csv", "file_name," + "a" * 101 + "\na.png,1\n", "a column cannot be called 'aaa"),
+        ("m.csv", "file_name,a\\b\na.png,1\n", "a column cannot be called"),
         ("m.csv", "file_name,a`b\na.png,1\n", "a column cannot be called 'a`b'"),
         ("m.csv", "file_name,a,a\na.png,1,2\n", "two columns have the same name"),
         ("m.csv", "file_name,a\na.png\n", "cannot be read"),

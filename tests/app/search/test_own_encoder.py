@@ -80,6 +80,25 @@ def test_another_encoder_embeds_anew(photos, tmp_path):
     assert (before.shape, after.shape) == ((8, 24), (8, 32))
 
 
+def test_a_change_of_the_encoder_that_fails_leaves_the_library_as_it_was(photos, tmp_path):
+    params, first = load_params(), save_clip(tmp_path / "first")
+    index_folder(photos, params, encoder=OwnEncoder(str(first)))
+    library = Library.open(photos)
+    before = np.concatenate([vectors for *_, vectors in library.vectors("clip")])
+    second = save_siglip(tmp_path / "second")
+    weights = next(second.glob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    with pytest.raises(ValueError, match="second"):
+        index_folder(photos, params, encoder=OwnEncoder(str(second)))
+    assert library.encoder == Library.open(photos).encoder == OwnEncoder(str(first))
+    assert np.array_equal(np.concatenate([vectors for *_, vectors in library.vectors("clip")]), before)
+    assert Searcher(params, open_gallery(photos)).search(Request(Image.new("RGB", (40, 30)), "red", "slerp")).hits
+    weights.write_bytes(whole)
+    index_folder(photos, params, encoder=OwnEncoder(str(second)))
+    assert library.encoder == OwnEncoder(str(second)) and library.dim("clip") == 32
+
+
 def test_emoji_models_say_what_they_know(photos):
     run = CliRunner().invoke(app, ["index", str(photos), "--method", "slerp"])
     assert run.exit_code == 0 and "emoji only" in run.output and f"cir index {photos} --encoder" in run.output

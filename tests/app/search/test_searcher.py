@@ -92,10 +92,10 @@ def test_what_explains_an_answer(searcher, reference):
 def test_an_index_made_by_another_model_is_rejected(searcher, reference, tmp_path):
     shutil.copytree("photos", tmp_path, dirs_exist_ok=True)
     library = Library.open(tmp_path)
-    library.forget_vectors("diffcomp")
+    other = library.spaces["clip"]
     for _, ids, vectors in library.vectors("clip"):
-        library.store_vectors("diffcomp", [entry.hash for entry in library.entries(ids)], vectors)
-    library.commit(spaces={"diffcomp": library.spaces["clip"]})
+        library.store_vectors(library.store_for("diffcomp", other), [one.hash for one in library.entries(ids)], vectors)
+    library.commit(spaces={"diffcomp": other})
     other = Searcher(load_params(), FolderGallery(tmp_path / ".cir"), searcher.models)
     with pytest.raises(ArtifactError, match="its images were embedded with diffcomp = None"):
         other.search(Request(reference, "x", "diffcomp"))

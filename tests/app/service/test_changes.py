@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from pipeline.app.search.library import Library
+from pipeline.app.service.changes import target_of
+from pipeline.app.service.problems import ServiceError
 from tests.app.service.conftest import serving, starting
 from tests.app.service.test_bad_requests import check
 
@@ -124,6 +126,53 @@ def test_links_do_not_lead_out(http, folder, tmp_path):
     (folder / "link").symlink_to(tmp_path, target_is_directory=True)
     check(add(http, ("x.png", picture("red")), folder="link"), 422, "leads out of the folder")
     assert list(tmp_path.iterdir()) == []
+    (folder / "same").symlink_to("more", target_is_directory=True)
+    check(add(http, ("x.png", picture("red")), folder="same"), 422, "its own name is 'more/x.png'")
+    (folder / "circle").symlink_to("circle")
+    check(add(http, ("x.png", picture("red")), folder="circle"), 422, "links in a circle")
+
+
+def test_what_is_no_image_is_not_written_over(http, folder):
+    os.mkfifo(folder / "pipe.png")
+    for replace in ("false", "true"):
+        check(add(http, ("pipe.png", picture("red")), replace=replace), 422, "no regular file")
+        check(add(http, ("metadata.csv", picture("red")), replace=replace), 422, "keeps something else")
+    os.unlink(folder / "pipe.png")
+
+
+def test_a_library_among_the_images_is_not_written_over(tmp_path):
+    library = Library.create(tmp_path / "photos/lib", tmp_path / "photos")
+    for name in ("lib/library.sqlite", "lib/x.png"):
+        with pytest.raises(ServiceError, match="keeps something else"):
+            target_of(name, library)
+    assert target_of("more/x.png", library) == tmp_path / "photos/more/x.png"
+
+
+def test_a_file_that_cannot_be_written_is_named(http, folder):
+    (folder / "gone.png").write_bytes(picture("red"))
+    assert add(http, ("gone.png", picture("red"))).status_code == 200
+    (folder / "gone.png").unlink()
+    (folder / "gone.png").mkdir()
+    assert http.delete("/v1/images/gone.png", params={"file": True}).status_code == 200
+    (folder / "gone.png").rmdir()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"year": 10**400},
+        {"year": -(2**63)},
+        {"x": float("nan")},
+        {"": 1},
+        {"a\0": 1},
+        {"a\\b": 1},
+        {"a" * 200: 1},
+        {"path": "x"},
+    ],
+)
+def test_metadata_that_no_filter_could_read(http, fields):
+    check(add(http, ("odd.png", picture("red")), metadata={"odd.png": fields}), 422)
+    assert http.get("/v1/images", params={"limit": 1000}).status_code == 200
 
 
 def test_one_wrong_image_adds_none(http, folder):
@@ -132,7 +181,7 @@ def test_one_wrong_image_adds_none(http, folder):
     check(add(http, good, wrong), 422, "image 'wrong.png': the image cannot be decoded")
     check(add(http, good, good), 422, "'good.png' comes twice")
     check(add(http, good, metadata={"other.png": {"a": 1}}), 422, "metadata: 'other.png' is none of the images")
-    check(add(http, good, metadata={"good.png": {"year": "late"}}), 422, "year")
+    check(add(http, good, metadata={"good.png": {"size": "late"}}), 422, "size")
     check(add(http, good, metadata="{"), 422, "metadata: ")
     check(add(http, good, metadata={"good.png": {"a": [1]}}), 422, "metadata")
     check(add(http, good, metadata='{"good.png": {"a": 1e999}}'), 422, "the field 'a' cannot be inf")
