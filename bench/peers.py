@@ -1,24 +1,29 @@
 """Train the peers with several seeds and score them beside the training-free rows: python -m bench.peers
 
 It wants what `dvc repro embed_gallery` makes, and writes `reports/peers/scores.json`, which the report shows. A peer
-that is trained already is not trained again, and a training that was cut off goes on.
+that is trained already is not trained again, and a training that was cut off goes on. LDRE and OSrCIR, which are not
+trained, are asked once.
 """
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
 import typer
 from torch import Tensor
 
-from pipeline.artifacts import ShardSet, write_json
+from bench.machine import hardware
+from pipeline.artifacts import ShardSet, read_json, write_json
 from pipeline.artifacts.model_files import WEIGHTS
 from pipeline.config import ParameterError, Params, load_params
+from pipeline.config.peers import DescribedName
 from pipeline.encoders.batching import encode_in_batches
 from pipeline.encoders.dual.interface import ImageTextEncoder
 from pipeline.encoders.embedding.dual_gallery import encode_images
@@ -26,6 +31,9 @@ from pipeline.encoders.image_source import ImageTable
 from pipeline.errors import report_user_errors
 from pipeline.peers import PEERS, Peer, load_peer
 from pipeline.peers.corpus import Corpus
+from pipeline.query.models import Models
+from pipeline.query.reasoning import METHODS as DESCRIBED
+from pipeline.query.reasoning_family import load as load_described
 from pipeline.retrieval.baselines import image_only, slerp, text_only
 from pipeline.retrieval.benchmarks import find_benchmarks
 from pipeline.retrieval.bootstrap import Interval, mean_interval, paired_difference
@@ -36,13 +44,27 @@ from pipeline.retrieval.spaces import CLIP
 from pipeline.runtime import device, set_up
 from stages.train_peers import train_peer
 
+KNOWN = (*PEERS, *(method.name for method in DESCRIBED))
+"""The methods that have a row beside the training-free ones."""
 SCRATCH, OUT = Path("data/peers"), Path("reports/peers/scores.json")
 BASELINES = {"image_only": image_only, "text_only": text_only, "slerp": slerp}
 RECALLS = (1, 5, 10)
 DIFFERENCE = 10
 """K of the paired differences."""
+TRAINING, DEVIATION = "training, s", f"R@{DIFFERENCE}, deviation over seeds"
 Hits = dict[int, np.ndarray]
 """K -> each query's hit, or its share of hits over seeds, [Q]."""
+
+
+@dataclass
+class Runs:
+    """What is known of one method: an entry a seed, or a single one where nothing is trained."""
+
+    hits: list[Hits] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    """Of the trainings, as far as they were timed."""
+    devices: set[str] = field(default_factory=set)
+    """That they ran on."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +124,36 @@ class Scorer:
         rows, size = range(len(texts)), self.params.retrieve.batch_size
         return gallery.hits(encode_in_batches(compose, rows, size, "queries"), self.queries)
 
+    def described(self, name: str) -> Hits:
+        """A method that describes the target in words, and is not trained."""
+        params = replace(self.params, peers=replace(self.params.peers, described=[cast(DescribedName, name)]))
+        answers = load_described(Models(params)).answer(self.queries, ImageTable(self.images))
+        return self.gallery.hits(answers[name].vectors, self.queries)
+
     def _embedded(self, encoder: ImageTextEncoder) -> Gallery:
         table = ImageTable(self.images)
         encode: Callable[[Sequence[str]], Tensor] = lambda ids: encode_images(encoder, table, ids)  # noqa: E731
         return Gallery(table.ids, encode_in_batches(encode, table.ids, self.params.embedder.batch_size, "gallery"))
 
 
-def trained_hits(scorer: Scorer, seeds: Sequence[int], names: Sequence[str], train: bool) -> dict[str, list[Hits]]:
-    """Every peer's hits, an entry a seed.
+def train_timed(folder: Path, corpus: Corpus) -> None:
+    """Train a peer, unless it is there already. Seconds and device are noted beside its folder."""
+    start = time.perf_counter()
+    if train_peer(folder, corpus):
+        note = {"seconds": round(time.perf_counter() - start, 1), "device": machine(corpus.params)}
+        write_json(folder.with_suffix(".json"), note)
+
+
+def machine(params: Params) -> str:
+    """What trains, in words."""
+    if device(params.runtime).startswith("cuda"):
+        return f"one {torch.cuda.get_device_name()}"
+    found = hardware()
+    return f"{found['cores']} cores of {found['cpu']}"
+
+
+def trained_runs(scorer: Scorer, seeds: Sequence[int], names: Sequence[str], train: bool) -> dict[str, Runs]:
+    """Every peer's runs.
 
     Args:
         scorer: Scores them.
@@ -117,35 +161,61 @@ def trained_hits(scorer: Scorer, seeds: Sequence[int], names: Sequence[str], tra
         names: The peers.
         train: Whether to train those that are not there.
     """
-    found: dict[str, list[Hits]] = {name: [] for name in names}
+    found = {name: Runs() for name in names}
     for seed in seeds:
         params = replace(scorer.params, seed=seed)
         set_up(params.runtime, seed)
         corpus = Corpus(params)
         for name in names:
-            folder = SCRATCH / str(seed) / name
+            folder, runs = SCRATCH / str(seed) / name, found[name]
             if train:
-                train_peer(folder, corpus)
+                train_timed(folder, corpus)
             if (folder / WEIGHTS).is_file():
                 peer = load_peer(folder, name, scorer.corpus.encoder, params).to(device(params.runtime))
-                found[name].append(scorer.peer(peer))
-    return {name: runs for name, runs in found.items() if runs}
+                runs.hits.append(scorer.peer(peer))
+            if (note := folder.with_suffix(".json")).is_file():
+                told = read_json(note)
+                runs.seconds.append(told["seconds"])
+                runs.devices.add(told["device"])
+    return {name: runs for name, runs in found.items() if runs.hits}
 
 
-def rows_of(scorer: Scorer, trained: dict[str, list[Hits]]) -> dict[str, dict[str, Any]]:
-    """The table's rows: recall, and the paired differences of a peer's from the training-free rows'."""
+def rows_of(scorer: Scorer, found: dict[str, Runs]) -> list[dict[str, Any]]:
+    """The table's rows, the best first: recall, and the paired differences of a peer's from the training-free rows'."""
     fixed, samples = scorer.baselines(), scorer.params.report.bootstrap
-    means = {name: {k: np.mean([run[k] for run in runs], axis=0) for k in RECALLS} for name, runs in trained.items()}
-    rows = {}
+    means = {name: {k: np.mean([one[k] for one in runs.hits], axis=0) for k in RECALLS} for name, runs in found.items()}
+    rows = []
     for name, own in (fixed | means).items():
         row: dict[str, Any] = {f"R@{k}": _shown(mean_interval(own[k], scorer.kinds, samples)) for k in RECALLS}
         for other, theirs in fixed.items():
             first, second = own[DIFFERENCE], theirs[DIFFERENCE]
             difference = paired_difference(first, second, scorer.kinds, samples)
             row[_column(other)] = None if name in fixed else _shown(difference)
-        runs = [mean_interval(run[DIFFERENCE], scorer.kinds, 1).estimate for run in trained.get(name, [])]
-        rows[name] = row | {"seeds": [round(value, 2) for value in runs]}
-    return rows
+        rows.append({"method": name} | row | _by_seed(found.get(name, Runs()), scorer.kinds))
+    return sorted(rows, key=lambda row: -row[f"R@{DIFFERENCE}"]["value"])
+
+
+def _by_seed(runs: Runs, kinds: Sequence[str]) -> dict[str, Any]:
+    values = [mean_interval(one[DIFFERENCE], kinds, 1).estimate for one in runs.hits]
+    several = len(values) > 1
+    return {
+        "seeds": [round(value, 2) for value in values],
+        "seconds": runs.seconds,
+        DEVIATION: {"value": round(statistics.stdev(values), 2)} if several else None,
+        TRAINING: {"value": round(statistics.mean(runs.seconds), 1)} if runs.seconds else None,
+    }
+
+
+def caption_of(benchmark: str, seeds: str, found: dict[str, Runs]) -> str:
+    """What the rows are, in words."""
+    counts = {len(runs.hits) for name, runs in found.items() if name in PEERS}
+    kept = f"{counts.pop()} seeds" if len(counts) == 1 and counts != {1} else f"seed {seeds}"
+    devices = sorted({name for runs in found.values() for name in runs.devices})
+    trained = f"Trained on {' and '.join(devices)}. " if devices else ""
+    return (
+        f"On {benchmark}, the mean over query kinds and {kept}, in percent, with 95% intervals over queries. "
+        f"Differences are paired. {trained}Made by `python -m bench.peers`."
+    )
 
 
 def _column(other: str) -> str:
@@ -167,30 +237,26 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @report_user_errors()
 def main(
     seeds: Annotated[str, typer.Option(help="Seeds of the trainings, with commas.")] = "0,1,2",
-    methods: Annotated[str, typer.Option(help="Peers, with commas.")] = ",".join(PEERS),
+    methods: Annotated[str, typer.Option(help="Methods, with commas.")] = ",".join(KNOWN),
     benchmark: Annotated[str, typer.Option(help="What they are scored on.")] = "emoji_cir",
     only_score: Annotated[bool, typer.Option("--only-score", help="Train nothing; score what is there.")] = False,
     out: Annotated[Path, typer.Option(help="The result.")] = OUT,
 ) -> None:
     """Train, score, and write the JSON."""
     names = methods.split(",")
-    if unknown := [name for name in names if name not in PEERS]:
-        raise ParameterError(f"--methods: {unknown} are not among {', '.join(PEERS)}")
+    if unknown := [name for name in names if name not in KNOWN]:
+        raise ParameterError(f"--methods: {unknown} are not among {', '.join(KNOWN)}")
     params = load_params()
     set_up(params.runtime, params.seed)
-    scorer = Scorer(params, benchmark)
-    trained = trained_hits(scorer, [int(seed) for seed in seeds.split(",")], names, not only_score)
-    counts = {len(runs) for runs in trained.values()}
-    kept = f"{counts.pop()} seeds" if counts != {1} else f"seed {seeds}"
-    caption = (
-        f"On {benchmark}, the mean over query kinds and {kept}, in percent, with 95% intervals over queries. "
-        "Differences are paired. Made by `python -m bench.peers`."
-    )
-    columns = [*(f"R@{k}" for k in RECALLS), *(_column(other) for other in BASELINES)]
-    rows = rows_of(scorer, trained)
+    scorer, trained = Scorer(params, benchmark), [name for name in names if name in PEERS]
+    found = trained_runs(scorer, [int(seed) for seed in seeds.split(",")], trained, not only_score)
+    set_up(params.runtime, params.seed)
+    found |= {name: Runs([scorer.described(name)]) for name in names if name not in PEERS}
+    columns = [*(f"R@{k}" for k in RECALLS), *(_column(other) for other in BASELINES), DEVIATION, TRAINING]
+    rows, caption = rows_of(scorer, found), caption_of(benchmark, seeds, found)
     write_json(out, {"caption": caption, "columns": columns, "rows": rows, "profile": params.profile})
-    for name, row in rows.items():
-        print(name, *(row[f"R@{k}"]["value"] for k in RECALLS), row["seeds"])
+    for row in rows:
+        print(row["method"], *(row[f"R@{k}"]["value"] for k in RECALLS), row["seeds"], row["seconds"])
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ def train_peers(params: Params) -> None:
         train_peer(FOLDER / name, corpus)
 
 
-def train_peer(folder: Path, corpus: Corpus) -> None:
-    """Train the peer of a folder's name, unless it is there already."""
+def train_peer(folder: Path, corpus: Corpus) -> bool:
+    """Train the peer of a folder's name. Returns False where it is there already."""
     from pipeline.peers.checkpoints import save_peer
     from pipeline.peers.corpus import peers_backbone
     from pipeline.peers.registry import PEERS
@@ -57,11 +57,12 @@ def train_peer(folder: Path, corpus: Corpus) -> None:
     code = ("artifacts", "diffcomp", "encoders", "fusion_diff", "peers", "runtime", "text", "training")
     origin = Origin(folder.parents[1] / ".made" / f"{folder.parent.name}_{name}.json", identity, code)
     if origin.made(folder):
-        return
+        return False
     torch.manual_seed(params.seed)  # a peer does not depend on those before it
     peer = PEERS[name].new(corpus.encoder, params.peers).to(device(params.runtime))
     log = PEERS[name].train(peer, corpus, Run(params.seed, folder, identity, params.runtime.device, title=name))
     save_peer(folder, peer, {name: section, **peers_backbone(params)}, log_csv(log), origin)
+    return True
 
 
 if __name__ == "__main__":

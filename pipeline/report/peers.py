@@ -31,8 +31,9 @@ def peers_table(folder: str | Path) -> Table | None:
     try:
         columns = tuple(found["columns"])
         rows = tuple(
-            Row(name, describe(name).label, describe(name).note, "", tuple(_cell(row[column]) for column in columns))
-            for name, row in found["rows"].items()
+            Row(method.name, method.label, method.note, "", tuple(_cell(row[column]) for column in columns))
+            for row in found["rows"]
+            for method in [describe(row["method"])]
         )
         return Table("Peers, trained here", found["caption"], columns, rows)
     except (KeyError, TypeError, AttributeError) as error:

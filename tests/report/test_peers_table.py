@@ -11,10 +11,10 @@ from pipeline.report.tables import markdown
 SCORES = {
     "caption": "Three seeds.",
     "columns": ["R@10", "over Slerp"],
-    "rows": {
-        "slerp": {"R@10": {"value": 58.9}, "over Slerp": None},
-        "lincir": {"R@10": {"value": 42.04}, "over Slerp": {"value": -16.86, "low": -20.0, "high": -13.7}},
-    },
+    "rows": [
+        {"method": "slerp", "R@10": {"value": 58.9}, "over Slerp": None},
+        {"method": "lincir", "R@10": {"value": 42.04}, "over Slerp": {"value": -16.86, "low": -20.0, "high": -13.7}},
+    ],
 }
 
 
@@ -28,7 +28,10 @@ def test_no_scores_are_no_table(tmp_path):
     assert peers_table(tmp_path) is None
 
 
-@pytest.mark.parametrize("content", ["[]", '{"columns": []}', '{"columns": ["R@1"], "caption": "", "rows": {"a": {}}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["[]", '{"columns": []}', '{"columns": ["R@1"], "caption": "", "rows": [{"method": "a"}]}'],
+)
 def test_another_file_is_named(tmp_path, content):
     (tmp_path / "scores.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"scores\.json: not the peers' scores"):
