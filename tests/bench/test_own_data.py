@@ -26,9 +26,12 @@ def test_its_steps_are_stages_and_commands_that_exist():
 
 
 def test_a_report_as_a_table():
-    steps = {"prepare": {"seconds": 1.2, "peak_gib": 0.26}, "cir search": {"seconds": 2.4, "peak_gib": 0.5}}
+    steps = {
+        "cir search": {"seconds": 2.4, "processor_seconds": 4.4, "peak_gib": 0.5},
+        "prepare": {"seconds": 1.2, "processor_seconds": 1.0, "peak_gib": 0.26},
+    }
     assert table({"steps": steps}).splitlines()[2:] == [
-        "| `prepare` | 1 | 0.3 |",
-        "| `cir search` | 2 | 0.5 |",
-        "| all | 4 | 0.5 |",
+        "| `prepare` | 1 | 1 | 0.3 |",
+        "| `cir search` | 2 | 4 | 0.5 |",
+        "| all | 4 | 5 | 0.5 |",
     ]

@@ -85,7 +85,7 @@ def build_bar() -> dict[str, Any]:
     with gr.Row(elem_id="bar"):
         with gr.Column(scale=0, min_width=140, elem_id="bar-reference"):
             reference = build_reference()
-        with gr.Column(scale=1, min_width=180, elem_id="bar-words"):
+        with gr.Column(scale=1, min_width=150, elem_id="bar-words"):
             text = gr.Textbox(
                 label="What should be different?",
                 placeholder="as a firefighter",
@@ -94,8 +94,8 @@ def build_bar() -> dict[str, Any]:
                 elem_id="text",
             )
             with gr.Row(elem_id="bar-buttons"):
-                search = gr.Button("Search", variant="primary", elem_id="search", min_width=90)
-                back = gr.Button("Back", interactive=False, elem_id="back", min_width=70)
+                search = gr.Button("Search", variant="primary", elem_id="search", min_width=60)
+                back = gr.Button("Back", interactive=False, elem_id="back", min_width=60)
     return {
         "reference": reference,
         "text": text,

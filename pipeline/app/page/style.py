@@ -15,7 +15,7 @@ CSS = """
 #bar { position: sticky; top: 0; z-index: 60; flex-wrap: nowrap; align-items: stretch; gap: .8rem; padding: .5rem 0;
   background: var(--body-background-fill); border-bottom: 1px solid var(--border-color-primary); }
 #bar-reference { flex: none !important; width: 140px; }
-#bar-buttons button { max-width: 12rem; }
+#bar-buttons button { max-width: 12rem; padding-inline: .5rem; }
 #bar-words { gap: .4rem; justify-content: space-between; }
 #bar-buttons { flex-wrap: nowrap; gap: .5rem; }
 #reference .wrap, #reference .wrap * { font-size: .75rem; line-height: 1.2; padding: 0; white-space: normal; }
@@ -25,13 +25,15 @@ CSS = """
 .cir-grid, .cir-grid .grid-wrap { min-height: 0 !important; height: auto !important; }
 .cir-grid .grid-container { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)) !important;
   height: auto !important; }
-.cir-grid .caption-label { font-size: .7rem; left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
-  padding: 0 .3rem; border-radius: 0; opacity: .9; text-align: center; line-height: 1.2; height: 2.4em;
-  white-space: pre-line; overflow: hidden; }
-.cir-grid button:hover .caption-label { height: auto; max-height: 100%; }
-#example-grid .caption-label { height: 3.6em; }
-.cir-grid:not(#suggestions) img { padding-bottom: 1.8rem; box-sizing: border-box; }
-.cir-grid#example-grid img { padding-bottom: 2.6rem; }
+.cir-grid .grid-wrap { max-height: none !important; }
+.cir-grid .thumbnail-item { height: 100% !important; aspect-ratio: auto !important; display: flex;
+  flex-direction: column; }
+.cir-grid .thumbnail-item.selected:not(:hover) { --ring-color: transparent;
+  border-color: var(--border-color-primary); }
+.cir-grid .thumbnail-item img { height: auto; aspect-ratio: 1; flex: none; padding: .25rem; box-sizing: border-box; }
+.cir-grid .caption-label { position: static; flex: 1; max-width: none; margin: 0; padding: .1rem .3rem .2rem;
+  border-radius: 0; font-size: .7rem; line-height: 1.2; text-align: center; white-space: pre-line;
+  overflow-wrap: anywhere; }
 #suggestions { max-height: 300px; overflow-y: auto; }
 #suggestions .caption-label { display: none; }
 #suggestions .grid-container { grid-template-columns: repeat(auto-fill, minmax(3.2rem, 1fr)) !important; }

@@ -27,6 +27,23 @@ IN_SIGHT = """() => {
 }"""
 """Whether query and reference stand on the screen, below the bar."""
 
+FRAMES = """() => {
+  const tiles = [...document.querySelectorAll("#first-results button")].filter(tile => !tile.matches(":hover"));
+  return [...new Set(tiles.map(tile => getComputedStyle(tile).borderColor + getComputedStyle(tile).boxShadow))];
+}"""
+"""The different frames of the results that the pointer does not rest on."""
+
+CUT = """() => [...document.querySelectorAll(".caption-label, #first .grid-wrap, #second .grid-wrap")]
+  .filter(label => label.scrollHeight > label.clientHeight + 1 || label.scrollWidth > label.clientWidth + 1)
+  .map(label => label.innerText)"""
+"""Captions and grids that do not fit their places."""
+
+OVER_BAR = """() => {
+  const edge = document.querySelector("#bar").getBoundingClientRect().right;
+  return [...document.querySelectorAll("#bar *")].filter(part => part.getBoundingClientRect().right > edge + 0.5).length;
+}"""
+"""How many parts of the bar stand over its right edge."""
+
 pytestmark = pytest.mark.slow
 
 
@@ -137,6 +154,8 @@ def test_a_search_shows_results_and_explanations(visitor, photo):
         visitor.see(f"#{part} img")
     assert "nearest to the sampled targets" in visitor.page.locator("#first-explanation").inner_text()
     visitor.screenshot("results")
+    assert visitor.page.evaluate(CUT) == []
+    assert visitor.page.evaluate(OVER_BAR) == 0
 
 
 def test_a_result_continues_the_chain_and_back_returns(visitor, photo, searcher):
@@ -150,6 +169,8 @@ def test_a_result_continues_the_chain_and_back_returns(visitor, photo, searcher)
     note = page.locator("#reference-note").inner_text()
     assert note.removeprefix("from the gallery: ").strip() in searcher.gallery.ids
     page.wait_for_function(IN_SIGHT)
+    page.mouse.move(0, 0)
+    page.wait_for_function(f"({FRAMES})().length === 1")  # the clicked tile's frame fades
     chained = page.url
     page.locator("#text textarea, #text input").fill("as a chef")
     page.keyboard.press("Enter")
