@@ -79,7 +79,7 @@ def search(  # noqa: PLR0913 - one argument an option
     check_folder(params)
     opened = open_gallery(gallery or None)
     methods = method or [opened.default_method]
-    check_methods(methods, params, opened.encoder, describer)
+    loaded = check_methods(methods, params, opened.encoder, describer)
     if where:
         parse_filter(where, opened.fields)
     reference, reference_id = find_reference(image, opened)
@@ -99,7 +99,7 @@ def search(  # noqa: PLR0913 - one argument an option
     for request in (make_request(words, name) for words in texts for name in methods):
         # Only now, after the request's own checks: loading the models takes seconds.
         leave_out_unused()
-        searcher = searcher or Searcher(set_up(params, threads), opened, describer=describer)
+        searcher = searcher or Searcher(set_up(loaded, threads), opened, describer=describer)
         answer = searcher.search(request)
         found.append((request, answer))
         _print_answer(request, answer, as_json)

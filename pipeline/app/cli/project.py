@@ -31,7 +31,7 @@ def check_folder(params: Path = PARAMS_FILE) -> None:
         raise ParameterError(f"{params}: its paths are relative to its folder; run `{_from_here(folder)}`")
 
 
-def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None = None, describer: str = "") -> None:
+def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None = None, describer: str = "") -> Params:
     """Raise ParameterError for a method that there is not, before torch is loaded.
 
     Args:
@@ -39,29 +39,34 @@ def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None
         params: The file that `--params` names.
         encoder: Takes the place of the models that the parameters name.
         describer: Describes targets in the place of the parameters'; "": theirs.
+
+    Returns:
+        What the file says, for `set_up`.
     """
     from pipeline.app.search.own_describer import check_described, with_describer
     from pipeline.query.registry import find_method
 
-    loaded = load_params(params)
-    loaded = encoder.into(loaded) if encoder else loaded
+    read = load_params(params)
+    loaded = encoder.into(read) if encoder else read
     loaded = with_describer(loaded, describer) if describer else loaded
     for name in names:
         check_described(name, loaded)
         find_method(name, loaded)
+    return read
 
 
-def set_up(path: Path, threads: int | None = None) -> Params:
+def set_up(params: Path | Params, threads: int | None = None) -> Params:
     """The parameters, with threads and seeds set. One image in a small model gains nothing from a second thread.
 
     Args:
-        path: The file that `--params` names.
+        params: The file that `--params` names, or what it says.
         threads: CPU threads; None: those of the parameters.
     """
     from pipeline.runtime import set_up  # which loads torch
 
-    check_folder(path)
-    params = load_params(path)
+    if isinstance(params, Path):
+        check_folder(params)
+        params = load_params(params)
     params.runtime.threads = threads or params.runtime.threads
     set_up(params.runtime, params.seed)
     return params

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,23 @@ def build_scales(retrieve: RetrieveParams) -> dict[str, Any]:
     }
 
 
+def _uploaded_path(component: gr.Image, payload: Any) -> str | None:
+    """The file of an upload. A visitor who names any other file gets what a missing file gets."""
+    if not payload:
+        return None
+    uploads = Path(get_upload_folder()).resolve()
+    return payload.path if Path(payload.path).resolve().is_relative_to(uploads) else NOT_UPLOADED
+
+
+# Gradio makes components anew from their class for each visitor, so a method of one instance would not last. A class
+# statement would make Gradio write a stub file beside this module.
+Upload = ABCMeta.__new__(type(gr.Image), "Upload", (gr.Image,), {"preprocess": _uploaded_path, "is_template": True})
+"""An image that is handed on as a path: what is not an image gets a sentence, not an error."""
+
+
 def build_reference() -> gr.Image:
-    """The reference image, which hands an upload on as a path: what is not an image gets a sentence, not an error."""
-    reference = gr.Image(
+    """The reference image."""
+    return Upload(
         show_label=False,
         type="filepath",
         format="png",
@@ -170,17 +185,6 @@ def build_reference() -> gr.Image:
         elem_id="reference",
         buttons=[],
     )
-    # Not in a subclass: gradio would write a stub file for it beside this module.
-    reference.preprocess = _uploaded_path  # type: ignore[method-assign]
-    return reference
-
-
-def _uploaded_path(payload: Any) -> str | None:
-    """The file of an upload. A visitor who names any other file gets what a missing file gets."""
-    if not payload:
-        return None
-    uploads = Path(get_upload_folder()).resolve()
-    return payload.path if Path(payload.path).resolve().is_relative_to(uploads) else NOT_UPLOADED
 
 
 def build_suggestions() -> SuggestionComponents:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pipeline.artifacts import ShardSet
-from pipeline.sources.emoji.cldr import read_emoji
+from pipeline.sources.emoji.artwork import normal_code
+from pipeline.sources.emoji.fetch import LABELS, read_members
 from pipeline.sources.errors import SourceError
 
 
@@ -22,9 +24,13 @@ def emoji_names(images: Path) -> dict[str, str]:
     identity = ShardSet.open(images, verify=False).manifest.identity
     if identity.get("source") != "emoji-cir":
         return {}
+    package = Path(identity["data"]["fixture"] or identity["data"]["raw"]) / LABELS.tarball
     try:
-        return {one.code: one.label for one in read_emoji(identity["data"]["fixture"] or identity["data"]["raw"])}
-    except SourceError:
+        # Not by `read_emoji`: a first answer need not wait until all labels are parsed.
+        rows = json.loads(read_members(package, "en/", ".json")["data"])
+        named = [row for group in rows for row in (group, *group.get("skins", ()))]
+        return {normal_code(row["hexcode"]): row["label"] for row in named}
+    except (SourceError, AttributeError, LookupError, TypeError, ValueError):
         return {}
 
 

@@ -1,5 +1,6 @@
 """What a search leaves out, and that tests and services keep it."""
 
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -77,3 +78,20 @@ print([find_spec(name) for name in lean.UNUSED], is_sklearn_available())
 """
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "[None, None] False"
+
+
+def test_the_packages_are_those_that_python_lists():
+    found, listed = lean._packages_distributions(), importlib.metadata.packages_distributions()
+    for package in filter(str.isidentifier, listed):
+        assert set(found[package]) == set(listed[package]), package
+
+
+def test_python_looks_for_unreachable_objects_less_often_in_such_a_process():
+    code = """
+import gc
+from pipeline.app.cli import lean
+lean.run_one_command()
+print(gc.isenabled(), gc.get_threshold())
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.startswith(f"True ({lean.ALLOCATIONS}, ")
