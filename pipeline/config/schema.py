@@ -7,7 +7,6 @@ fields, all mandatory, with a choice as the string or the number that it is.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -102,7 +101,6 @@ def _missing(kind: type[Section], values: dict[str, Any], prefix: str = "") -> l
     return missing
 
 
-@functools.cache
 def _inner_sections(kind: type[Section]) -> dict[str, type[Section]]:
     hints = get_type_hints(kind)
     return {
@@ -112,7 +110,6 @@ def _inner_sections(kind: type[Section]) -> dict[str, type[Section]]:
     }
 
 
-@functools.cache
 def _schema(kind: type[Section]) -> type:
     """The section as OmegaConf takes it."""
     hints = get_type_hints(kind)

@@ -40,7 +40,8 @@ CUT = """() => [...document.querySelectorAll(".caption-label, #first .grid-wrap,
 
 OVER_BAR = """() => {
   const edge = document.querySelector("#bar").getBoundingClientRect().right;
-  return [...document.querySelectorAll("#bar *")].filter(part => part.getBoundingClientRect().right > edge + 0.5).length;
+  const parts = [...document.querySelectorAll("#bar *")];
+  return parts.filter(part => part.getBoundingClientRect().right > edge + 0.5).length;
 }"""
 """How many parts of the bar stand over its right edge."""
 
