@@ -62,6 +62,7 @@ def main() -> None:
             used={name: getattr(params.retrieve, name) for name in LABELS},
             ablations=FOLDER / "ablations",
             peers=FOLDER / "peers",
+            seeds=FOLDER / "seeds",
             seed=params.seed,
             bootstrap=params.report.bootstrap,
             page_megabytes=params.report.page_megabytes,

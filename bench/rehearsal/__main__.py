@@ -76,7 +76,7 @@ def lay_out(params: Params, scratch: Path, counts: Counts, tiny: bool) -> dict[s
         (scratch / name).parent.mkdir(parents=True, exist_ok=True)
         if not (scratch / name).exists():
             (scratch / name).symlink_to(ROOT / name)
-    for name in ("reports/ablations", "reports/peers", "reports/sweeps"):
+    for name in ("reports/ablations", "reports/peers", "reports/seeds", "reports/sweeps"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
     models = write_models(params, scratch, tiny)
     marker = scratch / "data" / "raw" / "made.json"

@@ -32,6 +32,7 @@ from pipeline.report.public import PublicReport, PublicSplitPaths, public_report
 from pipeline.report.public import markdown as public_markdown
 from pipeline.report.reranked import Reranked, read_reranked, reranking_table
 from pipeline.report.samples import featured, figure_queries
+from pipeline.report.seeds import seeds_tables
 from pipeline.report.sweeps import read_sweeps
 from pipeline.report.tables import Table, markdown, protocol_tables, recall_table
 from pipeline.report.thumbnails import load_images
@@ -85,6 +86,8 @@ class ReportInputs:
     definitions: Path = TABLES
     peers: Path | None = None
     """A folder with the scores of the peers that were trained here (see `peers_table`)."""
+    seeds: Path | None = None
+    """A folder with scores over several training seeds (see `seeds_tables`)."""
     diffcomp_view: DiffCompView | None = None
     """What the trained DiffComp sees."""
     weights: Mapping[str, str] = field(default_factory=dict)
@@ -159,6 +162,8 @@ class _Results:
     ablations: list[Ablation]
     peers: list[Table]
     """The one table of the peers, where there is one."""
+    seeds: list[Table]
+    """Rows over several training seeds."""
     maps: dict[str, bytes]
     """What DiffComp sees, and what features show, as PNG."""
 
@@ -197,6 +202,7 @@ def _work_out(inputs: ReportInputs) -> _Results:
         public_report(inputs.public, inputs.backbones),
         read_ablations(inputs.ablations, inputs.definitions) if inputs.ablations else [],
         [table for table in [peers_table(inputs.peers) if inputs.peers else None] if table],
+        seeds_tables(inputs.seeds) if inputs.seeds else [],
         maps | _imagined(inputs, answers, images, curves),
     )
 
@@ -218,6 +224,7 @@ def _page(inputs: ReportInputs, results: _Results) -> Page:
             *results.protocols,
             *(reranking_table(name, found) for name, found in results.reranked.items()),
             *results.peers,
+            *results.seeds,
         ],
         orders=results.orders,
         curves=results.curves,
@@ -278,6 +285,8 @@ def _write_data(inputs: ReportInputs, results: _Results) -> None:
     _write(out / "tables" / "results.md", (markdown(tables) + public_markdown(public.comparisons)).encode())
     if results.peers:
         _write(out / "tables" / "peers.md", markdown(results.peers).encode())
+    if results.seeds:
+        _write(out / "tables" / "seeds.md", markdown(results.seeds).encode())
     if results.ablations:
         ablations = markdown([ablation_table(ablation) for ablation in results.ablations])
         _write(out / "tables" / "ablations.md", ablations.encode())

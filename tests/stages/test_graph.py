@@ -42,6 +42,7 @@ NOT_MADE = (
     "reports/sweeps",
     "reports/ablations",
     "reports/peers",
+    "reports/seeds",
     "ablations",
 )
 

@@ -33,6 +33,7 @@ COPIED = (
     "ablations/tables.yaml",
     "reports/ablations/.gitkeep",
     "reports/peers/.gitkeep",
+    "reports/seeds/.gitkeep",
     "reports/sweeps/.gitkeep",
     "stages",
     "tests/fixtures",
