@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench.index import table as index_table
+from bench.own_data import table as own_data_table
 from pipeline.app.cli.model_sizes import describe_models
 from pipeline.config import load_profile
 from tests.committed import committed
@@ -55,6 +56,12 @@ def test_the_orders_are_the_metrics():
 
 def test_the_table_of_indexes_is_the_measured_one():
     assert index_table(bench("index")) in TEXTS["docs/indexes.md"]
+
+
+def test_the_table_of_training_on_own_data_is_the_measured_one():
+    page, measured = TEXTS["docs/tutorials/train-on-your-data.md"], bench("own_data")
+    assert own_data_table(measured) in page
+    assert f"{measured['images']:,} emoji" in page
 
 
 def test_embeddings_and_captions():
