@@ -3,7 +3,7 @@
     year >= 2020 and (author in ["Ann", "Bo"] or not tag like "draft%")
 
 A name is a field. A text stands in quotation marks, a field with a space or another sign in backticks. `like` compares
-texts, where `%` stands for any signs. Of a field that an image lacks, no comparison holds, and no negation of one.
+texts, where `%` stands for any signs and `_` for one. Of a field that an image lacks, no comparison holds, and no negation of one.
 """
 
 from __future__ import annotations
@@ -149,7 +149,10 @@ class _Parser:
         if self._takes("like"):
             if self._fields[field] != "text":
                 raise FilterError(f"filter: {field} is {_SPOKEN[self._fields[field]]}; `like` compares texts")
-            return Comparison(field, "like", self._value(field))
+            value = self._value(field)
+            if "\\" in str(value):
+                raise FilterError("filter: `like` takes no backslash, of which databases make different things")
+            return Comparison(field, "like", value)
         operator = next((operator for operator in _OPERATORS if self._takes(operator)), None)
         if operator is None:
             raise self._unexpected("a comparison such as == or in")
@@ -251,7 +254,7 @@ def as_sql(tree: Filter, columns: Mapping[str, str]) -> tuple[str, list[Any]]:
     if not operator.endswith("like"):
         return f"{column} {operator} ?", [tree.value]
     # GLOB tells capitals from small letters, as Milvus does; LIKE does not.
-    escaped = re.sub(r"([*?\[])", r"[\1]", tree.value).replace("%", "*")
+    escaped = re.sub(r"([*?\[])", r"[\1]", tree.value).replace("%", "*").replace("_", "?")
     return f"{column} {operator.replace('like', 'GLOB')} ?", [escaped]
 
 
