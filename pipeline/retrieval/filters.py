@@ -3,7 +3,8 @@
     year >= 2020 and (author in ["Ann", "Bo"] or not tag like "draft%")
 
 A name is a field. A text stands in quotation marks, a field with a space or another sign in backticks. `like` compares
-texts, where `%` stands for any signs and `_` for one. Of a field that an image lacks, no comparison holds, and no negation of one.
+texts, where `%` stands for any signs and `_` for one. Of a field that an image lacks, no comparison holds, and no
+negation of one.
 """
 
 from __future__ import annotations
