@@ -137,6 +137,15 @@ def test_a_second_run_has_nothing_to_do(project):
     assert "Data and pipelines are up to date." in run(project, "dvc", "status")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["stage", "list"], ["metrics", "show"], ["exp", "show", "--no-pager", "--drop", "[a-z]", "--keep", "prior.lr"]],
+)
+def test_what_dvc_prints_fits_a_terminal(project, command):
+    lines = run(project, "dvc", *command).splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= 120
+
+
 def test_a_colleague_pulls_what_was_trained(project, tmp_path):
     """From the remote, a fresh checkout gets every output, and has nothing to run."""
     clone, store = tmp_path / "clone", str(tmp_path / "store")
