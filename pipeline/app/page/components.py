@@ -13,7 +13,7 @@ from gradio.utils import get_upload_folder
 from pipeline.app.page.events import NO_METHOD
 from pipeline.app.page.words import CONTROLS, of_method
 from pipeline.app.search.searcher import Searcher
-from pipeline.config import RetrieveParams
+from pipeline.app.search.verifying import can_verify
 from pipeline.query.registry import find_method
 
 NOT_UPLOADED = "not an upload of this page"
@@ -63,6 +63,7 @@ class FormComponents:
     hypotheses: gr.Slider
     concept: gr.Textbox
     top: gr.Slider
+    rerank: gr.Slider
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def build_settings(searcher: Searcher) -> dict[str, Any]:
         label="What it should not be", placeholder="optional", lines=1, max_lines=1, elem_id="negative"
     )
     with gr.Accordion("More settings", open=False, elem_id="scales"):
-        scales = build_scales(searcher.params.retrieve)
+        scales = build_scales(searcher)
     with gr.Accordion("Paint a region that changes (DiffComp)", open=False, elem_id="region"):
         editor = build_editor()
     return {"method": method, "second_method": second_method, "negative": negative, "editor": editor, **scales}
@@ -145,9 +146,12 @@ def build_methods(searcher: Searcher) -> tuple[gr.Dropdown, gr.Dropdown]:
     return first, compared
 
 
-def build_scales(retrieve: RetrieveParams) -> dict[str, Any]:
-    """Fusion-Diff's settings and the number of results, each with what it means."""
+def build_scales(searcher: Searcher) -> dict[str, Any]:
+    """Fusion-Diff's settings and the numbers of results and verified ones, each with what it means."""
+    retrieve, most = searcher.params.retrieve, min(50, len(searcher.gallery.ids))
+    shown = can_verify(searcher.params)
     return {
+        "rerank": gr.Slider(0, most, 0, step=1, label="Verify", info=CONTROLS["rerank"], visible=shown),
         "top": gr.Slider(1, 50, 12, step=1, label="Results", info=CONTROLS["top"]),
         "concept": gr.Textbox(
             label="What both images have in common", placeholder="optional", max_lines=1, info=CONTROLS["concept"]

@@ -69,6 +69,8 @@ class SearchForm:
     control: float
     hypotheses: float
     top: float
+    rerank: float
+    """How many of the first answers are verified; 0: none."""
     editor: dict[str, Any] | None
     """Value of the image editor: its `layers` hold what was painted."""
 
@@ -161,6 +163,7 @@ class PageEvents:
             form.concept or "",
             form.reference_id or None,
             controls,
+            rerank=int(form.rerank),
         )
 
     def _panel(self, request: Request, name: str) -> Panel:

@@ -45,6 +45,7 @@ CONTROLS = {
     "hypotheses": "How many targets Fusion-Diff imagines. More of them cover more readings of your words.",
     "concept": "A word for what reference and wanted image have in common, such as heart. Fusion-Diff uses it.",
     "top": "How many results are shown.",
+    "rerank": "How many of the first results a language model looks at, and puts into a new order. 0: none.",
     "region": "Paint what may change. DiffComp keeps the rest.",
 }
 """By the component's id on the page."""

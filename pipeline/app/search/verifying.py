@@ -14,7 +14,7 @@ from pipeline.app.search.reference import RequestError
 from pipeline.app.search.requests import REFERENCE, Request
 from pipeline.config import ParameterError, Params
 from pipeline.encoders.image_source import ImageSource, InMemoryImages
-from pipeline.rerank.trained import check_trained
+from pipeline.rerank.trained import check_trained, is_there
 
 if TYPE_CHECKING:
     from pipeline.query.models import Models
@@ -28,6 +28,11 @@ class GalleryImages(ImageSource):
 
     def image(self, image_id: str, max_side: int = 0) -> Image.Image:
         return self._gallery.shown(image_id).image
+
+
+def can_verify(params: Params) -> bool:
+    """Whether a model verifies answers here."""
+    return bool(params.reranker.path) and is_there(params.reranker)
 
 
 def check_reranked(request: Request, gallery: Gallery, params: Params) -> None:

@@ -36,6 +36,7 @@ def form(photo) -> SearchForm:
         control=1.0,
         hypotheses=2,
         top=6,
+        rerank=0,
         editor=None,
     )
 
@@ -180,3 +181,13 @@ def test_suggestions_match_parts_of_names_and_ids(events, searcher, monkeypatch)
     assert image_ids == [image_id] and thumbnails[0][1] == f"man wearing turban ({image_id})"
     assert events.suggest("turban woman", 0)[1] == []
     assert events.suggest("nothing is called so", 3) == ([], [])
+
+
+def test_the_first_answers_are_verified(events, form, monkeypatch):
+    asked = []
+    search = events.searcher.search
+    monkeypatch.setattr(events.searcher, "search", lambda request: asked.append(request) or search(request))
+    events.search(form)
+    monkeypatch.setattr(events.searcher, "search", lambda request: asked.append(request))
+    events.search(replace(form, rerank=5))
+    assert [request.rerank for request in asked] == [0, 0, 5]

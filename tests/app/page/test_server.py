@@ -23,7 +23,7 @@ def connect(url: str, folder: Path | bool = False):
 
 def send_search(client, photo: str, text: str) -> tuple:
     """Press the button with both methods. Returns the values of the page's outputs."""
-    reference, scales, counts = gradio_client.handle_file(photo), (1.0, 1.0), (2, 6)
+    reference, scales, counts = gradio_client.handle_file(photo), (1.0, 1.0), (2, 6, 0)
     return client.predict(
         reference, text, "", "", "fusion_diff", "diffcomp", *scales, *counts, None, api_name="/search"
     )

@@ -1,14 +1,16 @@
 """A search whose first answers are verified."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline import Searcher as Opened
 from pipeline.app.search.own_encoder import OwnEncoder
 from pipeline.app.search.reference import RequestError
 from pipeline.app.search.requests import Request
-from pipeline.app.search.verifying import check_reranked
+from pipeline.app.search.verifying import can_verify, check_reranked
 from pipeline.config import ParameterError
 
 
@@ -60,3 +62,22 @@ def test_what_cannot_be_verified_is_one_sentence(searcher, reference, verifier):
     untrained = replace(searcher.params, reranker=replace(own.reranker, path="models/backbones/reranker"))
     with pytest.raises(ParameterError, match=r"^reranker.path: models/backbones/reranker is not there; `python -m "):
         check_reranked(replace(request, rerank=2), searcher.gallery, untrained)
+
+
+def test_python_verifies_as_a_search_does(in_project, searcher, verifier):
+    opened = Opened.open("photos", threads=1)
+    opened._inner = searcher
+    path = next(Path("photos").rglob("*.png"))
+    before = [hit.id for hit in opened.search(path, "as a firefighter", "slerp", top=6)]
+    after = opened.search(path, "as a firefighter", "slerp", top=6, rerank=4)
+    assert [hit.id for hit in after] == [*before[3::-1], *before[4:]]
+    assert after[0].score == pytest.approx(0.9) and after[-1].score == 0.0
+    with pytest.raises(RequestError, match="^rerank: 201 is not between 0 and 200"):
+        opened.search(path, "as a firefighter", "slerp", rerank=201)
+
+
+def test_a_page_offers_it_where_a_model_is_there(searcher, verifier):
+    assert can_verify(searcher.params)
+    missing = replace(searcher.params, reranker=replace(searcher.params.reranker, path="models/backbones/none"))
+    assert not can_verify(missing)
+    assert not can_verify(replace(missing, reranker=replace(missing.reranker, path="")))
