@@ -14,7 +14,7 @@ from pipeline.app.search.reference import RequestError
 from pipeline.app.search.requests import REFERENCE, Request
 from pipeline.config import ParameterError, Params
 from pipeline.encoders.image_source import ImageSource, InMemoryImages
-from pipeline.rerank.trained import check_trained, is_there
+from pipeline.rerank.trained import check_trained
 
 if TYPE_CHECKING:
     from pipeline.query.models import Models
@@ -32,7 +32,11 @@ class GalleryImages(ImageSource):
 
 def can_verify(params: Params) -> bool:
     """Whether a model verifies answers here."""
-    return bool(params.reranker.path) and is_there(params.reranker)
+    try:
+        check_trained(params.reranker)
+    except ParameterError:
+        return False
+    return bool(params.reranker.path)
 
 
 def check_reranked(request: Request, gallery: Gallery, params: Params) -> None:
