@@ -143,7 +143,7 @@ app.command(rich_help_panel=PROJECT)(models.check)
 @app.command(rich_help_panel=PROJECT)
 @report_errors()
 def info(
-    profile: Annotated[str, typer.Option(help="offline, smoke or paper.")] = "offline",
+    profile: Annotated[str, typer.Option(help="A profile of conf/profile/.")] = "offline",
     conf: Annotated[Path, typer.Option(help="The folder with the profiles.")] = Path("conf"),
 ) -> None:
     """Print the sizes and parameter counts of a profile's models as JSON.

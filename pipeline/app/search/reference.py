@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pipeline.app.search.galleries import SIDE, Gallery
+from pipeline.app.search.names import with_name
 from pipeline.artifacts.decoding import ImageError, decode, read_image_file
 
 _FORMATS = dict.fromkeys(("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), "PNG") | dict.fromkeys(
     ("CMYK", "F", "I"), "TIFF"
 )
 """Mode of a PIL image -> a format that holds it without loss. Other modes, such as YCbCr, are converted to RGB."""
+
+SUGGESTED = 3
+"""How many images a message about a missing one names."""
 
 
 class RequestError(ValueError):
@@ -39,11 +44,22 @@ def find_reference(named: str, gallery: Gallery) -> tuple[Image.Image, str | Non
     except ImageError as error:
         if named in gallery.ids:
             return gallery.image(named), named
-        raise RequestError(f"image {named or '(none)'}: {error}") from None
+        raise RequestError(f"image {named or '(none)'}: {error}{_called_so(named, gallery)}") from None
     try:
         return decode(content, SIDE), gallery.id_of(Path(named))
     except ImageError as error:
         raise RequestError(f"image {named or '(none)'}: {error}") from None
+
+
+def _called_so(named: str, gallery: Gallery) -> str:
+    """The end of a message: images of the gallery that have this for a name, or within it, the shortest first."""
+    words = named.casefold()
+    if not words.strip() or Path(named).suffix or os.path.exists(named):
+        return ""
+    names = ((gallery.name_of(image_id), image_id) for image_id in gallery.ids)
+    found = sorted((len(name), image_id, name) for name, image_id in names if words in name.casefold())[:SUGGESTED]
+    shown = ", ".join(with_name(image_id, name) for _, image_id, name in found)
+    return f"; the gallery has {shown}" if shown else ", and the gallery has no such image"
 
 
 def as_reference(given: str | Path | Image.Image | np.ndarray, gallery: Gallery) -> tuple[Image.Image, str | None]:
