@@ -92,8 +92,8 @@ def test_bad_parameters_are_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParameterError, match=r"rerank.top: 60 is more than the 50 images of a ranked list"):
         plain_params(rerank={"methods": ["slerp"], "top": 60}, retrieve={"top_k": 50})
-    small = section(RerankerParams, path="models/backbones/reranker")
-    with pytest.raises(ParameterError, match=r"models/backbones/reranker is not there; `python -m stages.backbones"):
+    small = section(RerankerParams, path="models/backbones/unknown")
+    with pytest.raises(ParameterError, match=r"models/backbones/unknown is not there; `python -m stages.backbones"):
         check_trained(small)
     for template in ("{reference}{modification}", "{candidate}{reference}{modification}", "{reference}{candidate}{x}"):
         with pytest.raises(ParameterError, match=r"reranker.template: "):

@@ -59,8 +59,8 @@ def test_what_cannot_be_verified_is_one_sentence(searcher, reference, verifier):
     own = OwnEncoder("ViT-L-14-quickgelu", "openai").into(searcher.params)
     with pytest.raises(ParameterError, match=r"^rerank: no multimodal LLM verifies answers here; --describer names"):
         check_reranked(replace(request, rerank=2), searcher.gallery, own)
-    untrained = replace(searcher.params, reranker=replace(own.reranker, path="models/backbones/reranker"))
-    with pytest.raises(ParameterError, match=r"^reranker.path: models/backbones/reranker is not there; `python -m "):
+    untrained = replace(searcher.params, reranker=replace(own.reranker, path="models/backbones/unknown"))
+    with pytest.raises(ParameterError, match=r"^reranker.path: models/backbones/unknown is not there; `python -m "):
         check_reranked(replace(request, rerank=2), searcher.gallery, untrained)
 
 
