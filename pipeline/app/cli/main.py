@@ -70,7 +70,7 @@ def search(  # noqa: PLR0913 - one argument an option
     params: options.ParamsPath = options.PARAMS_FILE,
 ) -> None:
     """Search a gallery by a reference image and a modification text."""
-    from pipeline.app.search.galleries import open_gallery
+    from pipeline.app.search.galleries import FolderGallery, open_gallery
     from pipeline.app.search.own_encoder import warning
     from pipeline.app.search.reference import find_reference
     from pipeline.artifacts.texts import clean_text
@@ -106,7 +106,7 @@ def search(  # noqa: PLR0913 - one argument an option
     if html:
         write_html(html, found, opened, searcher.decoded if searcher else None)
     if searcher and opened.warns(searcher.params):
-        typer.echo(warning(opened.name), err=True)
+        typer.echo(warning(opened.root if isinstance(opened, FolderGallery) else opened.name), err=True)
 
 
 @app.command(rich_help_panel=IMAGES)

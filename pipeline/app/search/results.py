@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +24,7 @@ THUMBNAIL = 240
 """Longer side of the images in a page, in pixels."""
 
 
-def as_table(request: Request, answer: Answer) -> Table:
+def as_table(request: Request, answer: Answer) -> Group:
     """One answer for the terminal.
 
     Args:
@@ -35,14 +36,14 @@ def as_table(request: Request, answer: Answer) -> Table:
     """
     notes = [f'"{description}"' for description in answer.descriptions]
     notes.append(", ".join(f"{part} {1000 * seconds:.0f} ms" for part, seconds in answer.seconds.items()))
-    heading, below = Text(f"{answer.method}: {request.text}"), Text("\n".join(notes))
-    table = Table(title=heading, caption=below, title_justify="left", caption_justify="left")
+    table = Table()
     table.add_column("#", justify="right")
     table.add_column("score", justify="right")
     table.add_column("image", overflow="fold")
     for rank, hit in enumerate(answer.hits, start=1):
         table.add_row(str(rank), f"{hit.score:.4f}", Text(with_name(hit.image_id, hit.name)))
-    return table
+    # Not the table's title and caption, which would be broken at the width of a narrow table.
+    return Group(Text(f"{answer.method}: {request.text}", "italic"), table, Text("\n".join(notes), "dim italic"))
 
 
 def as_json(request: Request, answer: Answer) -> dict[str, Any]:
