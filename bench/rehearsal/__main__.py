@@ -44,11 +44,12 @@ def main(  # one option an argument
 ) -> None:
     began = time.perf_counter()
     counts, original, scratch = TINY if tiny else FULL, load_profile(profile, ROOT / "conf"), scratch.resolve()
+    goes_on = (scratch / "params.yaml").is_file()
     entry = lay_out(original, scratch, counts, tiny)
     deadline = began + 60 * minutes
     report = json.loads(out.read_text()) if out.is_file() else {}
     before = report.get(profile, {})
-    if before.get("tiny") == tiny:
+    if goes_on and before.get("tiny") == tiny:
         entry["stages"] = before.get("stages", {})
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     chosen = [name for name, stage in graph.items() if not stage.get("frozen")]

@@ -97,8 +97,9 @@ class Decoder(nn.Module):
         Returns:
             Float32 [B, C, S, S].
         """
-        scaled = math.sqrt(self.sizes.dim) * z  # so that a number of it has variance 1
+        dtype = self.null.dtype
+        scaled = math.sqrt(self.sizes.dim) * z.to(dtype)  # so that a number of it has variance 1
         tokens = self.project(scaled).unflatten(1, (self.sizes.tokens, self.sizes.token_width))  # [B, K, W]
         if dropped is not None:
             tokens = torch.where(dropped[:, None, None], self.null.to(tokens.dtype), tokens)
-        return self.transformer(noisy, tokens, 1000.0 * level, return_dict=False)[0].float()
+        return self.transformer(noisy.to(dtype), tokens, 1000.0 * level, return_dict=False)[0].float()

@@ -1,9 +1,11 @@
+import copy
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 
 from pipeline.config import load_profile
-from pipeline.decoder import Decoder, DecoderSizes
+from pipeline.decoder import Decoder, DecoderSizes, Flow
 from tests.committed import ROOT
 
 
@@ -60,3 +62,14 @@ def test_the_null_tokens_learn_from_dropped_examples_alone(decoder, sizes):
 def test_a_model_without_positions_takes_any_side(sizes):
     decoder = Decoder(replace(sizes, positions=False))
     assert decoder(torch.randn(1, 3, 24, 24), torch.rand(1), torch.randn(1, sizes.dim)).shape == (1, 3, 24, 24)
+
+
+def test_in_half_precision_the_flow_stays_in_full(decoder, sizes):
+    """Steps are added up in float32 whatever the model computes in, and end near those of a model in float32."""
+    half = copy.deepcopy(decoder).to(torch.bfloat16).eval()
+    z = F.normalize(torch.randn(2, sizes.dim), dim=1)
+    noise = torch.randn(2, sizes.channels, sizes.side, sizes.side)
+    with torch.no_grad():
+        exact, found = (Flow(1.0).sample(model, z, noise, 3, 2.0) for model in (decoder.eval(), half))
+    assert found.dtype == torch.float32
+    assert (found - exact).norm() < 0.02 * exact.norm()

@@ -257,3 +257,18 @@ def test_what_a_change_of_a_library_costs():
         row = [f"{kind['follows_an_addition_s']:.2f}", f"{kind['recall@10']:.3f}"]
         assert cells("docs/tutorials/your-photographs.md", name) == row
         assert kind["recall@10"] >= 0.99 or not name.startswith("milvus")
+
+
+def test_the_decoders_fidelity_is_the_shipped_ones():
+    found = json.loads((ROOT / "models/decoder/fidelity.json").read_text())["benchmarks"]
+    names = {
+        "decoded": "decoded",
+        "another image's feature": "shuffled",
+        "nearest training image": "nearest_training_image",
+    }
+    for team, measured in (("validation", found["emoji_cir_val"]), ("held-out team", found["emoji_cir"])):
+        for row, name in names.items():
+            shown = [float(cell.replace(",", "")) for cell in cells("docs/methods/decoder.md", f"{team}, {row}")]
+            facts = measured[name]
+            exact = [measured["images"], facts["cosine"], facts["R@1"], facts["R@10"]]
+            assert shown == [pytest.approx(number, abs=limit) for number, limit in zip(exact, (0, 0.006, 0.051, 0.051))]
