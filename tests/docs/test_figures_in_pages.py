@@ -19,6 +19,8 @@ from tests.docs.pages import ROOT, TEXTS
 
 RESULTS = TEXTS["docs/results.md"]
 PERFORMANCE = TEXTS["docs/performance.md"]
+LIMITS = (0, 0.006, 0.051, 0.051)
+"""Rounding of images, cosine, R@1, R@10."""
 
 
 def bench(name: str) -> Any:
@@ -271,4 +273,4 @@ def test_the_decoders_fidelity_is_the_shipped_ones():
             shown = [float(cell.replace(",", "")) for cell in cells("docs/methods/decoder.md", f"{team}, {row}")]
             facts = measured[name]
             exact = [measured["images"], facts["cosine"], facts["R@1"], facts["R@10"]]
-            assert shown == [pytest.approx(number, abs=limit) for number, limit in zip(exact, (0, 0.006, 0.051, 0.051))]
+            assert shown == [pytest.approx(number, abs=limit) for number, limit in zip(exact, LIMITS, strict=True)]
