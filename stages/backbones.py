@@ -1,6 +1,6 @@
-"""backbones: trains the small MLLM and the small CLIP of the embedded default (frozen: their weights are shipped).
+"""backbones: trains the small models of the embedded default (frozen: their weights are shipped).
 
-`python -m stages.backbones --only reranker` teaches a copy of the trained MLLM to verify answers.
+They are the MLLM, the CLIP, and the reranker: a copy of the trained MLLM that is taught to verify answers.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ def main(
 ) -> None:
     params = load_params()
     corpus = read_corpus(params)
-    if only == "reranker":
-        return train_reranker(params, corpus, folder / "mllm", folder / only)
-    prompts = [params.describer.target_prompt, params.captioner.caption_prompt, params.describer.chat_template] * 100
-    tokenizer = train_tokenizer(corpus.texts() + prompts, params.backbones.mllm.vocabulary)
-    for name, trainer in (("mllm", train_mllm), ("clip", train_clip)):
-        if only in ("", name):
-            trainer(params, corpus, tokenizer, folder / name)
+    if only != "reranker":
+        prompts = [params.describer.target_prompt, params.captioner.caption_prompt, params.describer.chat_template]
+        tokenizer = train_tokenizer(corpus.texts() + prompts * 100, params.backbones.mllm.vocabulary)
+        for name, trainer in (("mllm", train_mllm), ("clip", train_clip)):
+            if only in ("", name):
+                trainer(params, corpus, tokenizer, folder / name)
+    if only in ("", "reranker"):
+        train_reranker(params, corpus, folder / "mllm", folder / "reranker")
 
 
 def read_corpus(params: Params) -> Corpus:
