@@ -233,8 +233,8 @@ class PageEvents:
         """Gallery images to start from.
 
         Args:
-            words: Parts of the names or ids of wanted images, all of which must be there. Empty: images from all
-                over the gallery.
+            words: Parts of the names or ids of wanted images, all of which must be there; the shortest names come
+                first, which the words describe best. Empty: images from all over the gallery.
             page: Number of the selection, from 0 on; after the last page, the first one comes again.
 
         Returns:
@@ -244,7 +244,8 @@ class PageEvents:
         wanted = words.casefold().split()
         if wanted:
             known = ((image_id, self.called(image_id).casefold()) for image_id in ids)
-            chosen = [image_id for image_id, called in known if all(word in called for word in wanted)]
+            found = [(len(called), image_id) for image_id, called in known if all(word in called for word in wanted)]
+            chosen = [image_id for _, image_id in sorted(found)]
             start = (page * SUGGESTIONS) % len(chosen) if chosen else 0
             chosen = chosen[start : start + SUGGESTIONS]
         else:

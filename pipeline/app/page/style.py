@@ -24,7 +24,7 @@ CSS = """
 #reference-note { min-height: 0; }
 .cir-grid, .cir-grid .grid-wrap { min-height: 0 !important; height: auto !important; }
 .cir-grid .grid-container { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)) !important;
-  height: auto !important; }
+  grid-template-rows: none !important; grid-auto-rows: auto !important; height: auto !important; }
 .cir-grid .grid-wrap { max-height: none !important; }
 .cir-grid .thumbnail-item { height: 100% !important; aspect-ratio: auto !important; display: flex;
   flex-direction: column; }
