@@ -195,6 +195,23 @@ def test_ablation_of_the_modules():
     assert f"| {' | '.join(found)} |" in page and f"| {' | '.join(shown)} |" in page
 
 
+def test_rows_over_training_seeds():
+    rows = json.loads(committed("reports/seeds/diffcomp.json"))["benchmarks"]["emoji_cir"]["rows"]
+    page = TEXTS["docs/sweeps-and-ablations.md"]
+    for label, method in (
+        ("row 1", "diffcomp_row1"),
+        ("DiffComp", "diffcomp"),
+        ("relatives, with the paper's DAC", "diffcomp_combined"),
+        ("relatives", "diffcomp_relative"),
+    ):
+        row = rows[method]
+        cells = [f"{row['R@10']['value']:.1f} ± {statistics.stdev(row['seeds']):.1f}"]
+        for other in ("diffcomp row1", "slerp"):
+            found = row.get(f"R@10 over {other}")
+            cells.append(f"{found['value']:+.1f} [{found['low']:.1f}, {found['high']:.1f}]" if found else "")
+        assert f"| {label} | {' | '.join(cells)} |".replace("|  |", "| |") in page
+
+
 def test_sizes_of_fusion_diff():
     offline, paper = (describe_models(load_profile(name, ROOT / "conf")) for name in ("offline", "paper"))
     page = "docs/methods/fusion-diff.md"
