@@ -189,9 +189,9 @@ def over(other: str) -> str:
 
 
 def shown(value: float, low: float | None = None, high: float | None = None) -> dict[str, float]:
-    """A figure, perhaps with its interval, at two decimals."""
+    """A figure, perhaps with its interval, at three decimals: a table rounds them to one."""
     found = {"value": value} if low is None or high is None else {"value": value, "low": low, "high": high}
-    return {name: round(number, 2) + 0.0 for name, number in found.items()}
+    return {name: round(number, 3) + 0.0 for name, number in found.items()}
 
 
 def result(group: Group, runs: dict[int, dict[str, RankedQueries]], params: Params) -> dict[str, Any]:
