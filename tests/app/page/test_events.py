@@ -172,6 +172,12 @@ def test_suggestions_come_from_all_over_the_gallery(events):
     assert set(events.suggest("", 1)[1]).isdisjoint(image_ids)
 
 
+def test_the_shortest_names_come_first(events, searcher, monkeypatch):
+    names = dict(zip(searcher.gallery.ids[:3], ("couple with heart", "red heart", "two hearts"), strict=True))
+    monkeypatch.setattr(events, "called", lambda image_id: names.get(image_id, ""))
+    assert [names[image_id] for image_id in events.suggest("heart", 0)[1]] == sorted(names.values(), key=len)
+
+
 def test_suggestions_match_parts_of_names_and_ids(events, searcher, monkeypatch):
     image_id = searcher.gallery.ids[5]
     assert events.suggest(image_id.upper(), 0)[1] == [image_id]
