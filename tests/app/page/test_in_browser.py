@@ -217,9 +217,7 @@ def test_a_painted_region_reaches_the_search(visitor, photo):
 
 def test_a_suggestion_becomes_the_reference(visitor, searcher):
     wanted, page = searcher.gallery.ids[3], visitor.page
-    page.wait_for_function(
-        "document.querySelectorAll('#suggestions img').length > 1"
-    )  # a folder has no examples
+    page.wait_for_function("document.querySelectorAll('#suggestions img').length > 1")  # a folder has no examples
     page.locator("#pick textarea, #pick input").first.fill(wanted.upper())
     page.wait_for_function("document.querySelectorAll('#suggestions img').length === 1")
     visitor.see("#suggestions img")
