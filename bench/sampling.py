@@ -24,6 +24,7 @@ from bench import peer as setting
 from bench.peer import make_peer, peer_inputs, randomise, wait, where
 from bench.profiles import profile
 from pipeline.config import Speed
+from pipeline.distill import Jumps, Limits, Student, StudentSampler, StudentSettings
 from pipeline.fusion_diff import ControlAdapter, Diffusion, Prior, ReferenceSampler, Sampler, SamplerSettings
 from pipeline.fusion_diff.conditions import TextBatch
 from pipeline.fusion_diff.sampler import guide, solve
@@ -116,6 +117,31 @@ def measure_ours(
 
 
 @torch.no_grad()
+def measure_student(batches: list[int], tokens: int, repeats: int, fp8: bool = False) -> list[dict[str, Any]]:
+    """Latency and throughput of an accelerated student with one and with two passes, and how near it is to fp32."""
+    prior, adapter = make_ours()
+    diffusion = Diffusion(profile("paper").prior.diffusion, setting.PAPER.dim)
+    jumps, (ids, text, control) = Jumps(diffusion, STEPS), queries(max(batches), tokens)
+    with setting.DEVICE:
+        student = Student(prior, adapter, Limits(4.0, 1.0)).eval()
+    on_gpu, kind = setting.DEVICE.type == "cuda", "fp8" if fp8 else "bf16"
+    speed, passes, rows = Speed(fused=on_gpu, fp8=on_gpu and fp8, cuda_graph=True), (1, 2), list[dict[str, Any]]()
+    settings = {number: StudentSettings(number, GAMMA) for number in passes}
+    plain = {number: StudentSampler(student, jumps, settings[number]).sample(ids, text, control) for number in passes}
+    student.bfloat16()
+    for number in passes:
+        sampler = accelerate(StudentSampler(student, jumps, settings[number]), speed)
+        for size in batches:
+            call = functools.partial(sampler.sample, *queries(size, tokens))
+            taken = timed(call, size, repeats)
+            cosine = F.cosine_similarity(call(), plain[number][:size], dim=-1).min()
+            rows.append({"model": f"ours: student, {number} of its passes, control, {kind}", "text_tokens": tokens})
+            rows[-1] |= taken | {"least_cosine_with_fp32_plain": round(float(cosine), 6)}
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+@torch.no_grad()
 def measure_peer(batches: list[int], tokens: int, repeats: int) -> list[dict[str, Any]]:
     """The same for the peer under guidance, without control: compiled blocks, and a call recorded as a CUDA graph."""
     torch._dynamo.reset()
@@ -183,6 +209,7 @@ def main(  # noqa: PLR0913  # one option an argument
     tokens: int = 120,
     repeats: int = 20,
     ours: bool = True,
+    student: Annotated[bool, typer.Option(help="The distilled sampler, with one and two passes.")] = True,
     peer: bool = True,
     guided_share: Annotated[float, typer.Option(help="As `retrieve.guided_share`.")] = 1.0,
     fp8: Annotated[bool, typer.Option(help="As `retrieve.fp8`.")] = False,
@@ -197,6 +224,9 @@ def main(  # noqa: PLR0913  # one option an argument
 
     rows = measure_ours(batch, tokens, repeats, guided_share, fp8) if ours else []
     note(rows)
+    if student:
+        rows += measure_student(batch, tokens, repeats, fp8)
+        note(rows)
     if peer:
         note(rows + measure_peer(batch, tokens, repeats))
 

@@ -12,19 +12,16 @@ from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
 from pipeline.errors import run_stage
 from pipeline.fusion_diff import ControlAdapter, ControlledPrior, ControlTask
-from pipeline.fusion_diff.anchor import FusedDescriptions
 from pipeline.fusion_diff.checkpoints import load_prior, prior_hash, save_control, skip_control
 from pipeline.fusion_diff.tables import check_same_ids, open_conditions, open_vectors
+from pipeline.fusion_diff.triplets import DESCRIPTIONS, QUERIES, TARGETS, TEXTS, open_steering
 from pipeline.gpu import accelerate
 from pipeline.runtime import device, is_first_process, set_up
 from pipeline.training import Run, train
 from pipeline.training.launch import on_all_gpus
 from pipeline.training.loop import log_csv
 
-FUSED, PRIOR, FOLDER = Path("data/fused"), Path("models/prior"), Path("models/control")
-QUERIES, TARGETS, TEXTS, DESCRIPTIONS = (
-    FUSED / f"triplets_{name}" for name in ("query", "target", "text", "description")
-)
+PRIOR, FOLDER = Path("models/prior"), Path("models/control")
 
 
 def main() -> None:
@@ -47,11 +44,7 @@ def main() -> None:
     )
     if origin.made(FOLDER):
         return
-    ids, signal, _ = open_vectors(QUERIES)  # z_r,delta
-    if params.control.signal == "fused_description":
-        described_ids, descriptions, _ = open_vectors(DESCRIPTIONS)
-        check_same_ids(DESCRIPTIONS, described_ids, ids)
-        signal = FusedDescriptions(signal, descriptions)
+    ids, signal = open_steering(params.control.signal)
     target_ids, targets, _ = open_vectors(TARGETS)  # z_t
     check_same_ids(TARGETS, target_ids, ids)
     text, _ = open_conditions(TEXTS, ids)  # the encoded edit texts

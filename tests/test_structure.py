@@ -21,6 +21,7 @@ ROOMS = (
     "backbones",
     "fusion_diff",
     "gpu",
+    "distill",
     "diffcomp",
     "decoder",
     "peers",

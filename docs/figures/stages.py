@@ -20,6 +20,7 @@ PLACES = {
     "train_decoder": (3, 1),
     "train_prior": (3, 0),
     "train_control_adapter": (4, 0),
+    "distill_prior": (4, 1),
     "train_diffcomp": (2, 2),
     "train_peers": (2, 1),
     "embed_gallery": (3, 2),
@@ -30,7 +31,7 @@ PLACES = {
 }
 """Stage -> column and row."""
 GROUPS = {
-    "#d9481f": ("embed_fused", "train_decoder", "train_prior", "train_control_adapter"),
+    "#d9481f": ("embed_fused", "train_decoder", "train_prior", "train_control_adapter", "distill_prior"),
     "#6a4be0": ("train_diffcomp",),
     "#8a9a5b": ("train_peers",),
 }

@@ -29,7 +29,7 @@ from pipeline.config.encoders import (
     TextEncoderParams,
 )
 from pipeline.config.experiments import AblationParams, ReportParams, SweepParams
-from pipeline.config.fusion_diff import ControlParams, DiffusionParams, PriorDataParams, PriorParams
+from pipeline.config.fusion_diff import ControlParams, ControlSignal, DiffusionParams, PriorDataParams, PriorParams
 from pipeline.config.index import IndexParams
 from pipeline.config.params import Params, RuntimeParams, load_params, load_profile, params_from_dict
 from pipeline.config.peers import LinCirParams, MapperParams, PeersParams, Pic2WordParams, SearleParams
@@ -50,6 +50,7 @@ __all__ = [
     "CircoParams",
     "CirrParams",
     "ControlParams",
+    "ControlSignal",
     "DataParams",
     "DecoderParams",
     "DiffCompDataParams",

@@ -16,6 +16,7 @@ from pipeline.config.backbones import BackbonesParams
 from pipeline.config.data import DataParams
 from pipeline.config.decoder import DecoderParams, ImagineParams
 from pipeline.config.diffcomp import DiffCompParams
+from pipeline.config.distill import DistillParams
 from pipeline.config.encoders import (
     CaptionerParams,
     CaptionParams,
@@ -83,6 +84,7 @@ class Params(Section):
     decoder: DecoderParams
     prior: PriorParams
     control: ControlParams
+    distill: DistillParams
     diffcomp: DiffCompParams
     diffcomp_variants: dict[str, dict[str, Any]]
     """Every DiffComp that is trained: method name -> what it changes of `diffcomp`."""
@@ -109,6 +111,8 @@ class Params(Section):
         top, listed = self.rerank.top, self.retrieve.top_k
         possible = top <= listed or not self.rerank.methods
         require(possible, f"rerank.top: {top} is more than the {listed} images of a ranked list (retrieve.top_k)")
+        trained = self.distill.enabled or self.retrieve.sampler != "distilled"
+        require(trained, "retrieve.sampler: distilled needs a student: set distill.enabled to true")
         for name, variant in self.variants().items():
             same = variant.data == self.diffcomp.data
             require(same, f"diffcomp_variants.{name}.data: all variants learn from the pairs of diffcomp.data")

@@ -10,6 +10,7 @@ from pipeline.config.section import Section, require
 from pipeline.config.speed import Speed
 
 Fuse = Literal["mean", "max"]
+SamplerKind = Literal["dpm", "distilled"]
 
 
 @dataclass(kw_only=True)
@@ -18,6 +19,11 @@ class RetrieveParams(Section):
 
     section: ClassVar[str] = "retrieve"
 
+    sampler: SamplerKind
+    """dpm (the paper): DPM-Solver++ over prior and Control-Adapter. distilled: the student of the stage
+    distill_prior."""
+    passes: Count
+    """Passes of the distilled sampler: 1, or 2 as it is trained for."""
     solver_steps: Count
     """N: steps of the solver."""
     guidance_scale: NotNegative
@@ -57,6 +63,7 @@ class RetrieveParams(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.fast or not self.fp8, "retrieve.fp8 needs retrieve.fast")
+        require(self.passes <= 2, f"retrieve.passes: {self.passes} is not 1 or 2")
         require(
             self.hypotheses % self.descriptions == 0,
             f"retrieve.hypotheses {self.hypotheses} is not a multiple of retrieve.descriptions {self.descriptions}",

@@ -40,7 +40,7 @@ from pipeline.runtime import device
 
 SWEPT = ("guidance_scale", "control_scale", "solver_steps")
 """gamma, delta and N."""
-WITHOUT_EFFECT = ("batch_size", "fast", "fp8", "top_k", "slerp", "image_text")
+WITHOUT_EFFECT = ("batch_size", "fast", "fp8", "passes", "sampler", "top_k", "slerp", "image_text")
 """Other parameters of `retrieve` that change no row."""
 K = 10
 COLUMNS = ("kind", "recall", "low", "high")

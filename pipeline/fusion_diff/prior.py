@@ -181,10 +181,14 @@ class Prior(nn.Module):
 
     # What does not depend on z_n, so that a sampler computes it once.
 
-    def modulation(self, step: Tensor) -> Modulation:
-        """AdaLN outputs of all blocks for timesteps [B]. A sampler computes them once a schedule."""
+    def modulation(self, step: Tensor, added: Tensor | None = None) -> Modulation:
+        """AdaLN outputs of all blocks for timesteps [B]. A sampler computes them once a schedule.
+
+        `added` [B, D] is what a student sees beside the timestep.
+        """
         features = timestep_frequencies(step, self.sizes.time_frequencies)  # [B, F]
-        time = F.silu(self.time(features.to(self.patch.weight.dtype)))  # [B, D]
+        time = self.time(features.to(self.patch.weight.dtype))  # [B, D]
+        time = F.silu(time if added is None else time + added)
         blocks = tuple(block.modulation(time) for block in self.blocks)  # each [B, 9, D]
         return Modulation(blocks, self.final_ada_ln(time).unflatten(1, (2, -1)))
 

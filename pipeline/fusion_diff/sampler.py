@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ from pipeline.config import RetrieveParams
 from pipeline.fusion_diff.conditions import TextBatch, check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, ControlInputs, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
-from pipeline.fusion_diff.prior import Prior, PriorSizes
+from pipeline.fusion_diff.prior import Modulation, Prior, PriorSizes
 from pipeline.fusion_diff.texts import BlockTexts
 
 Denoiser = Callable[[Tensor, int, int], Tensor]
@@ -44,8 +45,8 @@ def query_noise(ids: Sequence[str], hypotheses: int, dim: int, seed: int) -> Ten
     return noise
 
 
-def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance (Eq. 4): (1 + gamma) eps_cond - gamma eps_uncond, each [B, d]."""
+def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance (Eq. 4): (1 + gamma) eps_cond - gamma eps_uncond, each [B, d]; gamma may be [B, 1]."""
     return (1.0 + guidance_scale) * conditional - guidance_scale * unconditional
 
 
@@ -61,11 +62,17 @@ def solve(denoise: Denoiser, noise: Tensor, diffusion: Diffusion, steps: int) ->
     Returns:
         The clean sample [B, d], scaled as embeddings are while they diffuse.
     """
+    return deque(walk(denoise, noise, diffusion, steps), maxlen=1).pop()
+
+
+def walk(denoise: Denoiser, noise: Tensor, diffusion: Diffusion, steps: int) -> Iterator[Tensor]:
+    """The trajectory of `solve`: z at all N + 1 solver points, each [B, d]. The first is the noise."""
     solver = diffusion.solver(steps)
+    yield noise
     sample = noise
     for index, step in enumerate(solver.timesteps):  # on the CPU: nothing here waits for an accelerator
         sample = solver.step(denoise(sample, index, int(step)), step, sample, return_dict=False)[0]
-    return sample
+        yield sample
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ class Sampler:
         self.diffusion, self.settings = diffusion, settings
         self.device = prior.positions.device
         with torch.no_grad():
-            schedule = prior.modulation(diffusion.solver(settings.solver_steps).timesteps.to(self.device))
+            schedule = self._modulation()
         self._modulations = [schedule.row(index) for index in range(settings.solver_steps)]
 
     @property
@@ -236,7 +243,14 @@ class Sampler:
             settings = replace(settings, control_scale=control_scale)
         if settings == self.settings:
             return self
+        return self._with(settings)
+
+    def _with(self, settings: SamplerSettings) -> Sampler:
         return Sampler(self.prior, self.adapter, self.diffusion, settings)
+
+    def _modulation(self) -> Modulation:
+        """AdaLN outputs for all solver steps."""
+        return self.prior.modulation(self.diffusion.solver(self.settings.solver_steps).timesteps.to(self.device))
 
     @torch.no_grad()
     def sample(
@@ -267,8 +281,8 @@ class Sampler:
         """
         if hypotheses < 1:
             raise ValueError(f"sampler: {hypotheses} hypotheses, at least 1 is needed")
-        if negative is not None and self.settings.guidance_scale == 0.0:
-            raise ValueError("sampler: a negative text needs a guidance_scale above 0")
+        if negative is not None and not self.settings.guided_steps:
+            raise ValueError("sampler: a negative text needs a guidance_scale above 0, and no distilled sampler")
         states, mask = self._check_text(ids, text)
         conditions = Conditions(
             states,

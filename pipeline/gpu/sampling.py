@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.config import Speed
 from pipeline.fusion_diff.control import ControlAdapter, ControlInputs, ControlledPrior
 from pipeline.fusion_diff.prior import Modulation, Prior
-from pipeline.fusion_diff.sampler import Conditions, Sampler
+from pipeline.fusion_diff.sampler import Conditions, Sampler, SamplerSettings
 from pipeline.fusion_diff.texts import BlockTexts
 from pipeline.gpu.graphs import Denoise, FixedSizes, Inputs, solver_weights
 
@@ -59,7 +59,8 @@ class FastSampler(Sampler):
     """
 
     def __init__(self, sampler: Sampler, speed: Speed):
-        super().__init__(sampler.prior, sampler.adapter, sampler.diffusion, sampler.settings)
+        vars(self).update(vars(sampler))  # what it has prepared, whatever its class
+        self._plain = sampler
         if speed.fused:
             self._fuse(speed.fp8)
         self._recorded: FixedSizes | None = None
@@ -76,6 +77,9 @@ class FastSampler(Sampler):
     def gains_from_batches(self) -> bool:
         """On a GPU, which one query alone leaves half empty."""
         return self._recorded is not None and self.device.type == "cuda"
+
+    def _with(self, settings: SamplerSettings) -> Sampler:
+        return self._plain._with(settings)
 
     def _fuse(self, fp8: bool) -> None:
         from pipeline.gpu.fused import fuse, prepare  # wants Triton, which only comes with a GPU's build of torch

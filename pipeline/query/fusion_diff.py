@@ -5,6 +5,7 @@ What they are is told without torch; `pipeline.query.fusion_diff_family` answers
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipeline.query.interface import Method
 from pipeline.retrieval.spaces import FUSED
 
 NAME = "fusion_diff"
-PRIOR, CONTROL = Path("models/prior"), Path("models/control")
+PRIOR, CONTROL, STUDENT = Path("models/prior"), Path("models/control"), Path("models/student")
 FUSED_ONLY, FUSED_DESCRIPTION = "fused_only", "fused_description"
 """The methods whose vectors steer sampling: z_r,delta, and half way from it to the description."""
 STAGE1_ONLY, FUSION_DIFF, DESCRIPTION = "stage1_only", "fusion_diff", "description"
@@ -77,4 +78,12 @@ def methods(params: Params) -> tuple[Method, ...]:
     if not params.embedder.path:
         return ()
     skipped = (CONTROL / SKIPPED).is_file()
-    return tuple(method for method in METHODS if not (skipped and method.name == FUSION_DIFF))
+    found = tuple(method for method in METHODS if not (skipped and method.name == FUSION_DIFF))
+    if params.retrieve.sampler == "dpm":
+        return found
+    return tuple(method if method.name in UNSAMPLED else _distilled(method) for method in found)
+
+
+def _distilled(method: Method) -> Method:
+    """A student has no second branch for a negative text."""
+    return replace(method, weights=(STUDENT,), controls=method.controls - {"negative"})

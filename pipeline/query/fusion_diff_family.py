@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from pipeline.config import RetrieveParams
 from pipeline.encoders.batching import batches
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.image_source import ImageSource
@@ -23,10 +25,11 @@ from pipeline.query.fusion_diff import (
     FUSED_DESCRIPTION,
     FUSED_ONLY,
     FUSION_DIFF,
-    METHODS,
     PRIOR,
     STAGE1_ONLY,
+    STUDENT,
     UNSAMPLED,
+    methods,
 )
 from pipeline.query.interface import (
     NO_CONTROLS,
@@ -70,6 +73,8 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
     if only is not None and set(only) <= set(UNSAMPLED):
         return FusionDiff(models, {})
     identity = {**mllm_identity(params.embedder), **text_encoder_identity(params.text_encoder, params.embedder)}
+    if retrieve.sampler == "distilled":
+        return FusionDiff(models, distilled_samplers(retrieve, where, identity))
     prior, diffusion = load_prior(PRIOR, **identity)
     adapter = None if is_control_skipped(CONTROL) else load_control(CONTROL, prior, PRIOR).to(where)
     prior.to(where)
@@ -85,6 +90,21 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
     return FusionDiff(models, samplers)
 
 
+def distilled_samplers(retrieve: RetrieveParams, where: str, identity: dict[str, Any]) -> dict[str, TargetSampler]:
+    """The student's samplers, of the prior alone and under control. Raises ArtifactError where there is no student."""
+    from pipeline.distill import StudentSampler, StudentSettings  # here: the default has no student
+    from pipeline.distill.checkpoints import load_student
+
+    student, jumps = load_student(STUDENT, **identity)
+    speed = retrieve.speed.on(where)
+    student.to(where, torch.bfloat16 if speed.fused else torch.float32)
+    settings = StudentSettings.from_params(retrieve)
+    return {
+        name: accelerate(StudentSampler(student, jumps, settings, controlled=name == FUSION_DIFF), speed)
+        for name in (STAGE1_ONLY, FUSION_DIFF)
+    }
+
+
 class FusionDiff(Family):
     """What f_M says by itself, and what is sampled.
 
@@ -93,7 +113,8 @@ class FusionDiff(Family):
     """
 
     def __init__(self, models: Models, samplers: dict[str, TargetSampler]):
-        self.methods = {method.name: method for method in METHODS if method.name in (*UNSAMPLED, *samplers)}
+        known = methods(models.params)
+        self.methods = {method.name: method for method in known if method.name in (*UNSAMPLED, *samplers)}
         self.params, self.samplers, self.spaces = models.params, samplers, spaces(models)
         self._embedder, self._text_encoder, self._describer = models.embedder, models.text_encoder, models.describer
 
@@ -191,11 +212,16 @@ class FusionDiff(Family):
         guidance = controls.guidance_scale
         if controls.negative and guidance is None and self.params.retrieve.guidance_scale == 0.0:
             guidance = NEGATIVE_GUIDANCE
-        sampler = self.samplers[method].scaled(guidance, controls.control_scale)
+        try:
+            sampler = self.samplers[method].scaled(guidance, controls.control_scale)
+        except ValueError as error:  # more than a student has learned
+            raise ControlError(str(error)) from None
         negative = None
         if controls.negative:
             if sampler.settings.guidance_scale == 0.0:
                 raise ControlError(f"negative: {method} needs a guidance scale above 0 to be led away from it")
+            if not sampler.settings.guided_steps:
+                raise ControlError(f"negative: {method} takes none with retrieve.sampler distilled; choose dpm")
             negative = TextConditions.from_list(self._text_encoder.encode([controls.negative]))
         ids = [query.query_id for query in queries]
         draws = Draws.from_params(self.params.retrieve, self.params.seed, controls.hypotheses)

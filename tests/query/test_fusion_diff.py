@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.distill import Jumps, Limits, Student, StudentSampler, StudentSettings
 from pipeline.encoders.image_source import ImageTable
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.fusion_diff import (
@@ -160,3 +161,19 @@ def test_without_trained_models_the_unsampled_methods_answer(models, images):
     """Nothing is loaded from models/prior, which is not there."""
     family = load(models, [DESCRIPTION])
     assert set(family.answer(QUERIES[:1], images, methods=[DESCRIPTION])) == {DESCRIPTION}
+
+
+def test_a_student_answers_within_what_it_learned(family, images):
+    sampler = family.samplers[FUSION_DIFF]
+    student = Student.of(sampler.prior, sampler.adapter, Limits(4.0, 1.0)).eval()
+    torch.nn.init.normal_(student.jump.outer.weight, std=0.5)
+    family.samplers[FUSION_DIFF] = StudentSampler(student, Jumps(sampler.diffusion, 4), StudentSettings(2, 1.0))
+    plain, other = (
+        family.answer(QUERIES, images, controls, [FUSION_DIFF])[FUSION_DIFF].vectors
+        for controls in (Controls(), Controls(guidance_scale=3.0))
+    )
+    assert plain.shape == (4, 2, DIM) and not np.allclose(plain, other, atol=1e-4)
+    with pytest.raises(ControlError, match=r"guidance_scale 4\.5 is above 4, the largest that it learned"):
+        family.answer(QUERIES, images, Controls(guidance_scale=4.5), [FUSION_DIFF])
+    with pytest.raises(ControlError, match=r"fusion_diff takes none with retrieve\.sampler distilled"):
+        family.answer(QUERIES, images, Controls(negative="a hat"), [FUSION_DIFF])

@@ -23,6 +23,7 @@ ORDER = [
     "train_decoder",
     "train_prior",
     "train_control_adapter",
+    "distill_prior",
     "train_diffcomp",
     "train_peers",
     "embed_gallery",
@@ -131,7 +132,7 @@ def test_the_priors_parameters_rerun_only_what_follows_from_it():
         made = [name for before in followers for name in outputs(before)]
         if stage not in followers and any(inside(dep, made) for dep in GRAPH[stage]["deps"]):
             followers.append(stage)
-    assert followers == ["train_prior", "train_control_adapter", "retrieve", "rerank", "report"]
+    assert followers == ["train_prior", "train_control_adapter", "distill_prior", "retrieve", "rerank", "report"]
 
 
 def test_long_stages_keep_their_outputs():
@@ -145,6 +146,7 @@ def test_long_stages_keep_their_outputs():
         "embed_fused",
         "train_prior",
         "train_control_adapter",
+        "distill_prior",
         "train_diffcomp",
         "train_peers",
         "embed_gallery",

@@ -18,6 +18,7 @@ from pipeline.artifacts import ArtifactError, ShardSet, schemas, weights, write_
 from pipeline.config import load_params
 from pipeline.diffcomp import load_diffcomp
 from pipeline.encoders.dual.open import load_dual_encoder
+from pipeline.fusion_diff import triplets
 from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.query.fusion_diff import CONTROL, PRIOR
 from stages import train_control_adapter, train_diffcomp, train_prior
@@ -56,6 +57,7 @@ def test_what_is_mapped_trains_the_same_bytes(trained, monkeypatch):
         shutil.rmtree(folder)
         for name in ("open_vectors", "open_conditions"):
             monkeypatch.setattr(stage, name, partial(getattr(stage, name), in_memory=0))
+        monkeypatch.setattr(triplets, "open_vectors", train_prior.open_vectors)
         stage.main()
     assert files("models/prior") | files("models/control") == before
     mapped = {

@@ -63,6 +63,7 @@ def search(  # noqa: PLR0913 - one argument an option
     guidance: options.Guidance = None,
     control: options.Control = None,
     hypotheses: options.Hypotheses = None,
+    sampler: options.SamplerName = None,
     describer: options.DescriberName = "",
     as_json: options.AsJson = False,
     html: options.HtmlPath = None,
@@ -79,7 +80,7 @@ def search(  # noqa: PLR0913 - one argument an option
     check_folder(params)
     opened = open_gallery(gallery or None)
     methods = method or [opened.default_method]
-    loaded = check_methods(methods, params, opened.encoder, describer)
+    loaded = check_methods(methods, params, opened.encoder, describer, sampler)
     if where:
         parse_filter(where, opened.fields)
     reference, reference_id = find_reference(image, opened)

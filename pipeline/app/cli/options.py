@@ -135,6 +135,13 @@ Control = Annotated[
     float | None,
     Option(rich_help_panel=_FUSION_DIFF, help="Control scale. Default: from the parameters."),
 ]
+SamplerName = Annotated[
+    str | None,
+    Option(
+        rich_help_panel=_FUSION_DIFF,
+        help="dpm, or distilled where a student was trained (distill.enabled). Default: from the parameters.",
+    ),
+]
 Hypotheses = Annotated[
     int | None,
     Option(rich_help_panel=_FUSION_DIFF, help="The number of sampled targets. Default: from the parameters."),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.app.cli.options import PARAMS_FILE
-from pipeline.config import ParameterError, Params, load_params
+from pipeline.config import ParameterError, Params, load_params, with_overrides
 
 if TYPE_CHECKING:
     from pipeline.app.search.own_encoder import OwnEncoder
@@ -31,7 +31,13 @@ def check_folder(params: Path = PARAMS_FILE) -> None:
         raise ParameterError(f"{params}: its paths are relative to its folder; run `{_from_here(folder)}`")
 
 
-def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None = None, describer: str = "") -> Params:
+def check_methods(
+    names: Iterable[str],
+    params: Path,
+    encoder: OwnEncoder | None = None,
+    describer: str = "",
+    sampler: str | None = None,
+) -> Params:
     """Raise ParameterError for a method that there is not, before torch is loaded.
 
     Args:
@@ -39,6 +45,7 @@ def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None
         params: The file that `--params` names.
         encoder: Takes the place of the models that the parameters name.
         describer: Describes targets in the place of the parameters'; "": theirs.
+        sampler: Takes the place of `retrieve.sampler`; None: that.
 
     Returns:
         What the file says, for `set_up`.
@@ -47,6 +54,8 @@ def check_methods(names: Iterable[str], params: Path, encoder: OwnEncoder | None
     from pipeline.query.registry import find_method
 
     read = load_params(params)
+    if sampler:
+        read = with_overrides(read, {"retrieve": {"sampler": sampler}}, "--sampler")
     loaded = encoder.into(read) if encoder else read
     loaded = with_describer(loaded, describer) if describer else loaded
     for name in names:
