@@ -7,6 +7,7 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 FIGURES = "reports/figures"
 COPIES = "images/reports"
@@ -20,6 +21,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Point to the copies. Only pages at the top of docs/ show such figures."""
-    return markdown.replace(f"](../{FIGURES}/", f"]({COPIES}/")
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Point to the copies, from however deep in docs/ a page stands."""
+    up = "../" * page.file.src_uri.count("/")
+    return markdown.replace(f"](../{up}{FIGURES}/", f"]({up}{COPIES}/")

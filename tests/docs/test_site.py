@@ -64,3 +64,4 @@ def test_equations_are_drawn(site):
 def test_figures_of_the_report_are_shown(site):
     assert (site / "images/reports/queries.png").read_bytes() == (ROOT / "reports/figures/queries.png").read_bytes()
     assert "images/reports/queries.png" in (site / "results.html").read_text(encoding="utf-8")
+    assert 'src="../images/reports/imagined.png"' in (site / "methods/decoder.html").read_text(encoding="utf-8")
