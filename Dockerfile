@@ -6,8 +6,9 @@
 ARG PYTHON=3.11
 ARG VARIANT=cpu
 
+# What torch needs is on PyPI, in the versions of the constraints; of both torches pip takes the one with +cpu.
 FROM python:${PYTHON}-slim AS cpu
-ENV TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
+ENV TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cpu"
 
 # PyPI's torch is the CUDA build and brings CUDA's libraries. Triton compiles with gcc as it runs.
 FROM python:${PYTHON}-slim AS cuda
@@ -17,12 +18,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 FROM ${VARIANT}
-# DVC works within a git repository.
+# DVC works within a git repository, which can be mounted at /app/.git. A volume takes the owner of the folder that it
+# is mounted at.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 cir \
-    && install --directory --owner cir /app
+    && install --directory --owner cir --group cir /app /home/cir/.cache /home/cir/.cache/huggingface
 USER cir
 WORKDIR /app
 ENV VIRTUAL_ENV=/app/.venv PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1

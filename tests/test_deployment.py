@@ -63,6 +63,15 @@ def test_the_image_holds_what_it_copies_and_installs():
     assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in extras)
 
 
+def test_named_volumes_belong_to_the_user_of_the_image():
+    """Docker gives a new volume the owner of the image's folder, and root's where there is none."""
+    made = re.search(r"install --directory --owner (\w+) --group \w+ (.*)", DOCKERFILE)
+    assert re.search(r"^USER (\w+)$", DOCKERFILE, re.MULTILINE)[1] == made[1]
+    volumes = [volume.split(":") for volume in COMPOSE["services"]["server"]["volumes"]]
+    named = [place for name, place, *_ in volumes if name in COMPOSE["volumes"]]
+    assert named and set(named) <= set(made[2].split())
+
+
 def test_ports_are_open_to_this_machine_alone():
     ports = [port for service in COMPOSE["services"].values() for port in service["ports"]]
     assert ports and all(port.startswith("127.0.0.1:") for port in ports)

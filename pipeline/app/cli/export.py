@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from pipeline.app.cli import options
 from pipeline.app.cli.project import check_folder
 from pipeline.app.errors import report_errors
-from pipeline.config import load_params
+from pipeline.config import ParameterError, load_params
 
 app = typer.Typer()
 
@@ -31,6 +32,8 @@ def export(
     `hf upload TEAM/NAME FOLDER` publishes one.
     """
     check_folder(params)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+        raise ParameterError(f"--license: {licence!r} is no name that hubs know, such as apache-2.0, mit or other")
     from pipeline.app.release.export import export  # which loads torch
     from pipeline.app.release.models import chosen
 

@@ -91,6 +91,12 @@ def test_what_cannot_be_exported(in_project, tmp_path, model, message):
     assert done.exit_code == 1 and message in done.output and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("licence", ["", "no licence: {}", "Apache 2.0", "../x"])
+def test_a_licence_is_a_name_that_hubs_know(in_project, tmp_path, licence):
+    done = export(str(tmp_path / "out"), "--license", licence)
+    assert done.exit_code == 1 and "is no name that hubs know" in done.output and not (tmp_path / "out").exists()
+
+
 def test_wrong_and_damaged_models_are_named(exported):
     with pytest.raises(ArtifactError, match="'diffcomp' is missing: this is another kind of model"):
         pretrained.load_diffcomp(exported / "prior")
