@@ -64,7 +64,7 @@ def test_a_reference_that_is_gone_is_one_line(folder, named):
 def test_the_page_answers_in_full(folder):
     searcher = Searcher(load_params(), open_gallery(folder))
     events = PageEvents(searcher)
-    scales = {"guidance": 1.0, "control": 1.0, "hypotheses": 2, "top": 5, "editor": None}
+    scales = {"guidance": 1.0, "control": 1.0, "hypotheses": 2, "top": 5, "rerank": 0, "editor": None}
     texts = {"text": "a moon", "negative": "", "concept": ""}
     form = SearchForm(str(folder / "0.png"), "0.png", method="slerp", second_method=NO_METHOD, **texts, **scales)
     results = events.search(form)
