@@ -29,7 +29,7 @@ NAMES = {
 }
 TAKES_NAMES = {
     "index": ("folder", "out", "method", "encoder", "params"),
-    "search": ("image", "gallery", "method", "region", "html", "describer", "params"),
+    "search": ("image", "gallery", "method", "region", "sampler", "html", "describer", "params"),
     "demo": ("gallery", "describer", "params", "host"),
     "score": ("benchmark", "annotations", "predictions", "split"),
     "submit": ("benchmark", "annotations", "predictions", "out", "split", "name"),
