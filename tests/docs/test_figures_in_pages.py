@@ -291,3 +291,15 @@ def test_the_decoders_fidelity_is_the_shipped_ones():
             facts = measured[name]
             exact = [measured["images"], facts["cosine"], facts["R@1"], facts["R@10"]]
             assert shown == [pytest.approx(number, abs=limit) for number, limit in zip(exact, LIMITS, strict=True)]
+
+
+def test_how_long_a_command_takes_cold():
+    measured = [facts["median_s"] for facts in bench("cold")["commands"].values()]
+    shown = numbers(cells("docs/performance.md", "`cir` from the start of its process to its end")[0].split(":")[1])
+    assert all(min(abs(number - seconds) for seconds in measured) <= 0.051 for number in shown[:4])
+
+
+def test_how_long_decoding_takes():
+    measured = bench("decoder_offline")
+    for number in (measured["decode_one_s"], measured["decode_batch_s"]):
+        assert f"{number:.1f} s" in TEXTS["docs/methods/decoder.md"]
