@@ -27,6 +27,11 @@ def bench(name: str) -> Any:
     return json.loads((ROOT / f"reports/bench/{name}.json").read_text())
 
 
+def committed_seeds(methods: str) -> Any:
+    """Benchmark -> rows and ranks over training seeds."""
+    return json.loads(committed(f"reports/seeds/{methods}.json"))["benchmarks"]
+
+
 def cells(page: str, start: str) -> list[str]:
     """The cells behind the first one of the row that begins with `start`."""
     row = next(line for line in TEXTS[page].splitlines() if line.startswith(f"| {start} |"))
@@ -186,17 +191,52 @@ def test_sweeps():
         assert best == [value for value in values if values[value] == max(values.values())]
 
 
-def test_ablation_of_the_modules():
+def ablated(table: str) -> dict[str, str]:
+    """Row -> mean R@10 on the held-out team ± standard deviation over seeds, as a page shows it."""
     found: dict[str, list[float]] = {}
-    for cell in json.loads(committed("reports/ablations/modules.json"))["cells"]:
+    for cell in json.loads(committed(f"reports/ablations/{table}.json"))["cells"]:
         found.setdefault(cell["row"], []).append(cell["scores"]["emoji_cir"]["mean"]["R@10"])
-    shown = [f"{statistics.mean(scores):.1f} ± {statistics.pstdev(scores):.1f}" for scores in found.values()]
-    page = TEXTS["docs/sweeps-and-ablations.md"]
-    assert f"| {' | '.join(found)} |" in page and f"| {' | '.join(shown)} |" in page
+    return {row: f"{statistics.mean(scores):.1f} ± {statistics.stdev(scores):.1f}" for row, scores in found.items()}
+
+
+def test_ablation_of_the_modules():
+    found, page = ablated("modules"), TEXTS["docs/sweeps-and-ablations.md"]
+    assert f"| {' | '.join(found)} |" in page and f"| {' | '.join(found.values())} |" in page
+
+
+def test_what_holds_of_diffcomp():
+    page, rows = "docs/methods/diffcomp.md", committed_seeds("diffcomp")["emoji_cir"]["rows"]
+    for claim, method, others in (
+        ("DiffComp above its row 1", "diffcomp", ["diffcomp row1"]),
+        ("DiffComp above slerp, and above image + text", "diffcomp", ["slerp", "image text"]),
+        ("relatives above row 1", "diffcomp_relative", ["diffcomp row1"]),
+        ("relatives above slerp, and above image + text", "diffcomp_relative", ["slerp", "image text"]),
+    ):
+        for found in (rows[method][f"R@10 over {other}"] for other in others):
+            verdict = "holds" if found["low"] > 0 else "fails" if found["high"] < 0 else "open"
+            assert cells(page, claim) == [f"{found['value']:+.1f} [{found['low']:.1f}, {found['high']:.1f}]", verdict]
+    for claim, table, first, others in (
+        ("a text weight of 0.8 is no collapse", "lambda_base", "0.8", ["0.6"]),
+        ("Table 8: CSS + PSM + DAC is highest", "modules", "css+psm+dac", ["css+dac"]),
+        ("Table 9: the grid of 4 x 4 is highest", "grids", "4", ["8"]),
+        ("Table 10: phrases above random masks, crops and CAM", "masks", "psm", ["random", "crop", "cam"]),
+        ("Table 10: phrases above nouns and the sentence", "masks", "psm", ["noun", "sentence"]),
+        ("Table 10: straight-through above hard, soft and Gumbel", "masks", "psm", ["hard", "sigmoid", "gumbel"]),
+        ("Figure 1: the peak at a masked share of 0.7", "eta", "0.7", ["0.9"]),
+    ):
+        found = ablated(table)
+        shown = re.findall(r"[\d.]+ ± [\d.]+", cells(page, claim)[0])
+        assert shown == [found[row] for row in (first, *others)]
+        beaten = any(float(found[row].split()[0]) > float(found[first].split()[0]) for row in others)
+        assert cells(page, claim)[1].startswith("fails") == (beaten and "collapse" not in claim)
+    order = json.loads(committed("reports/metrics.json"))["diffcomp"]["order"]
+    share, gap = order["masked left of aligned"], order["gap to queries"]
+    assert cells(page, "Figure 4: masked pairs left of the aligned ones")[0] == f"{100 * share:.0f}% of the pairs"
+    assert f"{gap:.2f} of the aligned" in cells(page, "Figure 4: masked pairs near the queries")[0]
 
 
 def test_rows_over_training_seeds():
-    rows = json.loads(committed("reports/seeds/diffcomp.json"))["benchmarks"]["emoji_cir"]["rows"]
+    rows = committed_seeds("diffcomp")["emoji_cir"]["rows"]
     page = TEXTS["docs/sweeps-and-ablations.md"]
     for label, method in (
         ("row 1", "diffcomp_row1"),
