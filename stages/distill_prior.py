@@ -7,17 +7,17 @@ from pathlib import Path
 from accelerate import PartialState
 
 from pipeline.artifacts import ShardSet, read_json, sha256_file
-from pipeline.artifacts.model_files import CONFIG, WEIGHTS
+from pipeline.artifacts.model_files import CONFIG, WEIGHTS, is_skipped, skip_model
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import Params, as_dict, load_params
 from pipeline.distill import DistillTask, Jumps, Limits, Student, Teacher
-from pipeline.distill.checkpoints import save_student, skip_student
+from pipeline.distill.checkpoints import save_student
 from pipeline.encoders.mllm.open import open_mllm
 from pipeline.encoders.text import open_text_encoder
 from pipeline.errors import run_stage
 from pipeline.fusion_diff import EncodedConditions, TextConditions
-from pipeline.fusion_diff.checkpoints import is_control_skipped, load_control, load_prior
+from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.fusion_diff.conditions import Texts
 from pipeline.fusion_diff.tables import Ids
 from pipeline.fusion_diff.triplets import DESCRIPTIONS, QUERIES, open_steering
@@ -37,12 +37,12 @@ def main() -> None:
     reason = ""
     if not params.distill.enabled:
         reason = "distill.enabled is false"
-    elif is_control_skipped(CONTROL):
+    elif is_skipped(CONTROL):
         reason = "Stage 2 was skipped, so there is no Control-Adapter to learn from"
     if not reason:
         distill(params)
     elif is_first_process():
-        skip_student(FOLDER, reason)
+        skip_model(FOLDER, reason)
 
 
 def read_descriptions(params: Params, ids: Ids) -> Texts:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.artifacts import ShardSet, read_json, sha256_file
-from pipeline.artifacts.model_files import WEIGHTS
+from pipeline.artifacts.model_files import WEIGHTS, is_skipped
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import Params, as_dict, load_params, load_profile
 from pipeline.decoder.fidelity import FIDELITY
 from pipeline.decoder.imagine import FOLDER as DECODER
 from pipeline.decoder.imagine import Imagination
 from pipeline.errors import run_stage
-from pipeline.fusion_diff.checkpoints import is_control_skipped
 from pipeline.query.fusion_diff import FUSED_ONLY
 from pipeline.query.outputs import SAMPLED
 from pipeline.report import BenchmarkPaths, PublicSplitPaths, ReportInputs, build_report, changed_parameters
@@ -43,7 +42,7 @@ def main() -> None:
         folder for folder in found if not folder.private
     ][:1]
     benchmarks = [benchmark_paths(folder) for folder in shown]
-    trained = ["prior"] if is_control_skipped(MODELS / "control") else ["prior", "control"]
+    trained = ["prior"] if is_skipped(MODELS / "control") else ["prior", "control"]
     losses = {"control_adapter" if name == "control" else name: MODELS / name / LOG for name in trained}
     losses |= {name: MODELS / "diffcomp" / name / LOG for name in params.diffcomp_variants}
     imagination = Imagination.open_fitting(params)

@@ -7,12 +7,13 @@ from pathlib import Path
 from accelerate import PartialState
 
 from pipeline.artifacts import ShardSet, sha256_file
+from pipeline.artifacts.model_files import skip_model
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.artifacts.weights import Origin
 from pipeline.config import as_dict, load_params
 from pipeline.errors import run_stage
 from pipeline.fusion_diff import ControlAdapter, ControlledPrior, ControlTask
-from pipeline.fusion_diff.checkpoints import load_prior, prior_hash, save_control, skip_control
+from pipeline.fusion_diff.checkpoints import load_prior, prior_hash, save_control
 from pipeline.fusion_diff.tables import check_same_ids, open_conditions, open_vectors
 from pipeline.fusion_diff.triplets import DESCRIPTIONS, QUERIES, TARGETS, TEXTS, open_steering
 from pipeline.gpu import accelerate
@@ -30,7 +31,7 @@ def main() -> None:
     if not ShardSet.open(QUERIES, verify=False).rows:
         reason = "data.web.edits lists no source, so Stage 2 and the method fusion_diff are skipped"
         if is_first_process():
-            skip_control(FOLDER, reason)
+            skip_model(FOLDER, reason)
             print(reason)
         return
     identity = {

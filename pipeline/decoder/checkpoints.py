@@ -7,17 +7,15 @@ from typing import Any
 
 from diffusers import SanaTransformer2DModel
 
-from pipeline.artifacts import ArtifactError, load_weights, read_json, save_weights
-from pipeline.artifacts.weights import CONFIG, Origin
+from pipeline.artifacts import ArtifactError, load_weights, save_weights
+from pipeline.artifacts.model_files import read_config
+from pipeline.artifacts.weights import Origin
 from pipeline.config import DecoderParams
 from pipeline.decoder.codec import load_part
 from pipeline.decoder.model import Decoder, DecoderSizes
 
 NOTED = ("checkpoint", "revision", "shift")
 """Parameters that decoding needs."""
-
-SKIPPED = "skipped.json"
-"""Stands in the decoder's folder where there are no weights, and says why."""
 
 
 def new_decoder(params: DecoderParams, dim: int) -> Decoder:
@@ -79,12 +77,6 @@ def load_decoder(folder: str | Path, **expected: Any) -> tuple[Decoder, dict[str
     Raises:
         ArtifactError: The files are damaged, or a field of `expected` differs; names it.
     """
-    folder = Path(folder)
-    if (folder / SKIPPED).is_file():
-        raise ArtifactError(f"{folder}: there is no decoder: {read_json(folder / SKIPPED)['reason']}")
-    config = read_json(folder / CONFIG)
-    for key in ("sizes", *NOTED):
-        if key not in config:
-            raise ArtifactError(f"{folder / CONFIG}: {key!r} is missing")
+    config = read_config(folder, "decoder", "sizes", *NOTED)
     decoder = Decoder(DecoderSizes(**config["sizes"]))
     return decoder.eval(), load_weights(folder, decoder, expected)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import ArtifactError, load_weights, read_json, save_weights, write_atomically, write_json
-from pipeline.artifacts.model_files import CONFIG, SKIPPED
+from pipeline.artifacts import load_weights, save_weights
+from pipeline.artifacts.model_files import read_config
 from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffusionParams, as_dict, section_from_dict
 from pipeline.distill.jumps import Jumps
@@ -55,29 +55,9 @@ def load_student(folder: str | Path, **expected: Any) -> tuple[Student, Jumps]:
     Raises:
         ArtifactError: None was trained, the files are damaged, or a field of `expected` differs; names it.
     """
-    folder = Path(folder)
-    if (folder / SKIPPED).is_file():
-        raise ArtifactError(f"{folder}: there is no student: {read_json(folder / SKIPPED)['reason']}")
-    config = read_json(folder / CONFIG)
-    try:
-        sizes, limits = PriorSizes(**config["sizes"]), Limits(**config["limits"])
-        params = section_from_dict(DiffusionParams, config["diffusion"], str(folder))
-        jumps = Jumps(Diffusion(params, sizes.dim), config["teacher_steps"])
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder / CONFIG}: not a student's configuration: {error}") from error
-    prior = Prior(sizes)
-    student = Student(prior, ControlAdapter(prior), limits)
+    config = read_config(folder, "student", "sizes", "limits", "diffusion", "teacher_steps")
+    prior = Prior(PriorSizes(**config["sizes"]))
+    student = Student(prior, ControlAdapter(prior), Limits(**config["limits"]))
     load_weights(folder, student, expected)
-    return student.eval(), jumps
-
-
-def skip_student(folder: str | Path, reason: str) -> None:
-    """Note that there is no student.
-
-    Args:
-        folder: Replaced as a whole.
-        reason: Why there is none.
-    """
-    with write_atomically(folder) as aside:
-        aside.mkdir()
-        write_json(aside / SKIPPED, {"reason": reason})
+    params = section_from_dict(DiffusionParams, config["diffusion"], str(folder))
+    return student.eval(), Jumps(Diffusion(params, prior.sizes.dim), config["teacher_steps"])

@@ -5,16 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import (
-    ArtifactError,
-    load_weights,
-    read_json,
-    save_weights,
-    sha256_file,
-    write_atomically,
-    write_json,
-)
-from pipeline.artifacts.model_files import CONFIG, SKIPPED, WEIGHTS
+from pipeline.artifacts import load_weights, save_weights, sha256_file
+from pipeline.artifacts.model_files import WEIGHTS, read_config
 from pipeline.artifacts.weights import Origin
 from pipeline.config import DiffusionParams, as_dict, section_from_dict
 from pipeline.fusion_diff.control import ControlAdapter
@@ -57,7 +49,7 @@ def load_prior(folder: str | Path, **expected: Any) -> tuple[Prior, Diffusion]:
     Raises:
         ArtifactError: The files are damaged, or a field of `expected` differs; names it.
     """
-    config = _read_config(folder, "sizes", "diffusion")
+    config = read_config(folder, "prior", "sizes", "diffusion")
     sizes = PriorSizes(**config["sizes"])
     prior = Prior(sizes)
     load_weights(folder, prior, expected)
@@ -97,38 +89,12 @@ def load_control(folder: str | Path, prior: Prior, prior_folder: str | Path) -> 
     Raises:
         ArtifactError: The files are damaged, it was trained beside another prior, or Stage 2 was skipped.
     """
-    if is_control_skipped(folder):
-        raise ArtifactError(f"{folder}: there is no Control-Adapter: {read_json(Path(folder) / SKIPPED)['reason']}")
+    read_config(folder, "Control-Adapter")
     adapter = ControlAdapter(prior)
     load_weights(folder, adapter, {"prior": prior_hash(prior_folder)})
     return adapter.eval()
 
 
-def skip_control(folder: str | Path, reason: str) -> None:
-    """Note that there is no adapter. Methods that need it are then not configured.
-
-    Args:
-        folder: Replaced as a whole.
-        reason: Why there is none.
-    """
-    with write_atomically(folder) as aside:
-        aside.mkdir()
-        write_json(aside / SKIPPED, {"reason": reason})
-
-
-def is_control_skipped(folder: str | Path) -> bool:
-    """Whether Stage 2 was skipped."""
-    return (Path(folder) / SKIPPED).is_file()
-
-
 def prior_hash(folder: str | Path) -> str:
     """SHA-256 of a prior's weights."""
     return sha256_file(Path(folder) / WEIGHTS)
-
-
-def _read_config(folder: str | Path, *keys: str) -> dict[str, Any]:
-    config = read_json(Path(folder) / CONFIG)
-    for key in keys:
-        if key not in config:
-            raise ArtifactError(f"{Path(folder) / CONFIG}: {key!r} is missing")
-    return config

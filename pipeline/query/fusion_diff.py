@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.artifacts.model_files import SKIPPED
+from pipeline.artifacts.model_files import is_skipped
 from pipeline.config import Params
 from pipeline.query.interface import Method
 from pipeline.retrieval.spaces import FUSED
@@ -77,7 +77,7 @@ def methods(params: Params) -> tuple[Method, ...]:
     """All methods; without the Control-Adapter's where Stage 2 was skipped, and none without an f_M."""
     if not params.embedder.path:
         return ()
-    skipped = (CONTROL / SKIPPED).is_file()
+    skipped = is_skipped(CONTROL)
     found = tuple(method for method in METHODS if not (skipped and method.name == FUSION_DIFF))
     if params.retrieve.sampler == "dpm":
         return found

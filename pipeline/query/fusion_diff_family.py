@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from pipeline.artifacts.model_files import is_skipped
 from pipeline.config import RetrieveParams
 from pipeline.encoders.batching import batches
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
@@ -16,7 +17,7 @@ from pipeline.encoders.image_source import ImageSource
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.fusion_diff import Sampler, SamplerSettings, TargetSampler, TextConditions
 from pipeline.fusion_diff.anchor import fused_description, towards
-from pipeline.fusion_diff.checkpoints import is_control_skipped, load_control, load_prior
+from pipeline.fusion_diff.checkpoints import load_control, load_prior
 from pipeline.gpu import accelerate
 from pipeline.query.clock import Clock
 from pipeline.query.fusion_diff import (
@@ -76,7 +77,7 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
     if retrieve.sampler == "distilled":
         return FusionDiff(models, distilled_samplers(retrieve, where, identity))
     prior, diffusion = load_prior(PRIOR, **identity)
-    adapter = None if is_control_skipped(CONTROL) else load_control(CONTROL, prior, PRIOR).to(where)
+    adapter = None if is_skipped(CONTROL) else load_control(CONTROL, prior, PRIOR).to(where)
     prior.to(where)
     speed = retrieve.speed.on(where)
     if speed.fused:

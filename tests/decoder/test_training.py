@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.artifacts import ArtifactError, write_json
+from pipeline.artifacts import ArtifactError
+from pipeline.artifacts.model_files import skip_model
 from pipeline.config import ImagineParams
 from pipeline.decoder import Decoder, DecoderTask, load_decoder, save_decoder
-from pipeline.decoder.checkpoints import SKIPPED, new_decoder
+from pipeline.decoder.checkpoints import new_decoder
 from pipeline.decoder.codec import Pixels
 from pipeline.decoder.flow import Flow
 from pipeline.decoder.imagine import Imagination
@@ -90,10 +91,10 @@ def test_a_stored_decoder_is_the_same_to_half_precision(decoder, make_params, tm
 
 
 def test_a_decoder_that_is_not_there_says_why(tmp_path):
-    write_json(tmp_path / SKIPPED, {"reason": "nobody trained it"})
+    skip_model(tmp_path / "none", "nobody trained it")
     with pytest.raises(ArtifactError, match="there is no decoder: nobody trained it"):
-        load_decoder(tmp_path)
-    assert Imagination.open_fitting(plain_params(), tmp_path) is None
+        load_decoder(tmp_path / "none")
+    assert Imagination.open_fitting(plain_params(), tmp_path / "none") is None
 
 
 def test_a_decoder_of_another_f_m_is_not_opened(decoder, make_params, tmp_path):

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from pipeline.artifacts import ArtifactError
+from pipeline.artifacts.model_files import skip_model
 from pipeline.config import ParameterError, load_params
 from pipeline.distill.checkpoints import load_student
 from pipeline.query.fusion_diff import FUSED_ONLY, FUSION_DIFF, STAGE1_ONLY, methods
@@ -84,7 +85,7 @@ def test_distilled_without_a_student(taught):
         write(retrieve={"sampler": "distilled"})
         load_params()
     write(distill=TRAINING, retrieve={"sampler": "dpm"})
-    distill_prior.skip_student("models/student", "distill.enabled is false")
+    skip_model("models/student", "distill.enabled is false")
     write(retrieve={"sampler": "distilled"})
     with pytest.raises(ArtifactError, match="models/student: there is no student: distill.enabled is false"):
         distilled_samplers(load_params().retrieve, "cpu", {})
