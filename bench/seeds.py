@@ -230,6 +230,14 @@ def result(group: Group, runs: dict[int, dict[str, RankedQueries]], params: Para
     }
 
 
+def numbers(seeds: str) -> list[int]:
+    """The seeds of an option, each once. Raises ParameterError when they are no numbers with commas."""
+    try:
+        return list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
+    except ValueError:
+        raise ParameterError(f"--seeds: {seeds!r} is no list of numbers with commas") from None
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -243,14 +251,10 @@ def main(
     """Train, score, and write a JSON file a group, again after every seed."""
     if only and only not in GROUPS:
         raise ParameterError(f"--only: {only!r} is not one of {', '.join(GROUPS)}")
-    try:
-        numbers = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
-    except ValueError:
-        raise ParameterError(f"--seeds: {seeds!r} is no list of numbers with commas") from None
-    params = load_params()
+    chosen, params = numbers(seeds), load_params()
     for name in [only] if only else GROUPS:
         group, runs = GROUPS[name], {}
-        for seed in numbers:
+        for seed in chosen:
             folder = SCRATCH / name / str(seed)
             lay_out(folder, params, seed, group.inputs)
             with contextlib.chdir(folder):

@@ -44,6 +44,8 @@ def _table(found: Mapping[str, Any], benchmark: str) -> Table:
         f"The mean over query kinds and over {len(found['seeds'])} training seeds, in percent; {TOLD} ± standard "
         f"deviation over seeds, with its 95% interval over queries. Differences are paired by query; {where}."
     )
+    if "note" in found:
+        caption += f" {found['note']}"
     return Table(
         f"{found['title']}: {benchmark_label(benchmark)}",
         caption,

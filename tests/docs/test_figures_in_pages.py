@@ -252,6 +252,26 @@ def test_rows_over_training_seeds():
         assert f"| {label} | {' | '.join(cells)} |".replace("|  |", "| |") in page
 
 
+def test_students_beside_their_teacher():
+    tables = json.loads(committed("reports/seeds/student.json"))["benchmarks"]
+    page, settings = TEXTS["docs/methods/fusion-diff.md"], ("temperature 1, guidance 2.5", "temperature 0, guidance 2")
+    for anchor in ("0", "0.5"):
+        for label, method in (
+            ("teacher, 14 guided steps", "teacher"),
+            ("the same solver in 2 guided steps", "teacher in 2 steps"),
+            ("student, two passes", "student, two passes"),
+            ("student, one pass", "student, one pass"),
+        ):
+            cells = []
+            for setting in settings:
+                row = tables[f"Emoji-CIR, validation split, {setting}, anchor {anchor}"]["rows"][method]
+                deviation = statistics.stdev(row["seeds"])
+                cells.append(f"{row['R@10']['value']:.1f}" + (f" ± {deviation:.1f}" if deviation else ""))
+                found = row.get("R@10 over teacher")
+                cells.append(f"{found['value']:+.1f} [{found['low']:.1f}, {found['high']:.1f}]" if found else "")
+            assert f"| {anchor} | {label} | {' | '.join(cells)} |".replace("|  |", "| |") in page
+
+
 def test_sizes_of_fusion_diff():
     offline, paper = (describe_models(load_profile(name, ROOT / "conf")) for name in ("offline", "paper"))
     page = "docs/methods/fusion-diff.md"
