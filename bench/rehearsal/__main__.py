@@ -18,10 +18,12 @@ import typer
 import yaml
 
 from bench.machine import hardware, versions
+from bench.rehearsal.card import hold_back, share_out
 from bench.rehearsal.compose import FULL, TINY, Counts, compose, write_models
 from bench.rehearsal.data import write_data
 from bench.rehearsal.measure import run
 from bench.rehearsal.whole import whole_profile
+from pipeline.app.inventory.needs import mllm_sections
 from pipeline.config import Params, load_profile, params_from_dict
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +34,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def main(  # one option an argument
+def main(  # noqa: PLR0913 (one option an argument)
     profile: Annotated[str, typer.Option(help="The profile that is rehearsed.")] = "lab",
     scratch: Annotated[Path, typer.Option(help="Where models, data and results go.")] = Path("rehearsal"),
     out: Annotated[Path, typer.Option(help="The report; other profiles' entries in it stay.")] = Path(
@@ -41,11 +43,16 @@ def main(  # one option an argument
     stages: Annotated[str, typer.Option(help="Stages to run, also if done, by commas. Default: those not done.")] = "",
     tiny: Annotated[bool, typer.Option(help="The same classes in tiny sizes, for a CPU.")] = False,
     minutes: Annotated[float, typer.Option(help="No further stage begins after so many.")] = 9.0,
+    card: Annotated[float, typer.Option(help="GiB of the GPU to rehearse for, if this one has more.")] = 0.0,
 ) -> None:
     began = time.perf_counter()
+    try:
+        held, left = hold_back(card)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     counts, original, scratch = TINY if tiny else FULL, load_profile(profile, ROOT / "conf"), scratch.resolve()
     goes_on = (scratch / "params.yaml").is_file()
-    entry = lay_out(original, scratch, counts, tiny)
+    entry = lay_out(original, scratch, counts, tiny, left) | ({"card_gib": card} if card else {})
     deadline = began + 60 * minutes
     report = json.loads(out.read_text()) if out.is_file() else {}
     before = report.get(profile, {})
@@ -63,6 +70,7 @@ def main(  # one option an argument
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(report, indent=2) + "\n")
             print(json.dumps({name: entry["stages"][name]}), flush=True)
+    del held
     failed = [name for name in chosen if "error" in entry["stages"].get(name, {"error": "not run"})]
     print(
         f"{profile}: {len(chosen) - len(failed)} of {len(chosen)} stages are done" + (f"; not {failed}" * bool(failed))
@@ -70,8 +78,16 @@ def main(  # one option an argument
     raise SystemExit(bool(failed))
 
 
-def lay_out(params: Params, scratch: Path, counts: Counts, tiny: bool) -> dict[str, Any]:
-    """Models, data and `params.yaml` in the scratch folder, and the head of the report's entry."""
+def lay_out(params: Params, scratch: Path, counts: Counts, tiny: bool, left: float) -> dict[str, Any]:
+    """Models, data and `params.yaml` in the scratch folder, and the head of the report's entry.
+
+    Args:
+        params: The profile.
+        scratch: The folder.
+        counts: How much is made.
+        tiny: Models in sizes for a CPU.
+        left: The share of the GPU's memory that stages may take.
+    """
     began = time.perf_counter()
     for name in LINKED:
         (scratch / name).parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +104,7 @@ def lay_out(params: Params, scratch: Path, counts: Counts, tiny: bool) -> dict[s
         write_data(scratch / "data" / "raw", sources, counts.amounts)
         marker.write_text(made)
     values = compose(params, models, counts, tiny)
+    share_out([values[name] for name in mllm_sections(params)], left)
     params_from_dict(values, "the rehearsal's parameters")
     (scratch / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     facts = {name: {key: value for key, value in made.items() if key != "path"} for name, made in models.items()}

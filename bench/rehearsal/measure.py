@@ -79,6 +79,8 @@ def run(command: str, folder: Path, environment: dict[str, str], limit: float) -
     facts |= {"processes": len(host), "largest_process_gib": round(max(host, default=0) / 2**30, 2)}
     if process.returncode:
         facts["error"] = "; ".join(tail[-4:])[-600:]
+    if process.returncode < 0:  # the system kills what takes the last of the host's memory, and says nothing
+        facts["error"] = f"killed by signal {-process.returncode}; {facts['error']}"
     return facts
 
 

@@ -17,6 +17,8 @@ def table(report: dict[str, Any]) -> str:
     for profile, entry in report.items():
         whole, machine = entry["whole"], entry["hardware"]
         where = machine["gpu"] or machine["cpu"]
+        if "card_gib" in entry:
+            where += f", of whose memory {entry['card_gib']:g} GiB were left to it"
         gpus = f"{whole['gpus']} GPU{'s' * (whole['gpus'] > 1)}"
         lines = [
             f"**`{profile}`**, measured on one {where}; the last two columns are for the whole profile on {gpus}.",

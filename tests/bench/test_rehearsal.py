@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from bench.rehearsal.card import hold_back, share_out
 from bench.rehearsal.measure import BAR, Bar, run
 from bench.rehearsal.sizes import MLLMS, T5S, tiny_mllm, tiny_t5
 from bench.rehearsal.table import fill
@@ -84,6 +85,26 @@ def test_a_failing_command_is_noted_with_its_last_words_and_its_progress():
     assert facts["error"].endswith("bad") and facts["bars"]["rows"]["rows"] == 5
     assert 4 < facts["bars"]["rows"]["rows_per_second"] < 11
     assert facts["peak_host_gib"] > 0
+
+
+def test_a_killed_command_says_by_which_signal():
+    facts = run('python -c "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"', Path.cwd(), {}, 60)
+    assert facts["error"].startswith("killed by signal 9")
+
+
+def test_a_smaller_card_scales_what_vllm_takes(monkeypatch):
+    """0.5 of 80 GiB are 40 of 160; a section that says nothing takes 0.9."""
+    sections = [{"vllm": {"gpu_memory_utilization": 0.5, "tensor_parallel_size": 1}}, {"vllm": {}}]
+    share_out(sections, 0.5)
+    assert sections[0]["vllm"] == {"gpu_memory_utilization": 0.25, "tensor_parallel_size": 1}
+    assert sections[1]["vllm"] == {"gpu_memory_utilization": 0.45}
+    share_out(sections, 1.0)
+    assert sections[1]["vllm"] == {"gpu_memory_utilization": 0.45}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (60 * 2**30, 140 * 2**30))
+    with pytest.raises(ValueError, match=r"--card: 80 GiB, and 60.0 GiB"):
+        hold_back(80)
+    assert hold_back(0) == (None, 1.0)
 
 
 def test_what_runs_too_long_is_ended():

@@ -12,7 +12,7 @@ from pipeline.encoders.embedding.decoding import row_decoder
 from pipeline.encoders.embedding.readers import PairChoice
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
 from pipeline.encoders.embedding.slices import EncoderJob
-from pipeline.encoders.mllm.interface import Generator, MllmInput
+from pipeline.encoders.mllm.interface import Generator, MllmInput, starter
 
 
 def captioning_rows(params: CaptionerParams) -> PairChoice:
@@ -47,4 +47,4 @@ def captioning_job(mllm: Generator, params: CaptionerParams) -> EncoderJob:
         ]
         return pa.Table.from_pylist(pairs, schemas.PAIRS)
 
-    return EncoderJob(schemas.PAIRS, encode, table, row_decoder(mllm, "generate"))
+    return EncoderJob(schemas.PAIRS, encode, table, row_decoder(mllm, "generate"), starter(mllm, "generate"))

@@ -63,6 +63,8 @@ def run_job(
     start, shards = rejections.resume_after(writer.shards_done, options.rows_per_shard, total)
     writer.keep_shards(shards)
     check_rejections()
+    if options.ray is None and start < total:
+        job.start()
     with tqdm(total=total, initial=start, desc=str(folder), unit="row", mininterval=5.0) as progress:
         for encoded in _slices(reader, job, start, options, reject, progress.update):
             rejections.save()  # first: a finished shard without its rejections could not be resumed

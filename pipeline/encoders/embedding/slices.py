@@ -20,6 +20,10 @@ from pipeline.encoders.embedding.rows import EncoderRow, Reader, RowKey, Unreada
 from pipeline.encoders.mllm.interface import MllmInput
 
 
+def _at_once() -> None:
+    """Nothing has to start."""
+
+
 @dataclass(frozen=True)
 class EncoderJob:
     """What to make of the rows."""
@@ -31,6 +35,8 @@ class EncoderJob:
     """A whole slice's rows and results -> its table, one row for each."""
     decode: Callable[[EncoderRow], MllmInput] = decode
     """One row -> what the encoder sees, or UnreadableRowError; called in threads."""
+    start: Callable[[], None] = _at_once
+    """Called before the first row: an engine may take minutes to start, which is no row's work."""
 
 
 @dataclass

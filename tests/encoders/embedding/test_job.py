@@ -235,3 +235,20 @@ def test_a_vector_that_is_not_finite_is_an_error_naming_the_row(tmp_path, run):
     rows = [EncoderRow("fine", "good"), EncoderRow("wrong", "bad")]
     with pytest.raises(EncodingError, match="'wrong'.*not finite"):
         run(rows, Broken(), tmp_path)
+
+
+class Starting(Counting):
+    """f_M whose engine has to be started."""
+
+    started: tuple[str, ...] = ()
+
+    def start(self, task):
+        assert not self.seen, "before the first row"
+        self.started += (task,)
+
+
+def test_an_engine_starts_before_the_first_row_and_not_for_a_finished_set(make, tiny_mllm, tmp_path, run):
+    first, second = Starting(tiny_mllm), Starting(tiny_mllm)
+    run(make.rows(5), first, tmp_path)
+    run(make.rows(5), second, tmp_path)
+    assert first.started == ("embed",) and not second.started

@@ -177,7 +177,7 @@ def test_processes_prepare_what_threads_do(vllm_mllm):
             prepared = list(threads.map(lambda one: vllm_mllm.prepare(one, EMBED), inputs))
         with pytest.raises(ValueError, match="tokens"):
             vllm_mllm.prepare(MllmInput("word " * 3000, make_image(0)), EMBED)
-        assert not list(Path(vllm_mllm._preparers._folder.name).iterdir())
+        assert not list(Path(vllm_mllm._engines[EMBED].preparers._folder.name).iterdir())
     finally:
         vllm_mllm.prepare_in(0)
     names = [name for one in prepared[:-1] for name in one.engine_input["mm_hashes"]["image"]]
