@@ -272,6 +272,26 @@ def test_students_beside_their_teacher():
             assert f"| {anchor} | {label} | {' | '.join(cells)} |".replace("|  |", "| |") in page
 
 
+def test_fusion_diff_over_training_seeds():
+    page, benchmarks = "docs/methods/fusion-diff.md", committed_seeds("fusion_diff")
+    rows = [benchmarks[name]["rows"] for name in ("emoji_cir", "emoji_cir_val")]
+    for label, method in (("Stage 1 only (B)", "stage1_only"), ("Fusion-Diff (C)", "fusion_diff")):
+        scores = [(row[method]["R@10"]["value"], statistics.stdev(row[method]["seeds"])) for row in rows]
+        shown = [f"{mean:.1f} ± {spread:.1f}" for mean, spread in scores]
+        assert f"| {label} | {' | '.join(shown)} |" in TEXTS[page]
+    assert all(text in RESULTS for text in shown)
+    for label, other in (
+        ("fused only (A)", "fused only"),
+        ("Stage 1 only (B)", "stage1 only"),
+        ("CIReVL", "cirevl"),
+        ("the fused description", "fused description"),
+    ):
+        found = [row["fusion_diff"][f"R@10 over {other}"] for row in rows]
+        assert cells(page, f"C over {label}") == [
+            f"{one['value']:+.1f} [{one['low']:.1f}, {one['high']:.1f}]" for one in found
+        ]
+
+
 def test_sizes_of_fusion_diff():
     offline, paper = (describe_models(load_profile(name, ROOT / "conf")) for name in ("offline", "paper"))
     page = "docs/methods/fusion-diff.md"
