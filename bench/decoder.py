@@ -1,7 +1,7 @@
 """What it takes to decode a feature and to train on one, with random weights: python -m bench.decoder.
 
-Writes reports/bench/decoder_<profile>.json. Decoding takes the profile's steps and guidance, in bfloat16 on a GPU; it
-leaves out the autoencoder that makes pixels of latents.
+Writes reports/bench/decoder_<profile>.json. Decoding takes the profile's steps and guidance, in bfloat16 on a GPU, as a
+CUDA graph where the profile has `retrieve.fast`; it leaves out the autoencoder that makes pixels of latents.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bench.profiles import profile
 from pipeline.artifacts import write_json
 from pipeline.config import Params
 from pipeline.decoder import Decoder, DecoderSizes, Flow
+from pipeline.gpu.recording import record
 
 DIM = {"paper": 8192}
 """d where it is not the small f_M's 256."""
@@ -63,6 +64,10 @@ def measure(params: Params, where: torch.device, batch: int, repeats: int) -> di
     def step() -> None:
         decoder(noise.to(dtype), level.to(dtype), z).square().mean().backward()
 
+    trained = seconds(step, repeats, where)
+    recorded = params.retrieve.speed.on(where.type).cuda_graph
+    if recorded:
+        record(decoder)
     return {
         "profile": params.profile,
         "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
@@ -70,7 +75,8 @@ def measure(params: Params, where: torch.device, batch: int, repeats: int) -> di
         "batch": batch,
         "decode_one_s": round(seconds(lambda: decode(1), repeats, where), 4),
         "decode_batch_s": round(seconds(lambda: decode(batch), repeats, where), 4),
-        "training_step_s": round(seconds(step, repeats, where), 4),
+        "training_step_s": round(trained, 4),
+        "cuda_graph": recorded,
     }
 
 

@@ -17,6 +17,7 @@ from pipeline.decoder.codec import Codec, open_codec
 from pipeline.decoder.flow import Flow
 from pipeline.decoder.model import Decoder
 from pipeline.encoders.identity import mllm_identity
+from pipeline.gpu.recording import record
 from pipeline.runtime import device
 
 FOLDER = Path("models/decoder")
@@ -56,7 +57,10 @@ class Imagination:
         decoder, config = load_decoder(folder, embedder=mllm_identity(params.embedder)["embedder"])
         codec = open_codec(config["checkpoint"], config["revision"], where)
         dtype = torch.bfloat16 if where.startswith("cuda") and config["checkpoint"] else torch.float32
-        return cls(decoder.to(where, dtype), codec, Flow(config["shift"]), params.imagine, params.seed)
+        decoder.to(where, dtype)
+        if params.retrieve.speed.on(where).cuda_graph:
+            record(decoder)
+        return cls(decoder, codec, Flow(config["shift"]), params.imagine, params.seed)
 
     @classmethod
     def open_fitting(cls, params: Params, folder: str | Path = FOLDER) -> Imagination | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.fusion_diff.conditions import TEXT_MULTIPLE
 from pipeline.fusion_diff.diffusion import Diffusion
+from pipeline.gpu.recording import Recording
 
 SIZES = (1, 2, 4, 8, 16, 32)
 """Rows of a batch; what is asked for is cut and padded to these."""
@@ -80,36 +81,12 @@ def _combine(weights: Tensor, seen: Tensor, count: int) -> Tensor:
     return (weights[:count, None, None] * seen[:count]).sum(0)
 
 
-class SolverGraph:
-    """`run_solver` for inputs of one shape, recorded once and replayed."""
-
-    def __init__(self, prepare: Prepare, weights: Tensor, like: Inputs, pool: Any):
-        self._inputs = like.each(torch.clone)
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # compiles and allocates what must not happen while recording
-            run_solver(prepare, weights, self._inputs)
-        torch.cuda.current_stream().wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        # thread_local: other threads may use the GPU meanwhile
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._sample = run_solver(prepare, weights, self._inputs)
-
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """The clean sample [B, d]; a copy, since the next call overwrites the graph's own."""
-        for own, given in zip(self._inputs, inputs, strict=True):
-            if own is not None and given is not None:
-                own.copy_(given, non_blocking=True)
-        self._graph.replay()
-        return self._sample.clone()
-
-
 class FixedSizes:
     """Runs the solver for any number of rows in pieces of `SIZES`, as CUDA graphs where the inputs are on a GPU."""
 
     def __init__(self, prepare: Prepare, weights: Tensor):
         self._prepare, self._weights = prepare, weights
-        self._graphs: dict[tuple[int, int, bool], SolverGraph] = {}
+        self._graphs: dict[tuple[int, int, bool], Recording] = {}
         self._pool = torch.cuda.graph_pool_handle() if weights.is_cuda else None
 
     def __call__(self, inputs: Inputs) -> Tensor:
@@ -125,11 +102,14 @@ class FixedSizes:
 
     def _run(self, inputs: Inputs) -> Tensor:
         if self._pool is None:
-            return run_solver(self._prepare, self._weights, inputs)
+            return self._solve(*inputs)
         shape = (*inputs.states.shape[:2], inputs.mask is None)
         if shape not in self._graphs:
-            self._graphs[shape] = SolverGraph(self._prepare, self._weights, inputs, self._pool)
-        return self._graphs[shape](inputs)
+            self._graphs[shape] = Recording(self._solve, inputs, self._pool)
+        return self._graphs[shape](*inputs)
+
+    def _solve(self, *inputs: Any) -> Tensor:
+        return run_solver(self._prepare, self._weights, Inputs(*inputs))
 
 
 def _pad_rows(value: Tensor, rows: int) -> Tensor:

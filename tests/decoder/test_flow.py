@@ -1,7 +1,13 @@
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
-from pipeline.decoder import Flow
+from pipeline.decoder import Decoder, Flow
+from pipeline.gpu.recording import record
+from tests.gpu.tape import Tape, tapes  # noqa: F401  (a fixture)
 
 
 class Straight:
@@ -45,3 +51,27 @@ def test_shifted_levels_have_more_noise():
     assert float(plain.median()) == pytest.approx(0.5, abs=0.03)
     assert float(shifted.median()) == pytest.approx(0.75, abs=0.03)
     assert float(shifted.min()) > 0.0 and float(shifted.max()) < 1.0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
+def test_a_recorded_decoder_draws_what_the_plain_one_does(decoder, sizes, tapes, guidance_scale):  # noqa: F811
+    """One graph a shape, whatever the step; see `tests/gpu/tape.py`."""
+    flow, recorded = Flow(2.0), copy.deepcopy(decoder)
+    record(recorded)
+    for rows in (1, 2, 1):
+        z, noise = torch.randn(rows, sizes.dim), torch.randn(rows, 3, sizes.side, sizes.side)
+        plain, quick = (flow.sample(one, z, noise, 3, guidance_scale) for one in (decoder, recorded))
+        torch.testing.assert_close(quick, plain, atol=1e-5, rtol=1e-5)
+    assert [tape.replays for tape in tapes] == [6, 3]
+
+
+def test_a_decoder_stays_on_its_device(sizes):
+    """A graph takes no copy from the CPU, which would be seen here as an operation on another device."""
+    with torch.device("meta"):
+        decoder = Decoder(replace(sizes, positions=False)).eval()
+        inputs = torch.randn(2, 3, 16, 16), torch.rand(2), torch.randn(2, sizes.dim), torch.zeros(2, dtype=torch.bool)
+    with torch.no_grad(), Tape() as tape:
+        decoder(*inputs)
+    seen = {value.device.type for call in tape.calls for value in tree_leaves(call[1:]) if torch.is_tensor(value)}
+    assert seen == {"meta"}

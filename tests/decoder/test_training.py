@@ -1,12 +1,13 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from pipeline.artifacts import ArtifactError
 from pipeline.artifacts.model_files import skip_model
-from pipeline.config import ImagineParams
+from pipeline.config import ImagineParams, Speed
 from pipeline.decoder import Decoder, DecoderTask, load_decoder, save_decoder
 from pipeline.decoder.checkpoints import new_decoder
 from pipeline.decoder.codec import Pixels
@@ -14,6 +15,7 @@ from pipeline.decoder.flow import Flow
 from pipeline.decoder.imagine import Imagination
 from pipeline.encoders.identity import mllm_identity
 from pipeline.training import Run, train
+from tests.gpu.tape import tapes  # noqa: F401  (a fixture)
 from tests.sections import plain_params, section
 
 
@@ -117,3 +119,19 @@ def test_training_starts_from_the_checkpoint(make_params, sizes, tmp_path):
     params = make_params(checkpoint=str(tmp_path), image_size=64, patch_size=1, positions=False, layers=3)
     with pytest.raises(ArtifactError, match="num_layers is 2, and the parameters of decoder ask for 3"):
         new_decoder(params, sizes.dim)
+
+
+def test_a_fast_search_records_the_decoder(decoder, make_params, tmp_path, sizes, tapes, monkeypatch):  # noqa: F811
+    params = plain_params()
+    identity = mllm_identity(params.embedder)["embedder"]
+    save_decoder(tmp_path / "decoder", decoder, make_params(), {"embedder": identity})
+    z = np.random.default_rng(0).normal(size=(3, sizes.dim)).astype(np.float32)
+    plain = Imagination.open(params, tmp_path / "decoder").pixels(z)
+    assert not tapes
+    params.retrieve.fast = True
+    assert torch.equal(Imagination.open(params, tmp_path / "decoder").pixels(z), plain) and not tapes  # on a CPU
+    monkeypatch.setattr(Speed, "on", lambda speed, where: speed)  # as on a GPU
+    found = Imagination.open(params, tmp_path / "decoder").pixels(z)
+    assert (found.int() - plain.int()).abs().max() <= 1 and [tape.replays for tape in tapes] == [
+        params.imagine.solver_steps
+    ]

@@ -383,3 +383,11 @@ def test_how_long_decoding_takes():
     measured = bench("decoder_offline")
     for number in (measured["decode_one_s"], measured["decode_batch_s"]):
         assert f"{number:.1f} s" in TEXTS["docs/methods/decoder.md"]
+    large, page = bench("decoder_paper"), TEXTS["docs/performance.md"]
+    for row, number in (
+        ("| one image, s | 0.3 | {:.2f} |", large["decode_one_s"]),
+        ("| eight images, s | | {:.2f} |", large["decode_batch_s"]),
+        ("| a training step of eight images, s | | {:.3f} |", large["training_step_s"]),
+    ):
+        assert row.format(number) in page
+    assert large["batch"] == 8 and f"{large['decode_one_s']:.2f} s" in TEXTS["docs/methods/decoder.md"]
