@@ -195,7 +195,7 @@ def _work_out(inputs: ReportInputs) -> _Results:
         {name: plots.read_log(path) for name, path in inputs.losses.items()},
         protocol_tables(metrics[first]),
         {
-            one.name: read_reranked(one.reranked, one.queries, metrics[one.name])
+            one.name: read_reranked(one.reranked, one.queries, read[one.name][0], inputs.bootstrap, inputs.seed)
             for one in inputs.benchmarks
             if one.reranked and (one.reranked / COST).is_file()
         },

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
 
 from pipeline.config import RerankerParams
+from pipeline.encoders.batching import batches
 from pipeline.encoders.image_source import ImageSource
 from pipeline.encoders.mllm.interface import MllmInput, Verifier
 from pipeline.rerank.order import mixed_scores, new_order
@@ -49,23 +50,43 @@ class Reranker:
             ParameterError: An answer of the question is not one token of the model.
         """
         counts = [len(ids) for ids in answers]
-        inputs, found = self._inputs(queries, answers, references, gallery), []
+        pairs, found = ahead(self._pairs(queries, answers, references, gallery)), []
         with tqdm(total=sum(counts), desc="rerank", unit="pair", leave=False) as bar:
-            while batch := list(itertools.islice(inputs, self.params.batch_size)):
+            for batch in whole_queries(pairs, self.params.batch_size):
                 found.append(self.model.token_probabilities(batch, self.params.answers)[:, 0])
                 bar.update(len(batch))
         return np.split(np.concatenate([np.zeros(0, np.float32), *found]), np.cumsum(counts)[:-1])
 
-    def _inputs(
+    def _pairs(
         self, queries: Sequence[Query], answers: Sequence[Sequence[str]], references: ImageSource, gallery: ImageSource
-    ) -> Iterator[MllmInput]:
-        """The pairs, one at a time: all of a benchmark's images would not fit into memory."""
+    ) -> Iterator[list[MllmInput]]:
+        """One query's pairs at a time, at most a batch: all of a benchmark's images would not fit into memory."""
         side = self.params.max_side
         for query, ids in zip(queries, answers, strict=True):
-            if ids:
-                asked = MllmInput(query.text, references.image(query.reference_id, side))
-            for image_id in ids:
-                yield replace(asked, candidate=gallery.image(image_id, side))
+            asked = MllmInput(query.text, references.image(query.reference_id, side)) if ids else MllmInput()
+            for part in batches(ids, self.params.batch_size):
+                yield [replace(asked, candidate=gallery.image(image_id, side)) for image_id in part]
+
+
+def whole_queries(parts: Iterable[list[MllmInput]], size: int) -> Iterator[list[MllmInput]]:
+    """Batches of at most `size` pairs that tear no part apart: what a query's pairs share is computed once a batch."""
+    batch: list[MllmInput] = []
+    for part in parts:
+        if len(batch) + len(part) > size:
+            yield batch
+            batch = []
+        batch = batch + part
+    if batch:
+        yield batch
+
+
+def ahead(parts: Iterator[list[MllmInput]]) -> Iterator[list[MllmInput]]:
+    """The same; a thread decodes the next part's images meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, parts, None)
+        while (part := following.result()) is not None:
+            following = thread.submit(next, parts, None)
+            yield part
 
 
 def reranked(ranking: Ranking, probabilities: dict[str, float], top: int, weight: float) -> Ranking:

@@ -11,12 +11,13 @@ from PIL import Image
 
 from pipeline.artifacts import ArtifactError, read_json, schemas, write_table
 from pipeline.config import ParameterError, RerankerParams, RerankParams
-from pipeline.report.metrics import RankedQueries, benchmark_metrics
-from pipeline.report.reranked import read_reranked, reranking_table
+from pipeline.report.metrics import RankedQueries
+from pipeline.report.reranked import read_reranked, recall_changes, reranking_table
 from pipeline.report.tables import markdown
 from pipeline.rerank.outputs import COST, BenchmarkReranking
 from pipeline.rerank.trained import check_trained
 from pipeline.rerank.verify import Reranker
+from pipeline.retrieval import Query
 from pipeline.retrieval.benchmarks import find_benchmarks
 from pipeline.retrieval.rankings import Ranking, read_rankings, write_rankings
 from stages import rerank
@@ -70,14 +71,33 @@ def test_a_stage_writes_new_orders_and_their_cost(benchmark, tmp_path):
     cost = read_json(out / COST)["slerp"]
     assert (cost["queries"], cost["pairs"]) == (2, 6) and cost["seconds"] > 0
 
-    first = benchmark_metrics(RankedQueries.read(benchmark.path / "queries", before / "rankings"))
-    scores = read_reranked(out, benchmark.path / "queries", first)
+    first = RankedQueries.read(benchmark.path / "queries", before / "rankings")
+    scores = read_reranked(out, benchmark.path / "queries", first, samples=10, seed=0)
     row = scores.metrics["slerp"]
     assert (row["before"]["R@1"], row["after"]["R@1"], row["pairs"]) == (0.0, 100.0, 3.0)
+    assert row["change"]["R@1"] == {"difference": 100.0, "low": 100.0, "high": 100.0}
     table = markdown([reranking_table("emoji_cir", scores)])
-    assert "Mean R@1 | R@1 verified" in table and "| Slerp | 0.0 | 100.0 |" in table
+    assert "Mean R@1 | R@1 verified | Difference" in table and "| 0.0 | 100.0 | +100.0 [100.0, 100.0] |" in table
     with pytest.raises(ArtifactError, match="slerp was verified and has no answers"):
-        read_reranked(out, benchmark.path / "queries", {})
+        read_reranked(out, benchmark.path / "queries", dataclasses.replace(first, by_method={}), 10, 0)
+
+
+def answers(*tops):
+    """Queries of two kinds, three and one, and one method's first answers to them."""
+    queries = [Query(str(row), "r", ("x",), ("right",), category=kind) for row, kind in enumerate("aaab")]
+    return RankedQueries(
+        queries, {"slerp": [Ranking(str(row), (top, "z"), (1.0, 0.5)) for row, top in enumerate(tops)]}
+    )
+
+
+def test_a_difference_is_the_mean_over_kinds_and_its_interval_is_paired():
+    before, after = answers("right", "other", "other", "right"), answers("right", "right", "other", "other")
+    found = recall_changes(before, after, "slerp", samples=2000, seed=0)["R@1"]
+    assert found["difference"] == pytest.approx((100 / 3 - 100) / 2, abs=0.01)
+    # The one query of kind b is always drawn; of kind a, 0 to 3 of the draws are the one that changed.
+    assert (found["low"], found["high"]) == (-50.0, 0.0)
+    same = recall_changes(before, before, "slerp", samples=10, seed=0)["R@1"]
+    assert same == {"difference": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_without_methods_the_stage_leaves_an_empty_folder(benchmark, monkeypatch):

@@ -83,17 +83,18 @@ def patch_tokens(
     batch, count = patches.shape[:2]
     kernel = visual.patch_embed.proj.weight.flatten(1)  # a convolution whose stride is its kernel is one product
     hidden = F.linear(patches.to(kernel.dtype), kernel)  # [B, P, D]
-    cos, sin = _rotary(visual, math.isqrt(count), patches.device)  # [P, head_dim]
+    side = math.isqrt(count)
+    cos, sin = rotary(visual, patch_places(side, side).to(patches.device))  # [P, head_dim]
     for module in visual.blocks:
         block = cast(Qwen2_5_VLVisionBlock, module)
         attention, heads = block.attn, block.attn.num_heads
         query, key, value = rearrange(
-            attention.qkv(_rms_norm(block.norm1, hidden)), "b p (three h d) -> three b h p d", three=3, h=heads
+            attention.qkv(rms_norm(block.norm1, hidden)), "b p (three h d) -> three b h p d", three=3, h=heads
         )
-        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         mixed = F.scaled_dot_product_attention(query, key, value)  # [B, h, P, d]
         hidden = hidden + _drop_path(attention.proj(rearrange(mixed, "b h p d -> b p (h d)")), drop_path, generator)
-        hidden = hidden + _drop_path(block.mlp(_rms_norm(block.norm2, hidden)), drop_path, generator)
+        hidden = hidden + _drop_path(block.mlp(rms_norm(block.norm2, hidden)), drop_path, generator)
     return visual.merger(hidden.flatten(0, 1)).view(batch, count // MERGE**2, -1)
 
 
@@ -112,20 +113,23 @@ def _drop_path(branch: Tensor, share: float, generator: torch.Generator | None) 
     return branch * kept / (1.0 - share)
 
 
-def _rotary(visual: Qwen2_5_VisionTransformerPretrainedModel, grid: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Axial rotary angles' cosine and sine [patches, head_dim], in the processor's patch order."""
+def patch_places(rows: int, columns: int) -> Tensor:
+    """Row and column of each patch of an image [rows * columns, 2], in the processor's order."""
+    places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1)
+    return rearrange(places, "(h mh) (w mw) two -> (h w mh mw) two", mh=MERGE, mw=MERGE)
+
+
+def rotary(visual: Qwen2_5_VisionTransformerPretrainedModel, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Axial rotary angles' cosine and sine [P, head_dim] of patches at rows and columns [P, 2]."""
     dim = visual.config.hidden_size // visual.config.num_heads // 2
-    frequencies = 10_000.0 ** -(torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim)
-    rows = torch.arange(grid, device=device)
-    positions = torch.stack(torch.meshgrid(rows, rows, indexing="ij"), -1)  # [h, w, 2]
-    positions = rearrange(positions, "(h mh) (w mw) two -> (h w mh mw) two", mh=MERGE, mw=MERGE)
-    angles = (positions.unsqueeze(-1) * frequencies).flatten(1)  # [P, dim]
+    frequencies = 10_000.0 ** -(torch.arange(0, dim, 2, device=places.device, dtype=torch.float32) / dim)
+    angles = (places.unsqueeze(-1) * frequencies).flatten(1)  # [P, dim]
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
 
-def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions in float32, as `transformers` applies them. states [B, h, P, d]."""
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions in float32, as `transformers` applies them. states [..., P, d]."""
     first, second = states.float().chunk(2, dim=-1)
     rotated = torch.cat((-second, first), dim=-1)
     return (states.float() * cos + rotated * sin).to(states.dtype)
@@ -203,19 +207,19 @@ def decoder_states(
     for module in text.layers:
         layer = cast(Qwen2_5_VLDecoderLayer, module)
         attention = layer.self_attn
-        normed = _rms_norm(layer.input_layernorm, hidden)
+        normed = rms_norm(layer.input_layernorm, hidden)
         query, key, value = (
             rearrange(linear(normed), "b t (h d) -> b h t d", d=attention.head_dim)
             for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         # Padding is on the right, so causality alone keeps it out of every real token's sight.
         mixed = F.scaled_dot_product_attention(
             query, key, value, mask, is_causal=mask is None, enable_gqa=query.shape[1] != key.shape[1]
         )
         hidden = hidden + attention.o_proj(rearrange(mixed, "b h t d -> b t (h d)"))
-        hidden = hidden + layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
-    return _rms_norm(text.norm, hidden)
+        hidden = hidden + layer.mlp(rms_norm(layer.post_attention_layernorm, hidden))
+    return rms_norm(text.norm, hidden)
 
 
 def _multimodal_rotary(positions: Tensor, head_dim: int, theta: float, sections: list[int]) -> tuple[Tensor, Tensor]:
@@ -239,6 +243,6 @@ def _multimodal_rotary(positions: Tensor, head_dim: int, theta: float, sections:
     return angles.cos(), angles.sin()
 
 
-def _rms_norm(module: Qwen2_5_VLRMSNorm, hidden: Tensor) -> Tensor:
+def rms_norm(module: Qwen2_5_VLRMSNorm, hidden: Tensor) -> Tensor:
     """The fused kernel with the module's weight; as in `transformers` the product is in the input's precision."""
     return F.rms_norm(hidden, module.weight.shape, module.weight.to(hidden.dtype), module.variance_epsilon)

@@ -20,8 +20,9 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from pipeline.config import MllmParams
+from pipeline.config import MllmParams, RerankerParams
 from pipeline.encoders.hub import not_loaded
+from pipeline.encoders.mllm import shared_prefix
 from pipeline.encoders.mllm.batched_qwen import language_states, one_window, patch_tokens
 from pipeline.encoders.mllm.checkpoint import (
     check_architecture,
@@ -169,5 +170,14 @@ class TransformersMllm:
     def token_probabilities(self, inputs: Sequence[MllmInput], tokens: Sequence[str]) -> np.ndarray:
         """See `Verifier.token_probabilities`."""
         ids = single_tokens(self.processor.tokenizer, tokens, self.params)
-        logits = self.model(**self._batch(inputs), use_cache=False, logits_to_keep=1).logits[:, -1, ids]  # [N, T]
+        if self.model.config.model_type in shared_prefix.MODELS and all(one.candidate for one in inputs):
+            logits = torch.cat([self._verified(pairs)[:, ids] for pairs in shared_prefix.by_query(inputs)])  # [N, T]
+        else:
+            logits = self.model(**self._batch(inputs), use_cache=False, logits_to_keep=1).logits[:, -1, ids]
         return logits.float().softmax(dim=1).cpu().numpy()
+
+    def _verified(self, pairs: list[MllmInput]) -> torch.Tensor:
+        """The logits of the next token [N, vocabulary] for N candidates of one query."""
+        assert isinstance(self.params, RerankerParams)
+        parts = shared_prefix.tokenised(self.params, self.processor, self._open().slot, pairs, self.device)
+        return self.model.lm_head(shared_prefix.last_states(self.model, parts))
