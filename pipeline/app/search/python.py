@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from pipeline.app.search.requests import Request
 from pipeline.config import load_params
 from pipeline.query.interface import NO_CONTROLS, Controls
 from pipeline.retrieval.filters import parse_filter
+
+Reference = str | Path | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Searcher:
 
     def search(
         self,
-        image: str | Path | Image.Image | np.ndarray,
+        image: Reference,
         text: str,
         method: str = "",
         top: int = 10,
@@ -122,10 +124,35 @@ class Searcher:
             RequestError: The image cannot be read, the text is empty, or a number is out of range.
         """
         gallery = self._inner.gallery
+        request = self._request(image, text, method, top, controls)
+        answer = self._inner.search(replace(request, rerank=rerank))
+        return [Found(hit.image_id, hit.name, hit.score, gallery.path(hit.image_id), gallery) for hit in answer.hits]
+
+    def imagine(
+        self, image: Reference, text: str, method: str = "", most: int = 4, controls: Controls = NO_CONTROLS
+    ) -> list[Image.Image]:
+        """Show what a search looks for: its first hypotheses, decoded.
+
+        Args:
+            image: As `search` takes it.
+            text: The modification.
+            method: As `search` takes it.
+            most: The number of images; there are no more than hypotheses.
+            controls: As `search` takes them.
+
+        Returns:
+            RGB images. None without a decoder for this f_M, or by a method that does not search in its space.
+
+        Raises:
+            ArtifactError: The decoder is damaged.
+            ControlError: The method cannot use a control.
+            ParameterError: There is no such method.
+            RequestError: The image cannot be read, or the text is empty.
+        """
+        return self._inner.decoded(self._inner.search(self._request(image, text, method, 1, controls)), most)
+
+    def _request(self, image: Reference, text: str, method: str, top: int, controls: Controls) -> Request:
+        gallery = self._inner.gallery
         reference, own_id = as_reference(image, gallery)
         asked = method or gallery.default_method
-        request = Request(
-            reference, text, asked, top, exclude=own_id, controls=controls, where=self._where, rerank=rerank
-        )
-        answer = self._inner.search(request)
-        return [Found(hit.image_id, hit.name, hit.score, gallery.path(hit.image_id), gallery) for hit in answer.hits]
+        return Request(reference, text, asked, top, exclude=own_id, controls=controls, where=self._where)

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipeline.app.search import python
+from pipeline.app.search.reference import RequestError
 from pipeline.app.search.requests import Request
 from pipeline.app.search.searcher import Searcher
 from pipeline.decoder import Decoder, DecoderSizes
@@ -36,3 +38,15 @@ def test_hypotheses_are_decoded(decoding, reference):
 
 def test_without_a_decoder_there_is_nothing(searcher, reference):
     assert searcher.decoded(searcher.search(Request(reference, "in red", "fusion_diff"))) == []
+
+
+def test_python_shows_what_is_searched(decoding, reference, searcher):
+    controls, opened = Controls(hypotheses=3), python.Searcher(decoding)
+    expected = decoding.decoded(decoding.search(Request(reference, "in red", "fusion_diff", controls=controls)), 2)
+    found = opened.imagine(reference, "in red", "fusion_diff", most=2, controls=controls)
+    assert [image.tobytes() for image in found] == [image.tobytes() for image in expected] and found[0].mode == "RGB"
+    assert len(opened.imagine(reference, "in red", "fusion_diff", controls=controls)) == 3
+    assert opened.imagine(reference, "in red", "slerp") == []
+    assert python.Searcher(searcher).imagine(reference, "in red", "fusion_diff") == []  # no decoder
+    with pytest.raises(RequestError, match="modification is empty"):
+        opened.imagine(reference, " ", "fusion_diff")
