@@ -391,3 +391,23 @@ def test_how_long_decoding_takes():
     ):
         assert row.format(number) in page
     assert large["batch"] == 8 and f"{large['decode_one_s']:.2f} s" in TEXTS["docs/methods/decoder.md"]
+
+
+@pytest.mark.parametrize("name, start", [("emoji_cir_val", "Validation, 284"), ("emoji_cir", "Held-out team, 768")])
+def test_verified_recalls_are_the_committed_ones(name, start):
+    found = bench("verified")["benchmarks"][name]
+    assert start.endswith(f" {found['queries']}")
+    for recall, change in found["change"].items():
+        row = cells("docs/methods/reranking.md", f"{start} | {recall}")[1:]
+        shown = [float(number) for number in re.findall(r"-?\d+\.\d", " ".join(row))]
+        expected = [
+            found["before"][recall],
+            found["after"][recall],
+            *(change[k] for k in ("difference", "low", "high")),
+        ]
+        assert shown == pytest.approx(expected, abs=0.051)
+
+
+def test_pairs_a_second_are_the_committed_ones():
+    shown = cells("docs/methods/reranking.md", "`transformers`, every pair whole")
+    assert numbers(" ".join(shown)) == [row["pairs_s"] for row in bench("reranking")["figures"]["transformers"]]
