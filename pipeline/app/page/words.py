@@ -42,7 +42,8 @@ CONTROLS = {
     "back": "Return to the search before this one.",
     "guidance": "How strictly Fusion-Diff keeps to its description. 0: not more than it was trained to.",
     "control": "How strongly Fusion-Diff keeps to the reference. 0: not at all.",
-    "hypotheses": "How many targets Fusion-Diff imagines. More of them cover more readings of your words.",
+    "hypotheses": "How many targets Fusion-Diff imagines. More of them cover more readings of your words. "
+    "At temperature 0, as in the default run, all are the same.",
     "concept": "A word for what reference and wanted image have in common, such as heart. Fusion-Diff uses it.",
     "top": "How many results are shown.",
     "rerank": "How many of the first results a language model looks at, and puts into a new order. 0: none.",
