@@ -61,8 +61,11 @@ def _is_own(frame: traceback.FrameSummary) -> bool:
 
 
 def as_one_line(error: Exception) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split())
+    """An error's message without line breaks. Of a file or a disk: its name, and what the system says."""
+    says = str(error)
+    if isinstance(error, OSError) and error.errno in _NAMES_AND_DISKS and error.filename:
+        says = f"{error.filename2 or error.filename}: {error.strerror}"  # of a renaming: the name that was asked for
+    return " ".join(says.split())
 
 
 @contextmanager

@@ -133,3 +133,11 @@ def test_sigterm_ends_a_stage_as_an_exception_does():
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 128 + signal.SIGTERM and tidied
+
+
+def test_a_file_that_the_system_rejects_is_named_before_the_reason(tmp_path, capsys):
+    (tmp_path / "aside").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit), report_user_errors():
+        (tmp_path / "aside").replace(tmp_path / "folder")
+    assert capsys.readouterr().err == f"error: {tmp_path / 'folder'}: Is a directory\n"

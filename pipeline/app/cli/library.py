@@ -89,7 +89,7 @@ def libraries() -> None:
             typer.echo(f"{place.name}: {error}")
             continue
         fields = ", ".join(library.fields)
-        typer.echo(f"{place.name}: {len(library)} images in {library.root}; {', '.join(library.spaces)}; {fields}")
+        typer.echo(f"{place.name}: {_images(len(library))} in {library.root}; {', '.join(library.spaces)}; {fields}")
     if not found:
         typer.echo("no library has a name; `cir index FOLDER --name NAME` gives it one")
 
@@ -104,7 +104,8 @@ def _root_and_place(folder: Path | None, name: str, out: Path | None) -> tuple[P
     if folder is None:
         there = find_library(place) if place else None
         if there is None:
-            raise ParameterError(f"{name or out or 'no FOLDER'}: no library; `cir index FOLDER` makes one of images")
+            what = f"{name or out}: no library" if name or out else "no folder of images is named"
+            raise ParameterError(f"{what}; `cir index FOLDER` makes a library of one")
         return Library.open(there).root, there
     if not os.path.isdir(folder):
         raise ParameterError(f"{folder}: no such folder")
@@ -149,15 +150,19 @@ def _edit(root: Path, place: Path, add: list[Path], remove: list[str], metadata:
         _print(add_images(library, set_up(params), add, metadata))
     if gone:
         count = library.remove(gone)
-        typer.echo(f"{there}: {len(library)} images in {', '.join(library.spaces)} ({count} removed)")
+        typer.echo(f"{there}: {_images(len(library))} in {', '.join(library.spaces)} ({count} removed)")
 
 
 def _print(done: Indexed) -> None:
     from pipeline.artifacts.rejections import summarise
 
     changes = f"{done.added} added, {done.updated} updated, {done.removed} removed"
-    typer.echo(f"{done.library}: {done.images} images in {', '.join(done.spaces)} ({changes})")
+    typer.echo(f"{done.library}: {_images(done.images)} in {', '.join(done.spaces)} ({changes})")
     for space, reason in done.left_out.items():
         typer.echo(f"left out: {space} ({reason})")
     for line in summarise(done.rejected, "files"):
         typer.echo(line)
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count != 1)}"

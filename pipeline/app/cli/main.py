@@ -13,7 +13,7 @@ import typer
 
 from pipeline.app.cli import export, library, models, options, serve
 from pipeline.app.cli.lean import leave_out_unused, run_one_command
-from pipeline.app.cli.project import check_folder, check_methods, set_up
+from pipeline.app.cli.project import check_file_to_write, check_folder, check_methods, check_not_empty, set_up
 from pipeline.app.cli.rejected import rejected
 from pipeline.app.errors import report_errors
 from pipeline.app.given_paths import enter_project
@@ -75,14 +75,14 @@ def search(  # noqa: PLR0913 - one argument an option
     from pipeline.app.search.own_encoder import warning
     from pipeline.app.search.reference import find_reference
     from pipeline.artifacts.texts import clean_text
-    from pipeline.retrieval.filters import parse_filter
 
     check_folder(params)
+    if html:
+        check_file_to_write(html, "--html")
     opened = open_gallery(gallery or None)
     methods = method or [opened.default_method]
     loaded = check_methods(methods, params, opened.encoder, describer, sampler)
-    if where:
-        parse_filter(where, opened.fields)
+    opened.check_filter(where)
     reference, reference_id = find_reference(image, opened)
     # Only now: what follows loads torch.
     from pipeline.app.search.requests import Request, read_region
@@ -104,8 +104,11 @@ def search(  # noqa: PLR0913 - one argument an option
         answer = searcher.search(request)
         found.append((request, answer))
         _print_answer(request, answer, as_json)
+    if not found:
+        raise ParameterError("--text -: standard input has no text")
     if html:
         write_html(html, found, opened, searcher.decoded if searcher else None)
+        typer.echo(f"{html}: the page with the images", err=True)
     if searcher and opened.warns(searcher.params):
         typer.echo(warning(opened.root if isinstance(opened, FolderGallery) else opened.name), err=True)
 
@@ -192,6 +195,7 @@ def _print_answer(request: Request, answer: Answer, as_json: bool) -> None:
 def main() -> None:
     """The program `cir`."""
     run_one_command()
+    report_errors()(check_not_empty)(arguments=sys.argv[1:])
     app()
 
 

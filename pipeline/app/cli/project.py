@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,34 @@ def check_folder(params: Path = PARAMS_FILE) -> None:
     folder = Path(os.path.realpath(params)).parent
     if os.path.isfile(folder / GRAPH) and not os.path.isfile(GRAPH):
         raise ParameterError(f"{params}: its paths are relative to its folder; run `{_from_here(folder)}`")
+
+
+def check_file_to_write(path: Path, option: str) -> None:
+    """Raise ParameterError for a file that cannot be written, before anything is computed for it."""
+    if path.is_dir():
+        raise ParameterError(f"{option}: {path} is a folder; name a file")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise ParameterError(f"{option}: {path} cannot be written: {parent} is no folder that may be written to")
+
+
+MAY_BE_EMPTY = ("--text", "--negative", "--where", "--concept", "--region")
+"""Options whose empty value says none, or has a message of its own."""
+
+
+def check_not_empty(arguments: Sequence[str]) -> None:
+    """Raise ParameterError for an empty argument: most often a variable of a shell that is not set.
+
+    An empty path would be the working folder, and an empty name no name.
+
+    Args:
+        arguments: Those of the command line, without the program.
+    """
+    for before, given in itertools.pairwise(("", *arguments)):
+        option, _, value = given.partition("=") if given.startswith("--") and "=" in given else (before, "", given)
+        if not value and option not in MAY_BE_EMPTY:
+            where = option if option.startswith("--") else "an argument"
+            raise ParameterError(f"{where} is empty; is a variable of the shell not set?")
 
 
 def check_methods(

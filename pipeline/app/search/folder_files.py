@@ -89,7 +89,10 @@ class _Walk:
         if entry.is_symlink():
             self._note_link(path)
             return False
-        status = entry.stat(follow_symlinks=False)
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # it was removed meanwhile
+            return False
         if stat.S_ISDIR(status.st_mode):
             if _key(status) == self._library:
                 return False

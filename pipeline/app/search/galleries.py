@@ -25,7 +25,7 @@ from pipeline.artifacts.atomic import as_stored
 from pipeline.artifacts.decoding import ImageError, decode_file
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.config import Params
-from pipeline.retrieval.filters import FieldKind
+from pipeline.retrieval.filters import FieldKind, FilterError, parse_filter
 
 if TYPE_CHECKING:
     from pipeline.app.search.library_index import LibraryIndex
@@ -140,6 +140,13 @@ class Gallery(ABC):
         """The fields of metadata that a search may filter by, and their kinds."""
         return {}
 
+    def check_filter(self, where: str) -> None:
+        """Raise FilterError unless a filter can be read and names fields of these images; "" is no filter."""
+        if where and not self.fields:
+            raise FilterError(f"filter: the images of {self.name} have no metadata; `cir index FOLDER` gives some")
+        if where:
+            parse_filter(where, self.fields)
+
     @abstractmethod
     def index(self, space: Space, params: Params) -> Index:
         """What is searched.
@@ -163,8 +170,7 @@ class BenchmarkGallery(Gallery):
         """Open the gallery. Raises ArtifactError when the benchmark has no images or no index."""
         self.name, self._folder = name, BENCHMARK_INDEXES / name
         if not (self._folder.is_dir() and (BENCHMARKS / name / "images" / MANIFEST).is_file()):
-            makers = "`dvc repro` makes it, `cir index FOLDER` one of your own images"
-            raise ArtifactError(f"{self._folder}: there is no index yet; {makers}")
+            raise ArtifactError(_no_benchmark(name))
         self._ids = ShardSet.open(BENCHMARKS / name / "images").table(["image_id"])["image_id"].to_pylist()
         self._indexes: dict[str, Index] = {}
 
@@ -308,6 +314,15 @@ class FolderGallery(Gallery):
         path = path.resolve()
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else None
         return name if name in self.library else None
+
+
+def _no_benchmark(name: str) -> str:
+    """Why there is no index of this name: none was made yet, or it is the name of something else."""
+    if name == DEFAULT_BENCHMARK:
+        makers = "`dvc repro` makes it, `cir index FOLDER` one of your own images"
+        return f"{BENCHMARK_INDEXES / name}: there is no index yet; {makers}"
+    there = ", ".join(sorted(path.name for path in BENCHMARK_INDEXES.glob("*"))) or "none is indexed yet"
+    return f"gallery {name!r}: no such folder, no library of this name (`cir libraries`), no benchmark ({there})"
 
 
 def _moved(library: Path, root: Path) -> str:

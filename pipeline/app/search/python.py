@@ -14,7 +14,6 @@ from pipeline.app.search.reference import as_reference
 from pipeline.app.search.requests import Request
 from pipeline.config import load_params
 from pipeline.query.interface import NO_CONTROLS, Controls
-from pipeline.retrieval.filters import parse_filter
 
 Reference = str | Path | Image.Image | np.ndarray
 
@@ -91,7 +90,7 @@ class Searcher:
         Raises:
             FilterError: It cannot be read, or names a field that the gallery does not have.
         """
-        parse_filter(where, self._inner.gallery.fields)
+        self._inner.gallery.check_filter(where)
         return Searcher(self._inner, where)
 
     def search(

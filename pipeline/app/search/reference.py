@@ -44,6 +44,8 @@ def find_reference(named: str, gallery: Gallery) -> tuple[Image.Image, str | Non
     except ImageError as error:
         if named in gallery.ids:
             return gallery.image(named), named
+        if named and os.path.isdir(named):
+            raise RequestError(f"image {named}: a folder; name one image of it") from None
         raise RequestError(f"image {named or '(none)'}: {error}{_called_so(named, gallery)}") from None
     try:
         return decode(content, SIDE), gallery.id_of(Path(named))

@@ -32,9 +32,11 @@ def as_table(request: Request, answer: Answer) -> Group:
         answer: What was found.
 
     Returns:
-        Ranks, scores, and names and ids of the images. Inferred descriptions and the time of each part stand below.
+        Ranks, scores, and names and ids of the images. Below stand how the target was described, and the time of each
+        part.
     """
-    notes = [f'"{description}"' for description in answer.descriptions]
+    notes = [] if answer.hits else ["no image passes the filter" if request.where else "nothing was found"]
+    notes += [f'described as "{description}"' for description in answer.descriptions]
     notes.append(", ".join(f"{part} {1000 * seconds:.0f} ms" for part, seconds in answer.seconds.items()))
     table = Table()
     table.add_column("#", justify="right")

@@ -29,7 +29,6 @@ from pipeline.query.interface import Controls, Family, Method
 from pipeline.query.models import Models
 from pipeline.query.registry import by_interest, find_method, is_trained, load_family, methods
 from pipeline.retrieval import Index, Query
-from pipeline.retrieval.filters import parse_filter
 from pipeline.retrieval.spaces import FUSED, Space
 
 if TYPE_CHECKING:  # a method that samples nothing needs neither
@@ -100,8 +99,8 @@ class Searcher:
             FilterError: A filter cannot be read, or names a field that the gallery does not have.
         """
         method, controls = requests[0].method, requests[0].controls
-        for where in {request.where for request in requests} - {""}:
-            parse_filter(where, self.gallery.fields)
+        for where in {request.where for request in requests}:
+            self.gallery.check_filter(where)
         if any((request.method, request.controls) != (method, controls) for request in requests):
             raise ValueError("requests that are answered together need the same method and controls")
         questions = _Questions(requests)

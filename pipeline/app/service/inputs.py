@@ -20,7 +20,6 @@ from pipeline.artifacts import ArtifactError
 from pipeline.artifacts.decoding import ImageError, decode
 from pipeline.artifacts.texts import clean_text
 from pipeline.query.interface import Controls
-from pipeline.retrieval.filters import parse_filter
 
 TEXT_ONLY = "text_only"
 """The method that needs no reference."""
@@ -59,8 +58,7 @@ def to_request(
     for field, ids in judged.items():
         for image_id in ids:
             check_id(field, image_id, searcher)
-    if sent.filter:
-        parse_filter(sent.filter, searcher.gallery.fields)
+    searcher.gallery.check_filter(sent.filter)
     opened = [_Opened(decoded("image", upload), 1.0, None) for upload in uploads]
     if is_text_alone and method == TEXT_ONLY and not needs_reference:
         opened = [_Opened(Image.new("RGB", (64, 64), "white"), 1.0, None)]  # which the method does not look at
@@ -170,7 +168,7 @@ def selected(where: str, gallery: Gallery) -> list[str]:
     """The ids that a filter allows, in the gallery's order. Raises FilterError where it cannot be read."""
     if not where:
         return gallery.ids
-    parse_filter(where, gallery.fields)
+    gallery.check_filter(where)
     return gallery.library.select(where) if isinstance(gallery, FolderGallery) else []
 
 

@@ -98,7 +98,7 @@ class Image(Model):
 class ListedImage(Image):
     """An image with its metadata."""
 
-    fields: dict[str, str | float | bool]
+    fields: dict[str, str | bool | int | float]
     """What filters may name; nothing in a benchmark."""
 
 

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from pipeline.app.cli.main import app
+from pipeline.app.cli.main import app, main
+from pipeline.app.cli.project import check_not_empty
 from pipeline.app.search.searcher import Searcher
+from pipeline.config import ParameterError
 
 
 def cir(*words: object, stdin: str = "") -> Result:
@@ -101,7 +103,13 @@ TOO_LARGE = "the image has 10000 x 8000 pixels, at most 64000000 are decoded"
         ({"--guidance": "-1"}, "guidance_scale: -1.0 is not between"),
         ({"--top": "0"}, "top: 0 is not between"),
         ({"--gallery": "models"}, "models: not indexed yet; run `cir index models`"),
-        ({"--gallery": "atlantis"}, "there is no index yet"),
+        (
+            {"--gallery": "atlantis"},
+            "gallery 'atlantis': no such folder, no library of this name",
+        ),
+        ({"--image": "photos"}, "image photos: a folder"),
+        ({"--html": "photos"}, "--html: photos is a folder"),
+        ({"--text": "-"}, "--text -: standard input has no text"),
         ({"--params": "no.yaml"}, "no.yaml: no such parameter file"),
     ],
 )
@@ -123,3 +131,35 @@ def test_each_indexing_mistake_is_one_line(in_project, tmp_path, words, reason):
 def test_a_region_outside_the_square_that_diffcomp_sees_is_harmless(in_project, tmp_path):
     Image.new("RGB", (300, 100), "red").save(tmp_path / "wide.png")
     search(tmp_path / "wide.png", "moon", "--method", "diffcomp", "--region", "0,0,0.2,1")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["index", ""], "an argument is empty"),
+        (["index", "photos", "--name", ""], "--name is empty"),
+        (["index", "photos", "--name="], "--name is empty"),
+        (["search", "--image", "a.png", "--gallery", "", "--text", "red"], "--gallery is empty"),
+    ],
+)
+def test_an_empty_argument_is_no_folder_and_no_name(words, named):
+    """An empty path would be the working folder, which nobody has named."""
+    with pytest.raises(ParameterError, match=named):
+        check_not_empty(words)
+
+
+def test_the_program_takes_no_empty_argument(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["cir", "index", ""])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and said == "error: an argument is empty; is a variable of the shell not set?\n"
+
+
+def test_options_that_may_be_empty():
+    check_not_empty(["search", "--image", "a.png", "--text", "", "--where", "", "--negative=", "--json"])
+
+
+def test_a_filter_that_no_image_passes_is_said(photo):
+    found = search(photo, "red", "--method", "slerp", "--where", "size < 0")
+    assert "no image passes the filter" in found.stdout

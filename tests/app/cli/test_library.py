@@ -77,7 +77,7 @@ def test_each_wrong_filter_is_one_line(folder, where, reason):
 
 def test_a_benchmark_has_no_fields(benchmark_gallery):
     words = ("search", "--image", benchmark_gallery.ids[0], "--text", "red", "--where", "year > 1")
-    assert_one_line(cir(*words), "there is no field 'year'; there are: none")
+    assert_one_line(cir(*words), "have no metadata; `cir index FOLDER` gives some")
 
 
 def test_some_images_come_and_go(folder):
@@ -147,7 +147,7 @@ def test_several_libraries(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "no FOLDER: no library"),
+        ([], "no folder of images is named"),
         (["--name", "nope"], "nope: no library"),
         (["{folder}", "--name", "../evil"], "library '../evil': a name has letters"),
         (["{folder}", "--name", "a", "--out", "b"], "a library lies in one place"),

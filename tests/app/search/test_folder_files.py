@@ -151,3 +151,17 @@ def test_names_come_sorted_whatever_the_file_system_says(tmp_path, monkeypatch):
     scan = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: list(scan(path))[::-1])
     assert find_files(tmp_path, tmp_path / ".cir") == expected
+
+
+def test_a_file_that_vanishes_during_the_walk_is_not_there(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    listed = os.scandir
+
+    def scandir(where):
+        entries = list(listed(where))
+        (tmp_path / "a.png").unlink()
+        return entries
+
+    monkeypatch.setattr("pipeline.app.search.folder_files.os.scandir", scandir)
+    assert [file.path.name for file in find_files(tmp_path, tmp_path / ".cir")] == ["b.png"]

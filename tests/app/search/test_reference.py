@@ -29,7 +29,7 @@ class Named:
         ("a/27645", "image a/27645: there is no such file, and the gallery has no such image"),
         ("heart.png", "image heart.png: there is no such file"),
         ("", "image (none): there is no such file"),
-        ("folder", "image folder: there is no such file"),
+        ("folder", "image folder: a folder; name one image of it"),
     ],
 )
 def test_images_that_are_called_so_are_named(tmp_path, monkeypatch, named, message):
