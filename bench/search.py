@@ -67,7 +67,7 @@ def page_answers(searcher: Searcher, repeats: int) -> dict[str, Any]:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
-        page, ids = launch(searcher, port=port, wait=False), searcher.gallery.ids
+        page, ids = launch(searcher, port=port), searcher.gallery.ids
         first, second = searcher.methods[:2]
         retrieve, references = searcher.params.retrieve, []
         for number in range(repeats):

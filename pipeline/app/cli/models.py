@@ -30,6 +30,8 @@ def models(
     context.obj = profile, conf
     if context.invoked_subcommand:
         return
+    from rich.filesize import decimal
+
     from pipeline.app.inventory.needs import Need, needs
 
     found = needs(_params(profile, conf))
@@ -38,7 +40,7 @@ def models(
         return
 
     def line(need: Need) -> str:
-        size = f"{need.size / 1e9:,.1f} GB" if need.size else "size not known"
+        size = decimal(int(need.size)) if need.size else "size not known"
         facts = [need.revision and f"revision {need.revision}", size, need.licence or "licence not known"]
         state = "there" if need.there else "missing"
         return f"{state:8}{need.name} ({need.used_by}): {', '.join(filter(None, facts))}; {need.place}"

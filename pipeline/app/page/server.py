@@ -12,9 +12,11 @@ import gradio as gr
 from fastapi import FastAPI
 
 from pipeline.app.errors import ServeError
+from pipeline.app.listening import address, listening, tidy_up_on_sigterm, wait_for_interrupt
 from pipeline.app.page.layout import build_page
 from pipeline.app.page.style import CSS
 from pipeline.app.search.searcher import Searcher
+from pipeline.errors import as_one_line
 
 
 def serve(searcher: Searcher, host: str, port: int) -> None:
@@ -30,8 +32,8 @@ def serve(searcher: Searcher, host: str, port: int) -> None:
     Raises:
         ServeError: When no method can be searched, or the port cannot be listened on.
     """
-    if not host.isascii():
-        raise ServeError(f"{ascii(host)}: no address to listen on")
+    tidy_up_on_sigterm()
+    listening(host, port).close()  # before the models are loaded
     with tempfile.TemporaryDirectory(prefix="cir-demo-") as cache:
         os.environ["GRADIO_TEMP_DIR"] = cache
         if not searcher.methods:
@@ -39,21 +41,22 @@ def serve(searcher: Searcher, host: str, port: int) -> None:
                 f"{searcher.gallery.name}: no method has both a trained model and an index here; see `cir index --help`"
             )
         searcher.warm(searcher.methods[:2])
-        print(f"http://{host}:{port}", flush=True)
         try:
-            launch(searcher, host, port)
-        except OSError as error:
-            raise ServeError(f"{host}:{port}: cannot listen there ({str(error).splitlines()[0]})") from None
+            page = launch(searcher, host, port)
+        except OSError as error:  # another program has taken the port meanwhile
+            raise ServeError(f"{address(host, port)}: cannot listen there ({as_one_line(error)})") from None
+        print(address(host, port), flush=True)
+        wait_for_interrupt()
+        page.close(verbose=False)
 
 
-def launch(searcher: Searcher, host: str = "127.0.0.1", port: int = 7860, wait: bool = True) -> gr.Blocks:
+def launch(searcher: Searcher, host: str = "127.0.0.1", port: int = 7860) -> gr.Blocks:
     """Start the server. Files that the page makes live in GRADIO_TEMP_DIR.
 
     Args:
         searcher: The gallery and the models.
         host: The address to listen on.
         port: The port to listen on.
-        wait: Return only when the process is told to end.
 
     Returns:
         The page, whose `close` ends the server.
@@ -72,8 +75,6 @@ def launch(searcher: Searcher, host: str = "127.0.0.1", port: int = 7860, wait: 
             prevent_thread_lock=True,
             **_options(),
         )
-    if wait:
-        page.block_thread()
     return page
 
 

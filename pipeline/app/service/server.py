@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 
 import uvicorn
 
 from pipeline.app.errors import ServeError
+from pipeline.app.listening import address, listening
 from pipeline.app.search.searcher import Searcher
 from pipeline.app.service.app import build_app
 from pipeline.app.service.settings import Settings
@@ -40,15 +40,5 @@ def serve(searcher: Searcher, host: str, port: int, settings: Settings) -> None:
             server_header=False,
             timeout_graceful_shutdown=10,
         )
-        print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        print(address(host, port), flush=True)
         uvicorn.Server(config).run(sockets=[listener])
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises ServeError with the reason where it cannot."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, TypeError, UnicodeError) as error:  # the last two for what is no name of a host at all
-        number = getattr(error, "errno", None) or 0  # below 0 for a name that is not known
-        reason = os.strerror(number) if number > 0 else "it is no address of this machine"
-        raise ServeError(f"{ascii(host)}, port {port}: cannot listen there ({reason})") from None

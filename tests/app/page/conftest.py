@@ -15,7 +15,7 @@ def url(project, shared_searcher, tmp_path_factory):
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         from pipeline.app.page.server import launch
 
-        page = on_a_free_port(lambda port: launch(shared_searcher, port=port, wait=False))
+        page = on_a_free_port(lambda port: launch(shared_searcher, port=port))
         yield page.local_url
         page.close()
 

@@ -90,7 +90,7 @@ def test_proxies_of_the_environment_are_passed_by(in_project, shared_searcher, t
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     from pipeline.app.page.server import launch
 
-    page = on_a_free_port(lambda port: launch(shared_searcher, port=port, wait=False))
+    page = on_a_free_port(lambda port: launch(shared_searcher, port=port))
     try:
         assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "intranet.invalid,127.0.0.1,localhost"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler())

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 pytest.importorskip("prometheus_client", reason="the extra `serve` is not installed")
 from pipeline.app.cli.main import app
 from pipeline.app.errors import ServeError
+from pipeline.app.listening import listening
 from pipeline.app.service.app import build_app
-from pipeline.app.service.server import listening
 from pipeline.app.service.settings import Settings
 
 
