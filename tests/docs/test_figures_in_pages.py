@@ -418,3 +418,13 @@ def test_ldre_on_validation_is_the_committed_figure():
     assert float(cells("docs/methods/peers/index.md", "[LDRE](ldre.md)")[2]) == pytest.approx(
         row["R@10"]["value"], abs=0.051
     )
+
+
+def test_training_times_on_two_cores_are_the_committed_ones():
+    page = TEXTS["docs/methods/peers/index.md"]
+    seconds = {row["method"]: sum(row["seconds"]) for row in bench("peers_two_cores")["rows"] if row["seconds"]}
+    assert f"takes {sum(seconds.values()):,.0f} seconds" in page and len(seconds) == 7
+    shown = dict(re.findall(r"(\w+) (\d+)[,.]", page[page.index("peers_two_cores.json`): ") :].split("Other")[0]))
+    assert {name.lower(): float(value) for name, value in shown.items()} == {
+        name.replace("_", ""): pytest.approx(value, abs=0.51) for name, value in seconds.items()
+    }
