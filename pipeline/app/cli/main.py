@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,11 +75,9 @@ def search(  # noqa: PLR0913 - one argument an option
     from pipeline.app.search.galleries import FolderGallery, open_gallery
     from pipeline.app.search.own_encoder import warning
     from pipeline.app.search.reference import find_reference
-    from pipeline.artifacts.texts import clean_text
 
     check_folder(params)
-    if html:
-        check_file_to_write(html, "--html")
+    check_file_to_write(html, "--html")
     opened = open_gallery(gallery or None)
     methods = method or [opened.default_method]
     loaded = check_methods(methods, params, opened.encoder, describer, sampler)
@@ -94,18 +93,14 @@ def search(  # noqa: PLR0913 - one argument an option
     controls = Controls(negative, negative_weight, mask, guidance, control, hypotheses)
     sought = partial(Request, reference, top=top, rerank=rerank, where=where, exclude=reference_id)
     make_request = partial(sought, concept=concept, controls=controls)
-    texts = filter(None, map(clean_text, sys.stdin.buffer)) if text == "-" else [text]
-
     searcher, found = None, []
-    for request in (make_request(words, name) for words in texts for name in methods):
+    for request in (make_request(words, name) for words in _texts(text) for name in methods):
         # Only now, after the request's own checks: loading the models takes seconds.
         leave_out_unused()
         searcher = searcher or Searcher(set_up(loaded, threads), opened, describer=describer)
         answer = searcher.search(request)
         found.append((request, answer))
         _print_answer(request, answer, as_json)
-    if not found:
-        raise ParameterError("--text -: standard input has no text")
     if html:
         write_html(html, found, opened, searcher.decoded if searcher else None)
         typer.echo(f"{html}: the page with the images", err=True)
@@ -179,6 +174,18 @@ def verify(root: Annotated[Path, typer.Option(help="The project's folder.")] = P
     typer.echo(f"{checked} checks, {problems} problems")
     if problems:
         raise SystemExit(1)
+
+
+def _texts(given: str) -> Iterator[str]:
+    """What `--text` says: one text, or one a line of standard input. Raises ParameterError where there is none."""
+    from pipeline.artifacts.texts import clean_text
+
+    lines = filter(None, map(clean_text, sys.stdin.buffer)) if given == "-" else iter([given])
+    first = next(lines, None)
+    if first is None:
+        raise ParameterError("--text -: standard input has no text")
+    yield first
+    yield from lines
 
 
 def _print_answer(request: Request, answer: Answer, as_json: bool) -> None:

@@ -32,8 +32,10 @@ def check_folder(params: Path = PARAMS_FILE) -> None:
         raise ParameterError(f"{params}: its paths are relative to its folder; run `{_from_here(folder)}`")
 
 
-def check_file_to_write(path: Path, option: str) -> None:
-    """Raise ParameterError for a file that cannot be written, before anything is computed for it."""
+def check_file_to_write(path: Path | None, option: str) -> None:
+    """Raise ParameterError for a file that cannot be written, before anything is computed for it. None: no file."""
+    if path is None:
+        return
     if path.is_dir():
         raise ParameterError(f"{option}: {path} is a folder; name a file")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
