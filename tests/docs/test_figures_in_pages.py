@@ -202,6 +202,7 @@ def test_what_holds_of_diffcomp():
         ("Table 10: phrases above nouns and the sentence", "masks", "psm", ["noun", "sentence"]),
         ("Table 10: straight-through above hard, soft and Gumbel", "masks", "psm", ["hard", "sigmoid", "gumbel"]),
         ("Figure 1: the peak at a masked share of 0.7", "eta", "0.7", ["0.9"]),
+        ("Figure 2: the peak at a local weight of 0.4", "phi", "0.4", ["0.2", "0.6"]),
     ):
         found = ablated(table)
         shown = re.findall(r"[\d.]+ ± [\d.]+", cells(page, claim)[0])
