@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import ParameterError, load_params
+from pipeline.encoders.mllm.slot import ModelSlot
 from pipeline.encoders.mllm.vllm_backend import EMBED, VllmMllm
 
 PARAMS = load_params().embedder
@@ -18,6 +19,8 @@ PARAMS = load_params().embedder
 @pytest.fixture
 def engine_of(monkeypatch):
     """`VllmMllm` over a stand-in whose `LLM` is a function."""
+
+    monkeypatch.setattr("pipeline.encoders.mllm.vllm_backend.SLOT", ModelSlot())  # other tests' engines are not shared
 
     def make(llm, processes=0):
         monkeypatch.setitem(
