@@ -70,7 +70,7 @@ def main(  # noqa: PLR0913 (one option an argument)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(report, indent=2) + "\n")
             print(json.dumps({name: entry["stages"][name]}), flush=True)
-    del held
+    del held  # all stages ran beside it
     failed = [name for name in chosen if "error" in entry["stages"].get(name, {"error": "not run"})]
     print(
         f"{profile}: {len(chosen) - len(failed)} of {len(chosen)} stages are done" + (f"; not {failed}" * bool(failed))
