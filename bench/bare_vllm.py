@@ -19,6 +19,8 @@ from PIL import Image
 
 from bench.machine import versions
 from bench.profiles import profile
+from bench.rehearsal.sizes import MLLMS
+from bench.rehearsal.weights import write_mllm
 from pipeline.artifacts.decoding import decode
 from pipeline.config import MllmParams
 from pipeline.encoders.batching import batches
@@ -52,6 +54,9 @@ VISION_3B = {
 }
 """The sizes of Qwen2.5-VL-3B. vLLM draws its weights (load_format dummy)."""
 
+SIZES = {"Alibaba-NLP/gme-Qwen2-VL-2B-Instruct": "lab"}
+"""Checkpoints that are measured with random weights of their sizes -> the profile whose settings are taken."""
+
 
 class Preparation(NamedTuple):
     """What prepares the inputs."""
@@ -70,7 +75,7 @@ class Workload:
     task: str
     """EMBED or GENERATE."""
     model: str
-    """A folder, or `random-3b`."""
+    """A folder, `random-3b`, or a checkpoint of `SIZES`, which gets random weights and what its profile says of it."""
     count: int
     """Images."""
     side: int
@@ -146,13 +151,16 @@ def random_3b(folder: Path, image_size: int) -> None:
 def open_engine(work: Workload, preparation: Preparation, folder: Path) -> VllmMllm:
     """f_M through vLLM. A random model is laid out in the folder."""
     path, dtype, options = work.model, profile("offline").embedder.dtype, work.vllm
+    known = profile(SIZES.get(work.model, "offline"))
+    section: MllmParams = known.embedder if work.task == EMBED else known.captioner
     if work.model == "random-3b":
         random_3b(folder / "model", work.side)
         path, dtype = str(folder / "model"), "bfloat16"
         options = {"load_format": "dummy", "max_model_len": 2048} | options
-    known = profile("offline")
-    section: MllmParams = known.embedder if work.task == EMBED else known.captioner
-    params = replace(section, backend="vllm", path=path, dtype=dtype, vllm=options)
+    elif work.model in SIZES:
+        write_mllm(folder / "model", MLLMS[work.model])
+        path, dtype, options = str(folder / "model"), section.dtype, section.vllm | options
+    params = replace(section, backend="vllm", path=path, revision="", dtype=dtype, vllm=options)
     return VllmMllm(params, preparation.threads, preparation.processes)
 
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 import torch
 import typer
 
-from bench.bare_vllm import Comparison, Effort, Preparation, Workload, seconds
+from bench.bare_vllm import SIZES, Comparison, Effort, Preparation, Workload, seconds
 from bench.machine import AnonymousPeak, hardware, peak_memory_mib, versions
 from pipeline.artifacts import ShardSet, ShardWriter, schemas, write_json
 from pipeline.encoders.embedding.job import run_job
@@ -45,7 +45,8 @@ def against_bare(work: Workload, preparations: list[str], effort: Effort) -> Non
     parsed = [_preparation(one) for one in preparations]
     with tempfile.TemporaryDirectory() as place:
         figures = Comparison(work, parsed[0], Path(place)).measure(parsed, effort)
-    report(f"{work.task}_{'gpu' if torch.cuda.is_available() else 'cpu'}", figures)
+    name = f"{work.task}_{'gpu' if torch.cuda.is_available() else 'cpu'}"
+    report(f"{name}_{Path(work.model).name}" if work.model in SIZES else name, figures)
 
 
 def _preparation(text: str) -> Preparation:
@@ -68,7 +69,9 @@ def report(part: str, figures: dict[str, Any]) -> None:
     print(json.dumps({part: figures}, indent=2))
 
 
-Model = Annotated[str, typer.Option(help="A folder, or random-3b for Qwen2.5-VL-3B's sizes.")]
+Model = Annotated[
+    str, typer.Option(help=f"A folder, random-3b for Qwen2.5-VL-3B's sizes, or random weights for {', '.join(SIZES)}.")
+]
 Ways = Annotated[
     list[str],
     typer.Option("--way", help="THREADS, or THREADS+PROCESSES, that prepare; of several the best is measured."),

@@ -3,7 +3,7 @@
 Random weights of Qwen2.5-VL-3B's sizes in a hub's layout, so that nothing is downloaded; the time does not depend on
 what they say. Each query has a reference, a modification and 50 answers, as in `cir search --rerank 50`. Preparing the
 images counts, loading the model does not. vLLM is measured where it is installed. `reports/bench/reranking.json` has
-the figures.
+the figures; those of a backend that is not measured again stay, if GPU and versions are the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.machine import hardware, versions
 from bench.rehearsal.data import picture
 from bench.rehearsal.sizes import MLLMS, tiny_mllm
 from bench.rehearsal.weights import write_mllm
-from pipeline.artifacts import write_json
+from pipeline.artifacts import read_json, write_json
 from pipeline.config import Params, RerankerParams, load_params
 from pipeline.config.encoders import Backend, Dtype
 from pipeline.encoders.image_source import InMemoryImages
@@ -88,7 +88,10 @@ def main(
     set_up(params.runtime, params.seed)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     result: dict[str, Any] = {"model": "tiny" if tiny else f"sizes of {MODEL}", "gpu": gpu, "machine": hardware()}
-    result |= {"versions": versions("torch", "transformers"), "command": "python -m bench.reranking", "figures": {}}
+    result |= {"versions": versions("torch", "transformers"), "command": "python -m bench.reranking"}
+    before = read_json(out) if out.is_file() else {}
+    same = all(before.get(name) == result[name] for name in ("model", "gpu", "versions"))
+    result["figures"] = before["figures"] if same else {}
     with tempfile.TemporaryDirectory() as place:
         folder = (scratch or Path(place)) / "model"
         write_mllm(folder, tiny_mllm(sizes) if tiny else sizes, torch.float32 if tiny else torch.bfloat16)

@@ -19,6 +19,8 @@ import psutil
 EVERY = 0.2
 """Seconds between two looks at the memory."""
 BAR = re.compile(r"^\s*(?P<name>.*?):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+) \[")
+ENGINES = re.compile(r"(Capturing|Loading|Profiling|Compiling|Rendering|Adding|Processed) ")
+"""How vLLM's own bars begin. They are parts of its start or of a batch, and grow with no work of the stage."""
 RATE = re.compile(r"samples_s=([\d.]+)")
 HELD = re.compile(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
@@ -94,6 +96,8 @@ def _read(process: subprocess.Popen, began: float, bars: dict[str, Bar], tail: l
             lines, line = [*lines, line], b""
         for text in (one.decode(errors="replace") for one in lines):
             if found := BAR.match(text):
+                if ENGINES.match(found["name"]):
+                    continue
                 bar = bars.setdefault(found["name"], Bar(int(found["total"])))
                 bar.seen.append((time.perf_counter() - began, int(found["done"])))
                 bar.samples_per_second = float((RATE.findall(text) or [bar.samples_per_second])[-1])

@@ -87,6 +87,14 @@ def test_a_failing_command_is_noted_with_its_last_words_and_its_progress():
     assert facts["peak_host_gib"] > 0
 
 
+def test_bars_of_an_engine_s_start_are_no_work_of_the_stage():
+    code = (
+        "from tqdm import tqdm; import time; "
+        "[time.sleep(0.05) for name in ('Capturing CUDA graphs (decode, FULL)', 'rows') for _ in tqdm(range(5), name)]"
+    )
+    assert set(run(f'python -c "{code}"', Path.cwd(), {}, 60)["bars"]) == {"rows"}
+
+
 def test_a_killed_command_says_by_which_signal():
     facts = run('python -c "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"', Path.cwd(), {}, 60)
     assert facts["error"].startswith("killed by signal 9")
