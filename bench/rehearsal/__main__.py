@@ -1,7 +1,7 @@
 """Rehearse a profile: python -m bench.rehearsal --profile lab. Writes reports/bench/rehearsal.json.
 
-Every stage of the graph runs by its own command, in the graph's order, in a scratch folder. A stage that is done is not
-run again unless it is named with --stages, so that a rehearsal goes on where it stopped.
+Every stage of the graph runs by its own command, in the graph's order, in a scratch folder. A rehearsal goes on where
+it stopped: a stage that is done is not run again, unless one that it depends on was, or it is named with --stages.
 """
 
 from __future__ import annotations
@@ -60,12 +60,16 @@ def main(  # noqa: PLR0913 (one option an argument)
         entry["stages"] = before.get("stages", {})
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     chosen = [name for name, stage in graph.items() if not stage.get("frozen")]
+    made_anew = set[str]()
     for name in chosen:
-        wanted = name in stages.split(",") if stages else "error" in entry["stages"].get(name, {"error": ""})
+        before = entry["stages"].get(name, {"error": ""})
+        wanted = name in stages.split(",") if stages else "error" in before or needs(graph[name], made_anew)
         left = deadline - time.perf_counter()
         if wanted and left > 0:
             print(f"--- {name}", flush=True)
-            entry["stages"][name] = rehearse_stage(graph[name], scratch, left)
+            facts = rehearse_stage(graph[name], scratch, left)
+            entry["stages"][name] = together(before, facts) if persists(graph[name]) else facts
+            made_anew |= set(outputs(graph[name]))
             report[profile] = entry | whole_profile(original, entry, counts, chosen)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(report, indent=2) + "\n")
@@ -120,14 +124,45 @@ def lay_out(params: Params, scratch: Path, counts: Counts, tiny: bool, left: flo
     }
 
 
+def outputs(stage: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A stage's outputs, with what `dvc.yaml` says of each."""
+    found: dict[str, dict[str, Any]] = {}
+    for out in stage.get("outs", []):
+        found |= {out: {}} if isinstance(out, str) else {name: options or {} for name, options in out.items()}
+    return found
+
+
+def persists(stage: dict[str, Any]) -> bool:
+    """Whether a stage goes on with what a run that failed has left."""
+    return any(options.get("persist") for options in outputs(stage).values())
+
+
+def needs(stage: dict[str, Any], made: set[str]) -> bool:
+    """Whether a stage depends on one of some outputs, on a part of one, or on a folder that holds one."""
+    pairs = [(Path(dep), Path(out)) for dep in stage.get("deps", []) for out in made]
+    return any(dep.is_relative_to(out) or out.is_relative_to(dep) for dep, out in pairs)
+
+
+def together(failed: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """What a stage took that failed and then went on: the work that was done the first time is not done again.
+
+    Args:
+        failed: Of the first time; anything else than a failure counts for nothing.
+        facts: Of the second.
+    """
+    if not failed.get("error") or "error" in facts or "bars" not in failed:
+        return facts
+    peaks = {name: max(failed[name], facts[name]) for name in facts if name.startswith(("peak_", "largest_"))}
+    seconds = round(failed["seconds"] + facts["seconds"], 1)
+    return facts | peaks | {"seconds": seconds, "bars": failed["bars"] | facts["bars"], "went_on": True}
+
+
 def rehearse_stage(stage: dict[str, Any], scratch: Path, limit: float) -> dict[str, Any]:
     """Run a stage as DVC would, which removes its outputs first unless they persist."""
-    outs = {}
-    for out in stage.get("outs", []):
-        outs |= {out: {}} if isinstance(out, str) else out
+    outs = outputs(stage)
     for name, options in outs.items():
         path = scratch / name
-        if not (options or {}).get("persist"):
+        if not options.get("persist"):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     facts = run(stage["cmd"], scratch, {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}, limit)

@@ -23,18 +23,19 @@ def plain(number: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
     return Image.new("RGB", size, (number * 4 % 256, 255 - number * 3 % 256, number * 11 % 256))
 
 
-def write_all(root: Path, queries: int = 4, draw: Draw = plain) -> dict[str, Path]:
+def write_all(root: Path, queries: int = 4, draw: Draw = plain, circo: int = IMAGES) -> dict[str, Path]:
     """Write all four.
 
     Args:
         root: Where their folders go.
         queries: Of each split, category or task.
         draw: Draws the pictures.
+        circo: Images of CIRCO's gallery, by far the largest.
 
     Returns:
         Benchmark -> its folder below `root`.
     """
-    writers = {"fashioniq": _fashioniq, "cirr": _cirr, "circo": _circo, "genecis": _genecis}
+    writers = {"fashioniq": _fashioniq, "cirr": _cirr, "circo": partial(_circo, images=circo), "genecis": _genecis}
     rng = random.Random(0)
     for name, write in writers.items():
         write(root / name, queries, rng, draw)
@@ -80,8 +81,8 @@ def _cirr(root: Path, queries: int, rng: random.Random, draw: Draw) -> None:
         dump(root / "image_splits" / f"split.rc2.{split}.json", {name: f"./{folder}/{name}.png" for name in names})
 
 
-def _circo(root: Path, queries: int, rng: random.Random, draw: Draw) -> None:
-    numbers = [100_000 + 7 * number for number in range(IMAGES)]
+def _circo(root: Path, queries: int, rng: random.Random, draw: Draw, images: int) -> None:
+    numbers = [100_000 + 7 * number for number in range(images)]
     for number, image_id in enumerate(numbers):
         make_image(root / "COCO2017_unlabeled" / "unlabeled2017" / f"{image_id:012d}.jpg", number, draw)
     for split in ("val", "test"):

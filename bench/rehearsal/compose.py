@@ -31,8 +31,9 @@ class Counts:
     """Tokens of every generated caption; random weights do not know when to end."""
 
 
-FULL = Counts(Amounts(pairs=2048, edits=32, queries=16, side=512, words=12), steps=8, tokens=120)
-TINY = Counts(Amounts(pairs=24, edits=8, queries=2, side=64, words=8), steps=2, tokens=8)
+FULL = Counts(Amounts(pairs=4096, edits=32, queries=16, gallery=1536, side=512, words=12), steps=8, tokens=120)
+"""So many that an encoder takes more than one batch of each kind: the first one's time holds what happens only once."""
+TINY = Counts(Amounts(pairs=24, edits=8, queries=2, gallery=56, side=64, words=8), steps=2, tokens=8)
 
 
 def write_models(params: Params, scratch: Path, tiny: bool) -> dict[str, dict[str, Any]]:

@@ -31,6 +31,8 @@ class Amounts:
     """Edits of HQ-Edit, each of which gives two triplets."""
     queries: int
     """Queries of every split of every benchmark."""
+    gallery: int
+    """Images of CIRCO's gallery; rates are read from it."""
     side: int
     """Longer side of an image, in pixels."""
     words: int
@@ -50,7 +52,7 @@ def write_data(raw: Path, sources: list[str], amounts: Amounts) -> None:
     for source in sources:
         WRITERS[source](raw / source, each, amounts, rng)
     _hqedit(raw / "hqedit", amounts, rng)
-    benchmarks.write_all(raw, amounts.queries, lambda number: picture(number, amounts.side))
+    benchmarks.write_all(raw, amounts.queries, lambda number: picture(number, amounts.side), amounts.gallery)
 
 
 def picture(number: int, side: int) -> Image.Image:

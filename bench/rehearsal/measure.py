@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ HELD = re.compile(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
 @dataclass
 class Bar:
-    """A progress bar as it was seen: when, and how far."""
+    """A progress bar as it was seen: when, and how far. One that begins anew is another part of the same work."""
 
     total: int
     seen: list[tuple[float, int]] = field(default_factory=list)
@@ -35,14 +36,26 @@ class Bar:
 
     def facts(self) -> dict[str, Any]:
         """Rows, seconds, and rows a second once the first were done."""
-        (began, start), (ended, done) = self.seen[0], self.seen[-1]
-        first = next(((at, rows) for at, rows in self.seen if rows > start), (ended, done))
-        whole = (done - start) / max(ended - began, 1e-3)
-        steady = (done - first[1]) / (ended - first[0]) if done > first[1] and ended - first[0] > 1.0 else whole
-        facts = {"rows": done - start, "seconds": round(ended - began, 2), "rows_per_second": round(steady, 3)}
+        parts = self.parts()
+        rows, seconds = sum(part[-1][1] - part[0][1] for part in parts), sum(part[-1][0] - part[0][0] for part in parts)
+        whole = rows / max(seconds, 1e-3)
+        later = [part[_first_rows(part) :] for part in parts]
+        steady_rows, steady_seconds = (sum(part[-1][axis] - part[0][axis] for part in later) for axis in (1, 0))
+        steady = steady_rows / steady_seconds if steady_rows and steady_seconds > 1.0 else whole
+        facts = {"rows": rows, "seconds": round(seconds, 2), "rows_per_second": round(steady, 3)}
         if steady != whole:
-            facts["start_up_seconds"] = round(max(0.0, ended - began - (done - start) / steady), 2)
+            facts["start_up_seconds"] = round(max(0.0, seconds - rows / steady), 2)
         return facts | ({"samples_per_second": self.samples_per_second} if self.samples_per_second else {})
+
+    def parts(self) -> list[list[tuple[float, int]]]:
+        """What was seen, cut where the bar begins anew."""
+        cuts = [at for at in range(1, len(self.seen)) if self.seen[at][1] < self.seen[at - 1][1]]
+        return [self.seen[begin:end] for begin, end in pairwise([0, *cuts, len(self.seen)])]
+
+
+def _first_rows(part: list[tuple[float, int]]) -> int:
+    """Where the first rows are done, or the end."""
+    return next((at for at, (_, done) in enumerate(part) if done > part[0][1]), len(part) - 1)
 
 
 def run(command: str, folder: Path, environment: dict[str, str], limit: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ each.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -57,13 +58,15 @@ class PackedT5:
         model: An encoder that `pipeline.gpu.texts.can_pack`. Its blocks are taken apart: it can be used no more.
         longest: The most tokens of a text.
         fp8: Whether products are of 8-bit numbers.
+        at_once: The most tokens that go through a layer together; a single text may have more.
 
     Raises:
         ValueError: `fp8` with sizes that are no multiples of 16.
     """
 
-    def __init__(self, model: T5EncoderModel, longest: int, fp8: bool):
+    def __init__(self, model: T5EncoderModel, longest: int, fp8: bool, at_once: int):
         stack: Any = model.encoder
+        self.at_once = at_once
         self.eps, self.fp8, self.embedding = model.config.layer_norm_epsilon, fp8, stack.embed_tokens.weight
         widths = model.config.d_model, model.config.d_ff
         if fp8 and any(width % 16 for width in widths):
@@ -91,6 +94,11 @@ class PackedT5:
     @torch.no_grad()
     def __call__(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """The states of all texts below each other [S, D]."""
+        parts = [self._states(part) for part in in_turn(tokens, self.at_once)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """As a call, for texts that go through the layers together."""
         device, dtype = self.embedding.device, self.embedding.dtype
         lengths = torch.tensor([len(one) for one in tokens], dtype=torch.int32)
         count, longest = int(lengths.sum()), int(lengths.max())
@@ -108,6 +116,16 @@ class PackedT5:
             operand = kernels.rms_norm(stream, branch, before_inner, self.eps, self.fp8)
             branch = outer.product(kernels.gate(inner.product(operand, dtype), self.fp8), dtype)
         return kernels.rms_norm(stream, branch, self.norm, self.eps, False).rows[:count]
+
+
+def in_turn(tokens: Sequence[Sequence[int]], at_once: int) -> list[Sequence[Sequence[int]]]:
+    """Cut texts into runs of at most so many tokens. A layer's inner numbers take five times its states' memory."""
+    starts, held = [0], 0
+    for row, one in enumerate(tokens):
+        if held and held + len(one) > at_once:
+            starts, held = [*starts, row], 0
+        held += len(one)
+    return [tokens[begin:end] for begin, end in pairwise([*starts, len(tokens)])]
 
 
 def _bias_table(attention: Any, longest: int) -> Tensor:

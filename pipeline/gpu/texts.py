@@ -38,5 +38,5 @@ def pack_texts(encoder: TextEncoder) -> TextEncoder:
     if can_pack(encoder.model):
         from pipeline.gpu.t5 import PackedT5  # wants Triton, which only comes with a GPU's build of torch
 
-        encoder.compute = PackedT5(encoder.model, params.max_tokens, params.dtype == "fp8")
+        encoder.compute = PackedT5(encoder.model, params.max_tokens, params.dtype == "fp8", params.batch_tokens)
     return encoder

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from bench.rehearsal.__main__ import needs, outputs, together
 from bench.rehearsal.card import hold_back, share_out
+from bench.rehearsal.compose import FULL
 from bench.rehearsal.measure import BAR, Bar, run
 from bench.rehearsal.sizes import MLLMS, T5S, tiny_mllm, tiny_t5
 from bench.rehearsal.table import fill
 from bench.rehearsal.weights import write_mllm, write_t5
+from bench.rehearsal.whole import whole_profile
 from bench.rehearsal.words import caption, qwen_tokenizer
+from pipeline.config import load_profile
 
 ROOT = Path(__file__).parents[2]
 PROFILES = [name for name in ("lab", "paper") if (ROOT / f"conf/profile/{name}.yaml").is_file()]
@@ -115,6 +120,25 @@ def test_a_smaller_card_scales_what_vllm_takes(monkeypatch):
     assert hold_back(0) == (None, 1.0)
 
 
+def test_a_stage_runs_again_after_those_that_it_depends_on():
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert needs(graph["retrieve"], set(outputs(graph["build_index"])))
+    assert needs(graph["build_index"], {"data/gallery"}) and not needs(graph["train_prior"], {"data/gallery"})
+    assert needs({"deps": ["data/triplets"]}, {"data/triplets/sampled"}) and not needs(
+        {"deps": ["data/a"]}, {"data/ab"}
+    )
+
+
+def test_a_stage_that_failed_and_went_on_took_both_its_times():
+    sizes = {"peak_gpu_gib": 3.0, "peak_host_gib": 1.0, "largest_process_gib": 1.0}
+    failed = {"seconds": 5.0, "bars": {"first": {"rows": 8}}, "error": "full", **sizes}
+    facts = {"seconds": 2.0, "bars": {"second": {"rows": 4}}, "bytes": 7, **sizes, "peak_gpu_gib": 2.0}
+    both = together(failed, facts)
+    assert both["seconds"] == 7.0 and set(both["bars"]) == {"first", "second"} and both["peak_gpu_gib"] == 3.0
+    assert "error" not in both and both["bytes"] == 7
+    assert together({"error": ""}, facts) == facts == together({"seconds": 1.0, "bars": {}}, facts)
+
+
 def test_what_runs_too_long_is_ended():
     facts = run('python -c "import time; time.sleep(60)"', Path.cwd(), {}, 0.5)
     assert "ended after" in facts["error"] and facts["seconds"] < 20
@@ -124,6 +148,28 @@ def test_the_steady_rate_leaves_out_what_goes_before_the_first_rows():
     assert BAR.match("data/fused/pairs:  50%|#####     | 50/100 [00:10<00:10,  5.00row/s]")["done"] == "50"
     facts = Bar(100, [(0.0, 0), (40.0, 10), (49.0, 100)]).facts()
     assert facts["rows_per_second"] == 10.0 and facts["start_up_seconds"] == 39.0
+
+
+def test_a_bar_that_begins_anew_counts_all_its_parts():
+    """16 queries of each of two benchmarks: 2 + 4 seconds, without what passed between them."""
+    facts = Bar(16, [(10.0, 0), (12.0, 16), (50.0, 0), (54.0, 16)]).facts()
+    assert (
+        facts["rows"] == 32 and facts["seconds"] == 6.0 and facts["rows_per_second"] == pytest.approx(32 / 6, abs=1e-3)
+    )
+
+
+def test_one_gallery_of_several_batches_stands_for_all():
+    """1,536 of CIRCO's 123,403 images took 10 s; what a gallery of one batch took is start-up."""
+    bars = {"data/gallery/circo_test/fused": 10.0, "data/gallery/cirr_val/fused": 3.0}
+    facts = {
+        "seconds": 20.0,
+        "bytes": 1,
+        "bars": {name: {"rows": 100, "rows_per_second": 100 / s} for name, s in bars.items()},
+    }
+    params = load_profile("lab", ROOT / "conf")
+    whole = whole_profile(params, {"stages": {"embed_gallery": facts}, "models": {}}, FULL, ["embed_gallery"])["whole"]
+    images = 15_536 + 4_613 + 123_403 + 20_000
+    assert whole["hours"] == pytest.approx((7.0 + 10.0 * images / 1536) / 3600, abs=0.06)
 
 
 def test_the_page_holds_what_was_measured():

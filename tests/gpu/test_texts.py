@@ -10,7 +10,7 @@ from transformers import T5Config, T5EncoderModel
 
 pytest.importorskip("triton")
 
-from pipeline.gpu.t5 import PackedT5, Weight
+from pipeline.gpu.t5 import PackedT5, Weight, in_turn
 from pipeline.gpu.texts import can_pack
 
 SIZES = {
@@ -50,7 +50,7 @@ def one_by_one(model, tokens) -> torch.Tensor:
 
 def test_packed_texts_have_the_states_of_texts_by_themselves(model, tokens):
     expected = one_by_one(model, tokens)
-    packed = PackedT5(copy.deepcopy(model), 90, fp8=False)
+    packed = PackedT5(copy.deepcopy(model), 90, fp8=False, at_once=1000)
     found = packed(tokens)
     assert found.shape == (109, 48)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -58,10 +58,18 @@ def test_packed_texts_have_the_states_of_texts_by_themselves(model, tokens):
     torch.testing.assert_close(packed(tokens[::-1])[:33], expected[-33:], atol=1e-4, rtol=1e-4)
 
 
+def test_texts_go_through_in_turn_where_they_are_many(model, tokens):
+    """Of 5, 70, 1 and 33 tokens, at most 75 at once: 5 + 70, then 1 + 33. A text that is too long goes alone."""
+    assert [len(part) for part in in_turn(tokens, 75)] == [2, 2]
+    assert [len(part) for part in in_turn(tokens, 40)] == [1, 1, 2]
+    found = PackedT5(copy.deepcopy(model), 90, fp8=False, at_once=40)(tokens)
+    torch.testing.assert_close(found, one_by_one(model, tokens), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("fp8", [False, True])
 def test_a_packed_encoder_keeps_no_weight_twice(model, fp8):
     given = [weakref.ref(parameter) for parameter in model.encoder.block.parameters() if parameter.ndim == 2]
-    packed = PackedT5(model, 90, fp8)
+    packed = PackedT5(model, 90, fp8, 1000)
     weights = [part for layer in packed.layers for part in layer if isinstance(part, Weight)]
     assert len(weights) == 4 * SIZES["num_layers"] and not any(weight.values.requires_grad for weight in weights)
     gc.collect()
@@ -77,4 +85,4 @@ def test_only_what_is_computed_alike_is_packed(model):
 
 def test_8_bit_products_need_sizes_that_fit():
     with pytest.raises(ValueError, match="text_encoder.dtype fp8: layers of 48 and 84 numbers"):
-        PackedT5(T5EncoderModel(T5Config(**{**SIZES, "d_ff": 84})), 90, fp8=True)
+        PackedT5(T5EncoderModel(T5Config(**{**SIZES, "d_ff": 84})), 90, fp8=True, at_once=1000)
