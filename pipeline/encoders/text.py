@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
 
 from pipeline.artifacts import ArtifactError
 from pipeline.config import TextEncoderParams
@@ -33,6 +32,9 @@ class TextEncoder:
     """
 
     def __init__(self, params: TextEncoderParams, device: str = "auto"):
+        # here: importing models takes seconds, and a training with stored states opens none
+        from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
+
         self.params = params
         self.device = torch.device("cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
         source: dict[str, Any] = {

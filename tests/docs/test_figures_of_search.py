@@ -64,6 +64,26 @@ def test_how_long_decoding_takes():
     assert large["batch"] == 8 and f"{large['decode_one_s']:.2f} s" in TEXTS["docs/methods/decoder.md"]
 
 
+def test_how_many_pairs_a_large_model_verifies():
+    measured = bench("reranking")["figures"]["transformers"]
+    shown = numbers(" ".join(cells("docs/methods/reranking.md", "`transformers`")))
+    assert [facts["side"] for facts in measured] == [256, 384, 512]
+    assert shown == [facts["pairs_s"] for facts in measured]
+
+
+def test_how_long_a_student_samples():
+    """Rows of the bench: the teacher, the student's one and two passes, the peer; each for 1 query and for 32."""
+    rows = [row for row in bench("sampling_student")["rows"] if "batch" in row]
+    order = ("1 of its passes", "2 of its passes", "guidance and control", "PixArt")
+    for start, batch, figure, rounding in (
+        ("one query, ms", 1, "median_ms", 0.051),
+        ("32 queries at once, a second", 32, "queries_per_second", 0.51),
+    ):
+        found = [next(row[figure] for row in rows if name in row["model"] and row["batch"] == batch) for name in order]
+        shown = numbers(" ".join(cells("docs/performance.md", start)[1:]))
+        assert shown == pytest.approx(found, abs=rounding)
+
+
 @pytest.mark.parametrize("name, start", [("emoji_cir_val", "Validation, 284"), ("emoji_cir", "Held-out team, 768")])
 def test_verified_recalls_are_the_committed_ones(name, start):
     found = bench("verified")["benchmarks"][name]
