@@ -99,11 +99,6 @@ def test_verified_recalls_are_the_committed_ones(name, start):
         assert shown == pytest.approx(expected, abs=0.051)
 
 
-def test_pairs_a_second_are_the_committed_ones():
-    shown = cells("docs/methods/reranking.md", "`transformers`, every pair whole")
-    assert numbers(" ".join(shown)) == [row["pairs_s"] for row in bench("reranking")["figures"]["transformers"]]
-
-
 def test_ldre_on_validation_is_the_committed_figure():
     row = next(row for row in bench("ldre_validation")["rows"] if row["method"] == "ldre")
     assert float(cells("docs/methods/peers/index.md", "[LDRE](ldre.md)")[2]) == pytest.approx(
