@@ -16,8 +16,10 @@ from pipeline.encoders.training_images import Draws, LazyImages, varied
 from pipeline.text.carriers import among_carrier_words
 
 logger = logging.getLogger(__name__)
-ENCODED_AT_ONCE = 256
-"""Images, while relatives are looked for."""
+ENCODED_AT_ONCE = 64
+"""Images, while relatives are looked for: with more, the blocks' outputs outgrow the memory that is kept for them."""
+THRESHOLD_IMAGES = 256
+"""About so many, from all over the set, decide where the masks' threshold starts."""
 
 
 class DiffCompTask:
@@ -63,7 +65,7 @@ class DiffCompTask:
         if params.fill == "relative":
             self._find_relatives()
         if model.masking == "phrase":
-            spread = torch.arange(0, len(self), -(-len(self) // ENCODED_AT_ONCE))
+            spread = torch.arange(0, len(self), -(-len(self) // THRESHOLD_IMAGES))
             pixels = model.encoder.normalise(self.images[spread])
             model.start_threshold(pixels, self._guides(spread, model.encoder.mean.device))
 
