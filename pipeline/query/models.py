@@ -11,6 +11,7 @@ from pipeline.config import Params
 if TYPE_CHECKING:
     from pipeline.diffcomp import DiffComp
     from pipeline.encoders.dual.interface import ImageTextEncoder
+    from pipeline.encoders.embedding.shared_blocks import SharedBlocks
     from pipeline.encoders.mllm.interface import Generator, Mllm, Verifier
     from pipeline.encoders.text import TextEncoder
     from pipeline.peers import Peer
@@ -74,6 +75,13 @@ class Models:
         section = self.params.diffcomp
         encoder = load_image_text_encoder(section.backbone, section.pretrained, section.image_size)
         return encoder.eval().to(device(self.params.runtime))
+
+    @cached_property
+    def shared_blocks(self) -> SharedBlocks:
+        """What the variants compute alike of a gallery."""
+        from pipeline.encoders.embedding.shared_blocks import SharedBlocks
+
+        return SharedBlocks(max((variant.image_layers for variant in self.params.variants().values()), default=0))
 
     def diffcomp(self, name: str) -> DiffComp:
         """A trained variant. Raises ArtifactError when it is missing or does not fit its backbone."""

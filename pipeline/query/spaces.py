@@ -21,6 +21,7 @@ from pipeline.encoders.embedding.dual_gallery import embed_gallery
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.readers import ImageReader
+from pipeline.encoders.embedding.shared_blocks import SharingEncoder
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.identity import backbone_identity, mllm_identity
 from pipeline.encoders.image_source import ImageTable, square_pixels
@@ -98,10 +99,15 @@ class DualSpace(ModelSpace):
     def embedder(self) -> Embedder:
         return ImageEmbedder(self.encoder)
 
+    @property
+    def _gallery_encoder(self) -> ImageTextEncoder | SharingEncoder:
+        """The encoder as it embeds a table."""
+        return self.encoder
+
     def embed_table(self, images: Path, out: Path) -> None:
         size = self._models.params.embedder.batch_size
         identity = self.identity | _images(images) | {"batch_size": size}
-        embed_gallery(self.encoder, ImageTable(images), out, identity, size)
+        embed_gallery(self._gallery_encoder, ImageTable(images), out, identity, size)
 
 
 class BackboneSpace(DualSpace):
@@ -130,6 +136,10 @@ class VariantSpace(DualSpace):
     @property
     def encoder(self) -> ImageTextEncoder:
         return self._models.diffcomp(self.name).encoder
+
+    @property
+    def _gallery_encoder(self) -> ImageTextEncoder | SharingEncoder:
+        return self._models.shared_blocks.join(self.encoder)
 
     @property
     def missing(self) -> Path | None:

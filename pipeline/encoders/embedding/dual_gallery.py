@@ -14,20 +14,23 @@ from tqdm import tqdm
 from pipeline.artifacts import ShardWriter, finished_set, schemas
 from pipeline.encoders.batching import batches
 from pipeline.encoders.dual.interface import ImageTextEncoder
+from pipeline.encoders.embedding.shared_blocks import SharingEncoder
 from pipeline.encoders.image_source import ImageTable
 
 
-def encode_images(encoder: ImageTextEncoder, images: ImageTable, image_ids: Sequence[str]) -> Tensor:
+def encode_images(encoder: ImageTextEncoder | SharingEncoder, images: ImageTable, image_ids: Sequence[str]) -> Tensor:
     """Global features f_I of B images.
 
     Returns:
         [B, D], L2-normalised, on the encoder's device.
     """
+    if isinstance(encoder, SharingEncoder):
+        return encoder.encode(images, image_ids)
     return encoder.encode_image(encoder.normalise(images.pixels(image_ids, encoder.image_size, encoder.fit)))
 
 
 def embed_gallery(
-    encoder: ImageTextEncoder,
+    encoder: ImageTextEncoder | SharingEncoder,
     images: ImageTable,
     out: str | Path,
     identity: dict[str, Any],
