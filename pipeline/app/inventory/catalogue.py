@@ -18,6 +18,8 @@ CHECKPOINTS = {
     "laion2b_s39b_b160k": "MIT",
 }
 """Hub name, or tag of open_clip, -> licence."""
+SHIPPED = {f"models/backbones/{name}": "Apache-2.0, as this repository" for name in ("mllm", "clip", "reranker")}
+"""Folder of a model that comes with the repository -> licence."""
 DATA = {
     "cc3m": "the conceptual-captions licence of its repository; every image is its owner's",
     "cc12m": "free for any purpose, with thanks to Google; every image is its owner's",

@@ -96,7 +96,8 @@ def _transformers(parameter: str, path: str, revision: str) -> Need:
     """A folder, an installed package, or a hub's repository."""
     local = Path(resolve_model_path(path))
     if local.is_dir() or path.count("/") != 1 or path.startswith((".", "models/", "data/")):
-        return Need("checkpoint", path, parameter, local, is_whole(local), _bytes(local))
+        licence = catalogue.SHIPPED.get(path, "")
+        return Need("checkpoint", path, parameter, local, is_whole(local), _bytes(local), licence=licence)
     place = hub_cache() / f"models--{path.replace('/', '--')}"
     snapshot = place / "snapshots" / (revision or _main(place))
     there = is_whole(snapshot)

@@ -117,6 +117,13 @@ def test_fetching_asks_for_the_pinned_revision_and_for_no_pickles(cache, monkeyp
     assert "open_clip*.safetensors" in clip and "*.safetensors" not in clip, "the hub has them for transformers, too"
 
 
+def test_models_that_come_with_the_repository_have_its_licence(cache):
+    shipped = [need for need in needs.needs(profile("offline")) if need.name.startswith("models/backbones/")]
+    assert {need.name for need in shipped} >= {"models/backbones/mllm", "models/backbones/clip"}
+    assert all(need.licence.startswith("Apache-2.0") for need in shipped)
+    assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
+
+
 @pytest.mark.parametrize(("preset", "licence"), [("clip-g", "MIT"), ("blip", "BSD-3-Clause")])
 def test_diffcomps_other_backbones_are_needed_with_revision_size_and_licence(cache, preset, licence):
     [need] = [
