@@ -9,6 +9,8 @@ if find_spec("triton") is not None and shutil.which("nvidia-smi") is None:
         "TRITON_INTERPRET", "1"
     )  # kernels run without a GPU; Triton has to know before anything imports it
 
+os.environ.setdefault("GOMP_SPINCOUNT", "0")  # test processes share the cores: a thread that waits gives its core away
+
 # isort: split
 import pipeline  # noqa: F401  (what it declares for torchvision comes before any library that imports that)
 

@@ -44,9 +44,8 @@ OFFLINE = """#!{python}
 import runpy, sys
 
 def refuse(event, arguments):
-    family = getattr(arguments[0], "family", None) if arguments else None  # 1: this machine's own sockets
     asks, sends = ("socket.getaddrinfo", "socket.gethostbyname"), ("socket.connect", "socket.sendto")
-    if event in asks or (event in sends and family != 1):
+    if event in asks or (event in sends and arguments[0].family != 1):  # 1: this machine's own sockets
         raise SystemExit(f"{{sys.argv}}: {{event}}{{arguments[1:]}}, though there is no network")
 
 sys.addaudithook(refuse)
