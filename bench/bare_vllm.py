@@ -209,7 +209,7 @@ class Comparison:
         self.work, self.folder = work, folder
         start = time.perf_counter()
         self.mllm = open_engine(work, preparation, folder)
-        self.engine = self.mllm._engine(work.task)
+        self.engine = self.mllm._engine(work.task).llm
         self.started = time.perf_counter() - start
         self.rows = noise_images(work.count, work.side)
         self._warm_up = noise_images(min(work.count, 64), work.side, first=work.count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,24 +19,33 @@ Draw = Callable[[int], Image.Image]
 """What draws the picture of a number."""
 
 
+@dataclass(frozen=True)
+class Circo:
+    """CIRCO, whose gallery is by far the largest."""
+
+    images: int = IMAGES
+    tests: int = 0
+    """Queries of its test split; 0: as many as of the others."""
+
+
 def plain(number: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
     """One colour."""
     return Image.new("RGB", size, (number * 4 % 256, 255 - number * 3 % 256, number * 11 % 256))
 
 
-def write_all(root: Path, queries: int = 4, draw: Draw = plain, circo: int = IMAGES) -> dict[str, Path]:
+def write_all(root: Path, queries: int = 4, draw: Draw = plain, circo: Circo = Circo()) -> dict[str, Path]:
     """Write all four.
 
     Args:
         root: Where their folders go.
         queries: Of each split, category or task.
         draw: Draws the pictures.
-        circo: Images of CIRCO's gallery, by far the largest.
+        circo: How much of CIRCO.
 
     Returns:
         Benchmark -> its folder below `root`.
     """
-    writers = {"fashioniq": _fashioniq, "cirr": _cirr, "circo": partial(_circo, images=circo), "genecis": _genecis}
+    writers = {"fashioniq": _fashioniq, "cirr": _cirr, "circo": partial(_circo, size=circo), "genecis": _genecis}
     rng = random.Random(0)
     for name, write in writers.items():
         write(root / name, queries, rng, draw)
@@ -81,13 +91,13 @@ def _cirr(root: Path, queries: int, rng: random.Random, draw: Draw) -> None:
         dump(root / "image_splits" / f"split.rc2.{split}.json", {name: f"./{folder}/{name}.png" for name in names})
 
 
-def _circo(root: Path, queries: int, rng: random.Random, draw: Draw, images: int) -> None:
-    numbers = [100_000 + 7 * number for number in range(images)]
+def _circo(root: Path, queries: int, rng: random.Random, draw: Draw, size: Circo) -> None:
+    numbers = [100_000 + 7 * number for number in range(size.images)]
     for number, image_id in enumerate(numbers):
         make_image(root / "COCO2017_unlabeled" / "unlabeled2017" / f"{image_id:012d}.jpg", number, draw)
     for split in ("val", "test"):
         rows = []
-        for number in range(queries):
+        for number in range(size.tests or queries if split == "test" else queries):
             reference, *truths = rng.sample(numbers, 5)
             row = {
                 "id": number,

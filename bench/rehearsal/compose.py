@@ -25,15 +25,21 @@ class Counts:
     """What a rehearsal makes small."""
 
     amounts: Amounts
-    steps: int
+    steps: dict[str, int]
     """Optimiser steps of each training."""
     tokens: int
     """Tokens of every generated caption; random weights do not know when to end."""
 
 
-FULL = Counts(Amounts(pairs=4096, edits=32, queries=16, gallery=1536, side=512, words=12), steps=8, tokens=120)
+FULL = Counts(
+    Amounts(pairs=4096, edits=32, queries=16, asked=1024, gallery=1536, side=512, words=12),
+    steps={"prior": 8, "control": 8, "diffcomp": 32},
+    tokens=120,
+)
 """So many that an encoder takes more than one batch of each kind: the first one's time holds what happens only once."""
-TINY = Counts(Amounts(pairs=24, edits=8, queries=2, gallery=56, side=64, words=8), steps=2, tokens=8)
+TINY = Counts(
+    Amounts(pairs=24, edits=8, queries=2, asked=2, gallery=56, side=64, words=8), dict.fromkeys(TRAININGS, 2), tokens=8
+)
 
 
 def write_models(params: Params, scratch: Path, tiny: bool) -> dict[str, dict[str, Any]]:
@@ -91,7 +97,8 @@ def compose(params: Params, models: dict[str, dict[str, Any]], counts: Counts, t
     if "data" in values["diffcomp"]:
         values["diffcomp"]["data"]["share"] = 1.0  # of so few pairs
     for name in TRAININGS:
-        values[name] |= {"steps": counts.steps, "warmup_steps": 0, "log_every": 1, "checkpoint_every": counts.steps}
+        steps = counts.steps[name]
+        values[name] |= {"steps": steps, "warmup_steps": 0, "log_every": 1, "checkpoint_every": steps}
         values[name]["batch_size"] = batch_share(params, name)
     if tiny:
         _for_a_cpu(values, params)

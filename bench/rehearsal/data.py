@@ -30,7 +30,9 @@ class Amounts:
     edits: int
     """Edits of HQ-Edit, each of which gives two triplets."""
     queries: int
-    """Queries of every split of every benchmark."""
+    """Queries of every split of every benchmark, but CIRCO's test split."""
+    asked: int
+    """Queries of that one; rates are read from it."""
     gallery: int
     """Images of CIRCO's gallery; rates are read from it."""
     side: int
@@ -52,7 +54,8 @@ def write_data(raw: Path, sources: list[str], amounts: Amounts) -> None:
     for source in sources:
         WRITERS[source](raw / source, each, amounts, rng)
     _hqedit(raw / "hqedit", amounts, rng)
-    benchmarks.write_all(raw, amounts.queries, lambda number: picture(number, amounts.side), amounts.gallery)
+    circo = benchmarks.Circo(amounts.gallery, amounts.asked)
+    benchmarks.write_all(raw, amounts.queries, lambda number: picture(number, amounts.side), circo)
 
 
 def picture(number: int, side: int) -> Image.Image:

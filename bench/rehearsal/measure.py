@@ -30,8 +30,8 @@ HELD = re.compile(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 class Bar:
     """A progress bar as it was seen: when, and how far. One that begins anew is another part of the same work."""
 
-    total: int
-    seen: list[tuple[float, int]] = field(default_factory=list)
+    seen: list[tuple[float, int, int]] = field(default_factory=list)
+    """Seconds, rows that are done, rows in all."""
     samples_per_second: float = 0.0
 
     def facts(self) -> dict[str, Any]:
@@ -47,15 +47,16 @@ class Bar:
             facts["start_up_seconds"] = round(max(0.0, seconds - rows / steady), 2)
         return facts | ({"samples_per_second": self.samples_per_second} if self.samples_per_second else {})
 
-    def parts(self) -> list[list[tuple[float, int]]]:
-        """What was seen, cut where the bar begins anew."""
-        cuts = [at for at in range(1, len(self.seen)) if self.seen[at][1] < self.seen[at - 1][1]]
+    def parts(self) -> list[list[tuple[float, int, int]]]:
+        """What was seen, cut where the bar begins anew: with fewer rows done, or with another number in all."""
+        both = enumerate(pairwise(self.seen), start=1)
+        cuts = [at for at, (last, one) in both if one[1] < last[1] or one[2] != last[2]]
         return [self.seen[begin:end] for begin, end in pairwise([0, *cuts, len(self.seen)])]
 
 
-def _first_rows(part: list[tuple[float, int]]) -> int:
+def _first_rows(part: list[tuple[float, int, int]]) -> int:
     """Where the first rows are done, or the end."""
-    return next((at for at, (_, done) in enumerate(part) if done > part[0][1]), len(part) - 1)
+    return next((at for at, one in enumerate(part) if one[1] > part[0][1]), len(part) - 1)
 
 
 def run(command: str, folder: Path, environment: dict[str, str], limit: float) -> dict[str, Any]:
@@ -111,8 +112,8 @@ def _read(process: subprocess.Popen, began: float, bars: dict[str, Bar], tail: l
             if found := BAR.match(text):
                 if ENGINES.match(found["name"]):
                     continue
-                bar = bars.setdefault(found["name"], Bar(int(found["total"])))
-                bar.seen.append((time.perf_counter() - began, int(found["done"])))
+                bar = bars.setdefault(found["name"], Bar())
+                bar.seen.append((time.perf_counter() - began, int(found["done"]), int(found["total"])))
                 bar.samples_per_second = float((RATE.findall(text) or [bar.samples_per_second])[-1])
             elif text.strip():
                 print(text, flush=True)

@@ -23,15 +23,14 @@ def table(report: dict[str, Any]) -> str:
         lines = [
             f"**`{profile}`**, measured on one {where}; the last two columns are for the whole profile on {gpus}.",
             "",
-            "| stage | seconds here | most rows or samples a second | GPU GiB | host GiB | hours | TB |",
+            "| stage | seconds here | rows or samples a second | GPU GiB | host GiB | hours | TB |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         for name, facts in entry["stages"].items():
             if "error" in facts:
                 lines.append(f"| `{name}` | {facts['seconds']:.0f} | failed | | | | |")
                 continue
-            rates = [bar.get("samples_per_second") or bar["rows_per_second"] for bar in facts["bars"].values()]
-            rate, all_of_it = f"{max(rates):,.1f}" if rates else "", whole["stages"][name]
+            rate, all_of_it = _rate(facts["bars"]), whole["stages"][name]
             memory = f"{facts['peak_gpu_gib']:.1f} | {facts['peak_host_gib']:.1f}"
             sums = f"{all_of_it['hours']:,.1f} | {all_of_it['terabytes']:,.2f}"
             lines.append(f"| `{name}` | {facts['seconds']:.0f} | {rate} | {memory} | {sums} |")
@@ -39,6 +38,13 @@ def table(report: dict[str, Any]) -> str:
         lines += ["", f"The slowest is `{whole['slowest']}`." + _cut(entry["models"])]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _rate(bars: dict[str, dict[str, float]]) -> str:
+    """Of the work that took longest."""
+    longest = max(bars.values(), key=lambda bar: bar["seconds"], default={"rows_per_second": 0.0})
+    rate = longest.get("samples_per_second") or longest["rows_per_second"]
+    return f"{rate:,.1f}" if rate else ""
 
 
 def _cut(models: dict[str, Any]) -> str:

@@ -98,11 +98,11 @@ def _units(params: Params, counts: Counts) -> dict[str, tuple[float, float]]:
         "triplets": (params.data.triplets, 2 * made.edits),
         "gallery": (sum(GALLERIES.values()), made.gallery),
         "nothing": (0, 1),
-        "queries": (sum(QUERIES.values()), made.queries * (3 * 2 + 2 + 2 + 4)),
+        "queries": (sum(QUERIES.values()), made.queries * (3 * 2 + 2 + 1 + 4) + made.asked),
     }
     for name in TRAININGS:
         section = getattr(params, name)
-        units[name] = (section.steps * section.batch_size, counts.steps * batch_share(params, name))
+        units[name] = (section.steps * section.batch_size, counts.steps[name] * batch_share(params, name))
     return units
 
 

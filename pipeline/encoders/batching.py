@@ -19,6 +19,21 @@ def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
+def shown_batches(items: Sequence[Item], size: int, title: str, unit: str) -> Iterator[Sequence[Item]]:
+    """As `batches`, with a progress bar that counts the items.
+
+    Args:
+        items: Any sequence.
+        size: Items in a batch.
+        title: Of the bar.
+        unit: What an item is, in the singular.
+    """
+    with tqdm(total=len(items), desc=title, unit=unit, mininterval=5.0, delay=1.0) as progress:
+        for batch in batches(items, size):
+            yield batch
+            progress.update(len(batch))
+
+
 @torch.inference_mode()
 def encode_in_batches(
     encode: Callable[[Sequence[Item]], Tensor], items: Sequence[Item], batch_size: int, title: str
@@ -34,5 +49,5 @@ def encode_in_batches(
     Returns:
         float32 [N, d].
     """
-    progress = tqdm(list(batches(items, batch_size)), desc=title, mininterval=5.0, delay=1.0)
-    return np.concatenate([encode(batch).float().cpu().numpy() for batch in progress])
+    shown = shown_batches(items, batch_size, title, "row")
+    return np.concatenate([encode(batch).float().cpu().numpy() for batch in shown])

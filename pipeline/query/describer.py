@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tqdm import tqdm
-
 from pipeline.config import Params
-from pipeline.encoders.batching import batches
+from pipeline.encoders.batching import shown_batches
 from pipeline.encoders.image_source import ImageSource, ImageTable
 from pipeline.encoders.mllm.interface import Generator, MllmInput
 from pipeline.encoders.mllm.prompts import caption_input, target_input
@@ -162,8 +160,7 @@ class Describer:
         new = [number for number, key in enumerate(keys) if key not in kept]
         if new:
             section, mllm = self.params.describer, self._open_mllm()
-            progress = tqdm(list(batches(new, section.batch_size)), desc=title, mininterval=5.0, delay=1.0)
-            for numbers in progress:
+            for numbers in shown_batches(new, section.batch_size, title, "text"):
                 asked = [made(number) for number in numbers]
                 texts = mllm.generate(asked, max_new_tokens or section.max_new_tokens, count)
                 kept |= {keys[number]: found for number, found in zip(numbers, texts, strict=True)}

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from pipeline.artifacts.model_files import is_skipped
 from pipeline.config import RetrieveParams
-from pipeline.encoders.batching import batches
+from pipeline.encoders.batching import batches, shown_batches
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
 from pipeline.encoders.image_source import ImageSource
 from pipeline.encoders.mllm.interface import MllmInput
@@ -181,11 +180,12 @@ class FusionDiff(Family):
     def fuse(self, queries: Sequence[Query], images: ImageSource) -> np.ndarray:
         """z_r,delta: f_M of Q references and modifications -> float32 [Q, d]."""
         side = self.params.embedder.max_side
-        inputs = [MllmInput(query.text, images.image(query.reference_id, side), is_query=True) for query in queries]
-        parts = list(batches(inputs, self.params.embedder.batch_size))
-        return np.concatenate(
-            [self._embedder.embed(part) for part in tqdm(parts, desc="z_r,delta", mininterval=5.0, delay=1.0)]
-        )
+
+        def as_input(query: Query) -> MllmInput:
+            return MllmInput(query.text, images.image(query.reference_id, side), is_query=True)
+
+        parts = shown_batches(queries, self.params.embedder.batch_size, "z_r,delta", "query")
+        return np.concatenate([self._embedder.embed([as_input(query) for query in part]) for part in parts])
 
     def _turned(self, fused: np.ndarray, controls: Controls) -> np.ndarray:
         """z_r,delta [Q, d], away from a negative text's own embedding."""

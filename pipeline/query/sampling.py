@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from pipeline.config import RetrieveParams
+from pipeline.encoders.batching import shown_batches
 from pipeline.fusion_diff import TargetSampler, TextConditions
 
 
@@ -69,9 +69,7 @@ def draw_targets(
                 seed=draws.seed + number,
                 negative=None if negative is None else negative.batch(torch.zeros_like(rows)),
             ).cpu()
-            for rows in tqdm(
-                torch.arange(len(ids)).split(draws.batch_size), desc="sampling", mininterval=5.0, delay=1.0
-            )
+            for rows in map(torch.tensor, shown_batches(range(len(ids)), draws.batch_size, "sampling", "query"))
         ]
         parts.append(torch.cat(drawn))  # [Q, draws.hypotheses, d]
     return torch.cat(parts, dim=1).numpy()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from bench import bare_vllm, embedding
+from bench.profiles import profile
 from pipeline.artifacts import ShardSet, read_json
+from pipeline.encoders.mllm.vllm_backend import Engine
 
 
 @pytest.fixture
@@ -65,3 +68,26 @@ def test_the_random_model_has_the_3b_sizes(tmp_path):
         32,
     )
     assert config.image_token_id == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+
+
+class _Llm:
+    """Notes what a `vllm.LLM` is asked to embed."""
+
+    def __init__(self):
+        self.asked: list[list[dict]] = []
+
+    def embed(self, prompts, use_tqdm):
+        self.asked.append(prompts)
+
+
+def test_bare_vllm_gets_every_row_as_a_prompt(tmp_path, monkeypatch):
+    llm = _Llm()
+    stand_in = SimpleNamespace(params=profile("offline").embedder, _engine=lambda task: Engine(llm, None, lambda: None))
+    monkeypatch.setattr(bare_vllm, "open_engine", lambda *arguments: stand_in)
+    work = bare_vllm.Workload(bare_vllm.EMBED, "", count=5, side=32, batch=2, tokens=0, vllm={})
+    compared = bare_vllm.Comparison(work, bare_vllm.Preparation(1, 0), tmp_path)
+    compared.bare(compared.rows)
+    assert [len(prompts) for prompts in llm.asked] == [5, 5], "the warm-up's, and the rows"
+    assert all(
+        "<|image_pad|>" in one["prompt"] and one["multi_modal_data"]["image"].size == (32, 32) for one in llm.asked[1]
+    )

@@ -146,16 +146,22 @@ def test_what_runs_too_long_is_ended():
 
 def test_the_steady_rate_leaves_out_what_goes_before_the_first_rows():
     assert BAR.match("data/fused/pairs:  50%|#####     | 50/100 [00:10<00:10,  5.00row/s]")["done"] == "50"
-    facts = Bar(100, [(0.0, 0), (40.0, 10), (49.0, 100)]).facts()
+    facts = Bar([(0.0, 0, 100), (40.0, 10, 100), (49.0, 100, 100)]).facts()
     assert facts["rows_per_second"] == 10.0 and facts["start_up_seconds"] == 39.0
 
 
 def test_a_bar_that_begins_anew_counts_all_its_parts():
     """16 queries of each of two benchmarks: 2 + 4 seconds, without what passed between them."""
-    facts = Bar(16, [(10.0, 0), (12.0, 16), (50.0, 0), (54.0, 16)]).facts()
+    facts = Bar([(10.0, 0, 16), (12.0, 16, 16), (50.0, 0, 16), (54.0, 16, 16)]).facts()
     assert (
         facts["rows"] == 32 and facts["seconds"] == 6.0 and facts["rows_per_second"] == pytest.approx(32 / 6, abs=1e-3)
     )
+
+
+def test_a_bar_with_another_number_of_rows_is_another_part():
+    """16 queries of two benchmarks, seen when they were done, and 1,024 of a third: 256 more in each 2 seconds."""
+    seen = [(10.0, 16, 16), (50.0, 16, 16), *((50.0 + 2 * part, 256 * part, 1024) for part in range(1, 5))]
+    assert Bar(seen).facts()["rows_per_second"] == 128.0
 
 
 def test_one_gallery_of_several_batches_stands_for_all():

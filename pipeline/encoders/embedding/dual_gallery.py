@@ -55,10 +55,12 @@ def embed_gallery(
     writer = ShardWriter(out, schemas.embeddings(encoder.dim), identity, rows_per_shard, resume=True)
     starts = range(writer.rows_done, len(images), rows_per_shard)
     left = [batch for start in starts for batch in batches(images.ids[start : start + rows_per_shard], batch_size)]
-    for image_ids in tqdm(left, desc=str(out), mininterval=5.0):
-        with torch.inference_mode():
-            vectors = encode_images(encoder, images, image_ids).float().cpu().numpy()  # [B, D]
-        flat = pa.array(vectors.reshape(-1), pa.float32())
-        columns = [pa.array(image_ids, pa.string()), pa.FixedSizeListArray.from_arrays(flat, encoder.dim)]
-        writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
+    with tqdm(total=sum(map(len, left)), desc=str(out), unit="image", mininterval=5.0) as progress:
+        for image_ids in left:
+            with torch.inference_mode():
+                vectors = encode_images(encoder, images, image_ids).float().cpu().numpy()  # [B, D]
+            flat = pa.array(vectors.reshape(-1), pa.float32())
+            columns = [pa.array(image_ids, pa.string()), pa.FixedSizeListArray.from_arrays(flat, encoder.dim)]
+            writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
+            progress.update(len(image_ids))
     writer.close()
