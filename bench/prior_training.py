@@ -27,6 +27,7 @@ import typer
 from accelerate import PartialState
 
 from bench import peer as setting
+from bench.kernels import ProfilingMeter
 from bench.peer import make_peer, peer_inputs, randomise, where
 from bench.profiles import profile
 from bench.rehearsal.sizes import T5S
@@ -43,8 +44,8 @@ from pipeline.training.loop import make_accelerator
 from pipeline.training.meter import Meter
 
 _SCRATCH = tempfile.TemporaryDirectory()
-SKIP = 4
-"""Steps that record and allocate."""
+SKIP, PROFILED = 4, 2
+"""Steps that record and allocate, and those after the measured ones whose kernels are noted."""
 EXAMPLES = 1024
 
 
@@ -70,7 +71,7 @@ def measure_ours(setup: Setup) -> dict[str, Any]:
     processes = PartialState().num_processes
     params = replace(
         profile("paper").prior,
-        steps=setup.steps + SKIP,
+        steps=setup.steps + SKIP + PROFILED,
         batch_size=setup.micro * setup.accumulate * processes,
         micro_batch_size=setup.micro,
         log_every=10**6,
@@ -82,7 +83,14 @@ def measure_ours(setup: Setup) -> dict[str, Any]:
     with setting.DEVICE:
         prior = accelerate(randomise(Prior(sizes)), setup.speed.on(setting.DEVICE.type))
     task = PriorTask(prior, Diffusion(profile("paper").prior.diffusion, sizes.dim), z0, text, p_cfg=0.1)
-    meter = Meter(task.flops_per_sample, make_accelerator(params, setting.DEVICE.type).device, processes, skip=SKIP)
+    meter = ProfilingMeter(
+        setup.steps,
+        PROFILED,
+        flops_per_sample=task.flops_per_sample,
+        device=make_accelerator(params, setting.DEVICE.type).device,
+        processes=processes,
+        skip=SKIP,
+    )
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         title = f"ours, {setup.micro} x {setup.accumulate}"
@@ -100,6 +108,7 @@ def measure_ours(setup: Setup) -> dict[str, Any]:
         "samples_per_second": round(meter.samples_per_second, 1),
         "mfu": round(meter.mfu, 3),
         "tflops": round(meter.samples_per_second * meter.flops_per_sample / 1e12 / processes, 1),
+        "kernels_ms": meter.kernels,
         "peak_memory_gib": _peak_memory_gib(),
         "seconds": round(time.perf_counter() - began, 1),
     }

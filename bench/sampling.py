@@ -21,6 +21,7 @@ import torch.nn.functional as F
 import typer
 
 from bench import peer as setting
+from bench.kernels import kernel_times
 from bench.peer import make_peer, peer_inputs, randomise, wait, where
 from bench.profiles import profile
 from pipeline.config import Speed
@@ -99,6 +100,7 @@ def measure_ours(
                 "text_tokens": tokens,
                 "guided_share": guided_share,
                 **taken,
+                "kernels_ms": kernel_times(call),
                 "least_cosine_with_fp32_plain": round(float(cosine), 6),
             }
         )
@@ -136,7 +138,8 @@ def measure_student(batches: list[int], tokens: int, repeats: int, fp8: bool = F
             taken = timed(call, size, repeats)
             cosine = F.cosine_similarity(call(), plain[number][:size], dim=-1).min()
             rows.append({"model": f"ours: student, {number} of its passes, control, {kind}", "text_tokens": tokens})
-            rows[-1] |= taken | {"least_cosine_with_fp32_plain": round(float(cosine), 6)}
+            rows[-1] |= taken | {"kernels_ms": kernel_times(call)}
+            rows[-1] |= {"least_cosine_with_fp32_plain": round(float(cosine), 6)}
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
