@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.artifacts import ArtifactError, read_json, write_atomically, write_json
 from pipeline.encoders.dual.interface import DualEncoder, biased_attention, unit
+from pipeline.encoders.dual.shapes import few_shapes
 from pipeline.encoders.hub import clip_not_loaded
 
 SHORT_TEXTS = 64
@@ -341,15 +342,20 @@ class ClipEncoder(DualEncoder):
         lengths = self._lengths(token_ids)
         short = lengths <= int(lengths.max()) // 2
         if int(short.sum()) < SHORT_TEXTS:
-            return self._encode_cut(token_ids[:, : int(lengths.max())])
+            return self._encode_shaped(token_ids, int(lengths.max()))
         groups = [rows.nonzero()[:, 0] for rows in (short, ~short)]
-        parts = [self._encode_cut(token_ids[rows.to(token_ids.device), : int(lengths[rows].max())]) for rows in groups]
+        parts = [self._encode_shaped(token_ids[rows.to(token_ids.device)], int(lengths[rows].max())) for rows in groups]
         return torch.cat(parts)[torch.cat(groups).argsort().to(token_ids.device)]
+
+    def _encode_shaped(self, token_ids: Tensor, longest: int) -> Tensor:
+        """[B, C] -> [B, D]: texts that all end within `longest` tokens."""
+        padded, length = few_shapes(token_ids, longest) if token_ids.is_cuda else (token_ids, longest)
+        return self._encode_cut(padded, length)[: len(token_ids)]
 
     def _encode_in_order(self, token_ids: Tensor) -> Tensor:
         if self._text.attn_mask is None or self._pooling[0] not in ("argmax", "eos"):
             return unit(self.model.encode_text(token_ids))
-        return self._encode_cut(token_ids[:, : int(self._lengths(token_ids).max())])
+        return self._encode_cut(token_ids, int(self._lengths(token_ids).max()))
 
     def _lengths(self, token_ids: Tensor) -> Tensor:
         """Tokens of each text [B, C] up to the one that is pooled, [B], on the CPU."""
@@ -357,9 +363,9 @@ class ClipEncoder(DualEncoder):
         ends = token_ids.argmax(-1) if pool == "argmax" else torch.eq(token_ids, eos).int().argmax(-1)
         return ends.cpu() + 1
 
-    def _encode_cut(self, token_ids: Tensor) -> Tensor:
-        """[B, T] -> [B, D]: texts that all end within T tokens."""
-        text, length = self._text, token_ids.shape[1]
+    def _encode_cut(self, token_ids: Tensor, length: int) -> Tensor:
+        """[B, C] -> [B, D]: texts of which the first `length` tokens are read."""
+        text, token_ids = self._text, token_ids[:, :length]
         pool, eos = self._pooling
         causal = None if text.attn_mask is None else text.attn_mask[:length, :length]
         tokens = text.token_embedding(token_ids) + text.positional_embedding[:length]  # [B, T, W]

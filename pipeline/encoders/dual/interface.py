@@ -21,12 +21,16 @@ from torch.utils.checkpoint import checkpoint
 
 from pipeline.encoders.image_source import Fit
 
+BIAS_CHANNELS = 8
+"""Channels that carry a bias: FlashAttention wants a multiple of so many."""
+
 
 def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(Q K^T / sqrt(d) + bias) V, the same bias for all heads and queries.
 
-    FlashAttention takes no bias. PyTorch's memory-efficient kernel takes one, but its backward pass fails where only
-    the bias needs a gradient. So with a bias the plain products run.
+    FlashAttention takes no bias. On a GPU the bias so becomes a channel of the keys, with a one in the queries:
+    [q, 1] . [k, sqrt(d) b] / sqrt(d) = q . k / sqrt(d) + b. On a CPU the plain products run. (PyTorch's
+    memory-efficient kernel takes a bias, but its backward pass fails where only the bias needs a gradient.)
 
     Args:
         query: [B, heads, T, d].
@@ -39,8 +43,27 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | N
     """
     if bias is None:
         return F.scaled_dot_product_attention(query, key, value)
+    if query.is_cuda:
+        return with_bias_channel(query, key, value, bias)
     with sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias[:, None, None].to(query.dtype))
+
+
+def with_bias_channel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """`biased_attention` by `BIAS_CHANNELS` more channels.
+
+    Two of them hold the bias: as the products' type rounds it, which takes the gradient, and what that leaves.
+    """
+    width, dtype = query.shape[-1], query.dtype
+    scaled = math.sqrt(width) * bias
+    rounded = scaled.to(dtype)
+    rest = (scaled - rounded).detach().to(dtype)
+    channels = F.pad(torch.stack((rounded, rest), dim=-1), (0, BIAS_CHANNELS - 2))[:, None]  # [B, 1, T, C]
+    ones = F.pad(torch.ones(2, dtype=dtype, device=query.device), (0, BIAS_CHANNELS - 2))
+    query = torch.cat((query, ones.expand(*query.shape[:-1], -1)), dim=-1)
+    key = torch.cat((key, channels.expand(*key.shape[:-1], -1)), dim=-1)
+    value = F.pad(value, (0, BIAS_CHANNELS))
+    return F.scaled_dot_product_attention(query, key, value, scale=1 / math.sqrt(width))[..., :width]
 
 
 def unit(vectors: Tensor) -> Tensor:
