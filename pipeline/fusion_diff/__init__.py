@@ -4,7 +4,8 @@ from pipeline.fusion_diff.conditions import EncodedConditions, TextConditions, c
 from pipeline.fusion_diff.control import ControlAdapter, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.prior import Prior, PriorSizes
-from pipeline.fusion_diff.sampler import ReferenceSampler, Sampler, SamplerSettings, TargetSampler
+from pipeline.fusion_diff.reference_sampler import ReferenceSampler
+from pipeline.fusion_diff.sampler import Sampler, SamplerSettings, TargetSampler
 from pipeline.fusion_diff.tasks import ControlTask, PriorTask
 
 __all__ = [

@@ -290,14 +290,19 @@ def check_vectors(vectors: Vectors, dim: int, name: str, ids: Sequence[str] | No
     Raises:
         ValueError: The shape is another one, or a number is not finite; names the row.
     """
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise ValueError(f"{name}: vectors are {tuple(vectors.shape)}, expected [N, {dim}]")
+    check_shape(vectors, dim, name)
     if not isinstance(vectors, Tensor):  # mapped: found finite as they were laid out
         return vectors
     bad = (~torch.isfinite(vectors).all(dim=1)).nonzero()
     if len(bad):
         raise ValueError(f"{name}: {_name(int(bad[0]), ids)} has a number that is not finite")
     return vectors
+
+
+def check_shape(vectors: Vectors, dim: int, name: str) -> None:
+    """ValueError unless vectors are [N, dim]; nothing waits for a GPU."""
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise ValueError(f"{name}: vectors are {tuple(vectors.shape)}, expected [N, {dim}]")
 
 
 def _places(offsets: Tensor, lengths: Tensor, multiple: int) -> tuple[Tensor, Tensor]:

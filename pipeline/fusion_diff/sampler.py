@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config import RetrieveParams
-from pipeline.fusion_diff.conditions import TextBatch, check_vectors
+from pipeline.fusion_diff.conditions import TextBatch, check_shape, check_vectors
 from pipeline.fusion_diff.control import ControlAdapter, ControlInputs, ControlledPrior
 from pipeline.fusion_diff.diffusion import Diffusion
 from pipeline.fusion_diff.prior import Modulation, Prior, PriorSizes
@@ -133,6 +133,8 @@ class Conditions(NamedTuple):
     """z_r,delta [Q, d], scaled as embeddings are while they diffuse; None without an adapter."""
     negative: tuple[Tensor, Tensor] | None = None
     """States [Q, T', text_dim] and mask [Q, T'] of texts in the null condition's place."""
+    padded: bool = True
+    """Whether the mask hides any token of the target descriptions."""
 
 
 class Branches(NamedTuple):
@@ -283,13 +285,7 @@ class Sampler:
             raise ValueError(f"sampler: {hypotheses} hypotheses, at least 1 is needed")
         if negative is not None and not self.settings.guided_steps:
             raise ValueError("sampler: a negative text needs a guidance_scale above 0, and no distilled sampler")
-        states, mask = self._check_text(ids, text)
-        conditions = Conditions(
-            states,
-            mask,
-            self._check_control(ids, control),
-            None if negative is None else self._check_text(ids, negative, "negative "),
-        )
+        conditions = self._conditions(ids, text, control, negative)
         drawn = query_noise(ids, hypotheses, self.diffusion.dim, seed).flatten(0, 1)
         noise = self.settings.temperature * drawn.to(self.device)  # [Q*K, d]
         clean = self._draw(noise, conditions, hypotheses)  # [Q*K, d]
@@ -299,7 +295,26 @@ class Sampler:
         """Clean samples [Q*K, d] from noise [Q*K, d]."""
         return solve(self._denoiser(conditions, hypotheses), noise, self.diffusion, self.settings.solver_steps)
 
-    def _check_control(self, ids: Sequence[str], control: Tensor | None) -> Tensor | None:
+    def _conditions(
+        self, ids: Sequence[str], text: TextBatch, control: Tensor | None, negative: TextBatch | None
+    ) -> Conditions:
+        """What the samples are conditioned on, checked. A GPU is waited for once."""
+        states, mask = self._on_device(ids, text)
+        against = None if negative is None else self._on_device(ids, negative, "negative ")
+        steering = self._steering(ids, control)
+        wrong = _wrong_texts(states, mask) | ({} if against is None else _wrong_texts(*against, "negative "))
+        flags = [*wrong.values(), ~mask.all(dim=1)]
+        if steering is not None:
+            flags.append(~torch.isfinite(steering).all(dim=1))
+        found = torch.stack(flags).any(dim=1).tolist()
+        for (message, rows), there in zip(wrong.items(), found, strict=False):
+            if there:
+                raise ValueError(f"sampler: query {ids[int(rows.nonzero()[0])]} has {message}")
+        if steering is not None and found[-1]:
+            check_vectors(steering, self.diffusion.dim, "sampler: control", ids)
+        return Conditions(states, mask, steering, against, padded=found[len(wrong)])
+
+    def _steering(self, ids: Sequence[str], control: Tensor | None) -> Tensor | None:
         """The control on the device, scaled as embeddings are while they diffuse."""
         if self.controlled is None:
             return None
@@ -307,10 +322,10 @@ class Sampler:
             raise ValueError("sampler: an adapter needs control vectors z_r,delta")
         if len(control) != len(ids):
             raise ValueError(f"sampler: {len(control)} control vectors for {len(ids)} queries")
-        check_vectors(control, self.diffusion.dim, "sampler: control", ids)
+        check_shape(control, self.diffusion.dim, "sampler: control")
         return control.to(self.device).float() * self.diffusion.scale
 
-    def _check_text(self, ids: Sequence[str], text: TextBatch, kind: str = "") -> tuple[Tensor, Tensor]:
+    def _on_device(self, ids: Sequence[str], text: TextBatch, kind: str = "") -> tuple[Tensor, Tensor]:
         """States and mask on the device, zeros where there is padding."""
         states, mask = text
         if mask is None:
@@ -319,18 +334,11 @@ class Sampler:
             given = f"{kind}text states {tuple(states.shape)} and mask {tuple(mask.shape)}"
             raise ValueError(f"sampler: {len(ids)} ids, {given} do not belong together")
         states, mask = states.to(self.device), mask.to(self.device)
-        states = torch.where(mask[..., None], states, 0)  # padding may hold anything
-        for wrong, message in (
-            (~mask.any(dim=1), f"no {kind}text tokens"),
-            (~torch.isfinite(states).flatten(1).all(dim=1), f"a {kind}text state that is not finite"),
-        ):
-            if wrong.any():
-                raise ValueError(f"sampler: query {ids[int(wrong.nonzero()[0])]} has {message}")
-        return states, mask
+        return torch.where(mask[..., None], states, 0), mask  # padding may hold anything
 
     def _denoiser(self, conditions: Conditions, hypotheses: int = 1) -> Denoiser:
         """Keys and values of the texts and the control's shift, computed now, and the denoiser that uses them."""
-        states, mask, control, negative = conditions
+        states, mask, control, negative, _ = conditions
         queries = len(states)
         if negative is None:
             rows = 2 * queries if self.settings.guided_steps else queries
@@ -362,30 +370,12 @@ class Sampler:
         return guide(conditional, unconditional, self.settings.guidance_scale)
 
 
-class ReferenceSampler(Sampler):
-    """Computes everything anew at every step by the models' own `forward`.
-
-    Slow and easy to read: what the samplers that keep intermediate results are checked against.
-    """
-
-    def _denoiser(self, conditions: Conditions, hypotheses: int = 1) -> Denoiser:
-        def repeated(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part.repeat_interleave(hypotheses, 0)
-
-        states, mask, control = (repeated(part) for part in conditions[:3])
-        null = [repeated(part) for part in conditions.negative or ()]
-
-        def denoise(noisy: Tensor, index: int, step: int) -> Tensor:
-            steps = torch.full((len(noisy),), step, device=noisy.device)  # [B]
-            if self.controlled is None or control is None:
-                conditional = self.prior(noisy, steps, states, mask)
-            else:
-                conditional = self.controlled(noisy, steps, states, mask, control)
-            if index >= self.settings.guided_steps:
-                return conditional
-            return guide(conditional, self.prior(noisy, steps, *null), self.settings.guidance_scale)
-
-        return denoise
+def _wrong_texts(states: Tensor, mask: Tensor, kind: str = "") -> dict[str, Tensor]:
+    """What can be wrong with a text -> bool [Q], of states [Q, T, text_dim] and mask [Q, T]."""
+    return {
+        f"no {kind}text tokens": ~mask.any(dim=1),
+        f"a {kind}text state that is not finite": ~torch.isfinite(states).flatten(1).all(dim=1),
+    }
 
 
 def _stack(*texts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,11 @@ stay. Fused modules work on packed texts wherever texts come in half precision, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.fusion_diff.control import ControlAdapter
@@ -20,8 +22,34 @@ from pipeline.gpu.packing import PackedText, pack
 from pipeline.gpu.pending import PendingSum
 from pipeline.gpu.products import GradientScale
 
+FEW_TOKENS = 512
+"""Packed tokens up to which one product makes all blocks' keys and values: each alone would leave a GPU half empty."""
 
-class FusedPrior(Prior):
+
+class FusedTexts:
+    """Keys and values of all blocks as one product, where few texts are sampled with; of a prior or an adapter."""
+
+    pairs: tuple[Tensor, Tensor] | None = None
+    """Weights [L*2D, D] and biases [L*2D] of the L blocks' keys and values; training again forgets them."""
+
+    def text_keys_values(self, context: TextContext | PackedText) -> BlockTexts:
+        """See `Prior`."""
+        few = isinstance(context, PackedText) and len(context.states) <= FEW_TOKENS
+        if self.pairs is None or not few or torch.is_grad_enabled():
+            return super().text_keys_values(context)  # type: ignore[misc]  # of the class beside this one
+        packed = cast(PackedText, context)
+        states = F.linear(packed.states, *self.pairs)  # [S, L*2D]
+        parts = states.split(2 * packed.states.shape[1], dim=1)
+        return cast(BlockTexts, [packed._replace(states=part) for part in parts])
+
+    def train(self, mode: bool = True) -> Any:
+        """Entering training mode forgets what was prepared."""
+        if mode:
+            self.pairs = None
+        return super().train(mode)  # type: ignore[misc]
+
+
+class FusedPrior(FusedTexts, Prior):
     """Packs the texts, and reads the last block's pending sum in its last layer."""
 
     def text_context(  # type: ignore[override]  # the plain model hands packed texts on unread
@@ -38,7 +66,7 @@ class FusedPrior(Prior):
         return self.unpatchify(hidden.modulated(shift, scale))
 
 
-class FusedControlAdapter(ControlAdapter):
+class FusedControlAdapter(FusedTexts, ControlAdapter):
     """Adds up the pending sum behind each copied block."""
 
     def copied_block(
@@ -123,11 +151,21 @@ def prepare(model: nn.Module, fp8: bool = False) -> None:
         ValueError: A size that 8-bit products cannot have.
     """
     for body in fused_bodies(model):
-        dtype, attention = body.feed_forward.outer.weight.dtype, body.cross_attention
         if body.prepared is None or body.prepared.products.fp8 != fp8:
-            body.prepared = prepare_block(body, dtype, fp8)
-        if isinstance(attention, FusedCrossAttention) and attention.pair is None:
-            attention.pair = prepare_pair(attention, dtype)
+            body.prepared = prepare_block(body, body.feed_forward.outer.weight.dtype, fp8)
+    for module in model.modules():
+        if isinstance(module, FusedTexts) and module.pairs is None:
+            _prepare_pairs(module, [body.cross_attention for body in fused_bodies(cast(nn.Module, module))])
+
+
+def _prepare_pairs(module: FusedTexts, attentions: Sequence[CrossAttention]) -> None:
+    """Stack the weights of all blocks' keys and values; each block's own are parts of them."""
+    made = [prepare_pair(attention, attention.key.weight.dtype) for attention in attentions]
+    weights, biases = (torch.cat(parts) for parts in zip(*made, strict=True))
+    module.pairs = weights, biases
+    for attention, *pair in zip(attentions, weights.chunk(len(made)), biases.chunk(len(made)), strict=True):
+        if isinstance(attention, FusedCrossAttention):
+            attention.pair = pair[0], pair[1]
 
 
 def fused_bodies(model: nn.Module) -> Iterable[FusedBlockBody]:

@@ -119,11 +119,11 @@ def _pad_rows(value: Tensor, rows: int) -> Tensor:
 
 
 def _pad_text(inputs: Inputs) -> Inputs:
-    """Texts padded to a multiple of TEXT_MULTIPLE tokens; the mask goes where it hides nothing."""
+    """Texts padded to a multiple of TEXT_MULTIPLE tokens, with a mask where something is hidden."""
     states, mask = inputs.states, inputs.mask
     missing = -states.shape[1] % TEXT_MULTIPLE
-    if missing == 0 and (mask is None or bool(mask.all())):
-        return inputs._replace(mask=None)
+    if missing == 0:
+        return inputs
     mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
     pad = torch.nn.functional.pad
     return inputs._replace(states=pad(states, (0, 0, 0, missing)), mask=pad(mask, (0, missing)))

@@ -96,8 +96,9 @@ class FastSampler(Sampler):
     def _draw(self, noise: Tensor, conditions: Conditions, hypotheses: int) -> Tensor:
         if self._recorded is None or conditions.negative is not None:
             return super()._draw(noise, conditions, hypotheses)
-        states, mask, control, _ = conditions
-        states = states.repeat_interleave(hypotheses, 0)
-        mask = None if mask is None else mask.repeat_interleave(hypotheses, 0)
-        control = None if control is None else control.repeat_interleave(hypotheses, 0)
-        return self._recorded(Inputs(noise, states, mask, control))  # [Q*K, d]
+        states, mask, control = conditions.states, conditions.mask if conditions.padded else None, conditions.control
+        inputs = Inputs(noise, states, mask, control)
+        if hypotheses > 1:
+            repeated = inputs._replace(noise=states).each(lambda part: part.repeat_interleave(hypotheses, 0))
+            inputs = repeated._replace(noise=noise)
+        return self._recorded(inputs)  # [Q*K, d]
