@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 REPORT, PAGE = Path("reports/bench/rehearsal.json"), Path("docs/scaling.md")
+EARLIER = " †"
 BEGIN, END = "<!-- rehearsal -->\n", "<!-- end of rehearsal -->"
 
 
@@ -33,9 +34,12 @@ def table(report: dict[str, Any]) -> str:
             rate, all_of_it = _rate(facts["bars"]), whole["stages"][name]
             memory = f"{facts['peak_gpu_gib']:.1f} | {facts['peak_host_gib']:.1f}"
             sums = f"{all_of_it['hours']:,.1f} | {all_of_it['terabytes']:,.2f}"
-            lines.append(f"| `{name}` | {facts['seconds']:.0f} | {rate} | {memory} | {sums} |")
+            mark = EARLIER * bool(facts.get("of_an_earlier_run"))
+            lines.append(f"| `{name}`{mark} | {facts['seconds']:.0f} | {rate} | {memory} | {sums} |")
         lines.append(f"| all | | | | | {whole['hours']:,.1f} | {whole['terabytes']:,.2f} |")
-        lines += ["", f"The slowest is `{whole['slowest']}`." + _cut(entry["models"])]
+        earlier = any(facts.get("of_an_earlier_run") for facts in entry["stages"].values())
+        note = f" Stages with {EARLIER.strip()} are of an earlier run." * earlier
+        lines += ["", f"The slowest is `{whole['slowest']}`." + _cut(entry["models"]) + note]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

@@ -17,7 +17,7 @@ from bench.rehearsal.card import hold_back, share_out
 from bench.rehearsal.compose import FULL
 from bench.rehearsal.measure import BAR, Bar, run
 from bench.rehearsal.sizes import MLLMS, T5S, tiny_mllm, tiny_t5
-from bench.rehearsal.table import fill
+from bench.rehearsal.table import fill, table
 from bench.rehearsal.weights import write_mllm, write_t5
 from bench.rehearsal.whole import whole_profile
 from bench.rehearsal.words import caption, qwen_tokenizer
@@ -70,6 +70,9 @@ def test_a_written_model_loads_as_its_class_with_every_weight(tmp_path, name):
     written = (tmp_path / "model.safetensors").stat().st_mtime_ns
     write_mllm(tmp_path, sizes, torch.float32)
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == written, "it was there already"
+    torch.rand(7)  # what was drawn before does not count
+    write_mllm(tmp_path / "again", sizes, torch.float32)
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
 def test_a_caption_has_a_token_a_word(tmp_path):
@@ -184,3 +187,14 @@ def test_the_page_holds_what_was_measured():
         pytest.skip("nothing was rehearsed yet")
     page = (ROOT / "docs/scaling.md").read_text()
     assert fill(page, json.loads(report.read_text())) == page
+
+
+def test_a_stage_of_an_earlier_run_is_marked():
+    facts = {"seconds": 3.0, "bars": {}, "peak_gpu_gib": 0.0, "peak_host_gib": 0.0}
+    whole = {"gpus": 1, "hours": 0.0, "terabytes": 0.0, "slowest": "report"}
+    whole["stages"] = dict.fromkeys(("retrieve", "report"), {"hours": 0.0, "terabytes": 0.0})
+    stages = {"retrieve": facts | {"of_an_earlier_run": True}, "report": facts}
+    entry = {"whole": whole, "hardware": {"gpu": "", "cpu": "a processor"}, "models": {}, "stages": stages}
+    made = table({"lab": entry})
+    assert "| `retrieve` † | 3 |" in made and "| `report` | 3 |" in made and "of an earlier run" in made
+    assert "†" not in table({"lab": entry | {"stages": {"retrieve": facts, "report": facts}}})
