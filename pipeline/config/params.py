@@ -113,6 +113,11 @@ class Params(Section):
         require(possible, f"rerank.top: {top} is more than the {listed} images of a ranked list (retrieve.top_k)")
         trained = self.distill.enabled or self.retrieve.sampler != "distilled"
         require(trained, "retrieve.sampler: distilled needs a student: set distill.enabled to true")
+        if self.retrieve.sampler == "distilled":
+            for name in ("guidance_scale", "control_scale"):
+                asked, learned = getattr(self.retrieve, name), getattr(self.distill, name)
+                above = f"{asked:g} is above the {learned:g} that the student learns (distill.{name})"
+                require(asked <= learned, f"retrieve.{name}: {above}")
         for name, variant in self.variants().items():
             same = variant.data == self.diffcomp.data
             require(same, f"diffcomp_variants.{name}.data: all variants learn from the pairs of diffcomp.data")

@@ -104,6 +104,9 @@ class SamplerSettings:
     """
 
     def __post_init__(self) -> None:
+        for name in ("guidance_scale", "control_scale", "temperature"):
+            if not math.isfinite(value := getattr(self, name)):
+                raise ValueError(f"sampler: {name} {value} is not finite")
         if self.guidance_scale < 0.0:
             raise ValueError(f"sampler: guidance_scale {self.guidance_scale} is negative")
         if self.temperature < 0.0:
@@ -283,6 +286,8 @@ class Sampler:
         """
         if hypotheses < 1:
             raise ValueError(f"sampler: {hypotheses} hypotheses, at least 1 is needed")
+        if not ids:
+            return torch.empty(0, hypotheses, self.diffusion.dim, device=self.device)
         if negative is not None and not self.settings.guided_steps:
             raise ValueError("sampler: a negative text needs a guidance_scale above 0, and no distilled sampler")
         conditions = self._conditions(ids, text, control, negative)
@@ -333,6 +338,9 @@ class Sampler:
         if states.ndim != 3 or mask.shape != states.shape[:2] or len(states) != len(ids):
             given = f"{kind}text states {tuple(states.shape)} and mask {tuple(mask.shape)}"
             raise ValueError(f"sampler: {len(ids)} ids, {given} do not belong together")
+        if states.shape[2] != self.sizes.text_dim or mask.dtype != torch.bool:
+            given = f"{kind}text states of {states.shape[2]} numbers and a mask of {mask.dtype}"
+            raise ValueError(f"sampler: {given}, expected {self.sizes.text_dim} and torch.bool")
         states, mask = states.to(self.device), mask.to(self.device)
         return torch.where(mask[..., None], states, 0), mask  # padding may hold anything
 

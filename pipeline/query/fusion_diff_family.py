@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.artifacts.model_files import is_skipped
+from pipeline.artifacts import sha256_file
+from pipeline.artifacts.model_files import WEIGHTS, is_skipped
 from pipeline.config import RetrieveParams
 from pipeline.encoders.batching import batches, shown_batches
 from pipeline.encoders.identity import mllm_identity, text_encoder_identity
@@ -91,11 +92,17 @@ def load(models: Models, only: Collection[str] | None = None) -> FusionDiff:
 
 
 def distilled_samplers(retrieve: RetrieveParams, where: str, identity: dict[str, Any]) -> dict[str, TargetSampler]:
-    """The student's samplers, of the prior alone and under control. Raises ArtifactError where there is no student."""
+    """The student's samplers, of the prior alone and under control.
+
+    Raises ArtifactError where there is no student, or one of another teacher than the prior and adapter beside it.
+    """
     from pipeline.distill import StudentSampler, StudentSettings  # here: the default has no student
     from pipeline.distill.checkpoints import load_student
 
-    student, jumps = load_student(STUDENT, **identity)
+    weights = {folder.name: folder / WEIGHTS for folder in (PRIOR, CONTROL)}
+    teacher = {name: sha256_file(path) for name, path in weights.items() if path.is_file()}
+    expected = {"teacher": teacher} if len(teacher) == len(weights) else {}
+    student, jumps = load_student(STUDENT, **identity, **expected)
     speed = retrieve.speed.on(where)
     student.to(where, torch.bfloat16 if speed.fused else torch.float32)
     settings = StudentSettings.from_params(retrieve)

@@ -156,6 +156,24 @@ def test_bad_queries_are_named(prior, adapter, diffusion, queries):
         sampler.sample(IDS[1:], (states, mask), control)
     with pytest.raises(ValueError, match="0 hypotheses"):
         sampler.sample(IDS, (states, mask), control, hypotheses=0)
+    with pytest.raises(ValueError, match=r"a mask of torch\.int64, expected 12 and torch\.bool"):
+        sampler.sample(IDS, (states, mask.long()), control)
+    with pytest.raises(ValueError, match="negative text states of 11 numbers"):
+        sampler.sample(IDS, (states, mask), control, negative=(states[..., 1:], mask))
+
+
+def test_no_queries_have_no_samples(prior, adapter, diffusion, queries):
+    (states, mask), control = queries
+    for kind in (Sampler, ReferenceSampler):
+        drawn = kind(prior, adapter, diffusion, SamplerSettings(2)).sample([], (states[:0], mask[:0]), control[:0], 3)
+        assert drawn.shape == (0, 3, 24)
+
+
+@pytest.mark.parametrize("name", ["guidance_scale", "control_scale", "temperature"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_settings_are_finite(name, value):
+    with pytest.raises(ValueError, match=f"sampler: {name} {value} is not finite"):
+        SamplerSettings(**{name: value})
 
 
 def test_a_mask_of_none_hides_nothing(make_sampler, queries):

@@ -91,8 +91,26 @@ def test_distilled_without_a_student(taught):
         distilled_samplers(load_params().retrieve, "cpu", {})
 
 
+def test_a_student_of_another_teacher_is_refused(taught):
+    write(distill=TRAINING, retrieve={"sampler": "distilled"})
+    distill_prior.main()
+    write(control={"lr": 0.5})
+    train_control_adapter.main()
+    with pytest.raises(ArtifactError, match="models/student: trained with teacher"):
+        distilled_samplers(load_params().retrieve, "cpu", {})
+
+
 def test_wrong_numbers(workspace):
+    student = {"distill": TRAINING, "retrieve": {"sampler": "distilled"}}
     for sections, message in (
+        (
+            student | {"retrieve": {"sampler": "distilled", "guidance_scale": 5.0}},
+            r"retrieve\.guidance_scale: 5 is above the 4 that the student learns \(distill\.guidance_scale\)",
+        ),
+        (
+            student | {"retrieve": {"sampler": "distilled", "control_scale": 1.5}},
+            r"retrieve\.control_scale: 1\.5 is above the 1 that",
+        ),
         ({"distill": {"solver_steps": 1}}, r"distill\.solver_steps 1 is less than 2"),
         ({"retrieve": {"passes": 3}}, r"retrieve\.passes: 3 is not 1 or 2"),
         ({"retrieve": {"sampler": "ddim"}}, "sampler"),
