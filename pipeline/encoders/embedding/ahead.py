@@ -1,19 +1,20 @@
-"""Decoding ahead: threads decode the next rows while a batch is encoded."""
+"""Working ahead: while a batch is encoded, threads decode the next rows and put them together."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from pipeline.encoders.embedding.rows import EncoderRow, RowKey
 from pipeline.encoders.mllm.interface import MllmInput
 
+Item = TypeVar("Item")
 CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
@@ -21,6 +22,29 @@ def _on_any_core() -> None:
     """vLLM on a CPU binds the thread that starts it to one core, and the threads that this one starts would follow."""
     if CORES:
         os.sched_setaffinity(0, CORES)
+
+
+def one_ahead(items: Iterator[Item]) -> Generator[Item]:
+    """The same items. While one is used, a thread makes the next one.
+
+    Args:
+        items: Only that thread goes on with them.
+
+    Yields:
+        The items, in order. What making one raises is raised in its turn.
+    """
+    with ThreadPoolExecutor(1, initializer=_on_any_core) as thread:
+        coming = thread.submit(_next, items)
+        while made := coming.result():
+            coming = thread.submit(_next, items)
+            yield made[0]
+
+
+def _next(items: Iterator[Item]) -> tuple[Item] | None:
+    """The next item; None at the end, since a future cannot hold a StopIteration."""
+    for item in items:
+        return (item,)
+    return None
 
 
 @dataclass

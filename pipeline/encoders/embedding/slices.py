@@ -8,16 +8,20 @@ makes the same batches and the same shard.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.encoders.embedding.ahead import DecodedAhead, PendingRow
+from pipeline.encoders.embedding.ahead import DecodedAhead, PendingRow, one_ahead
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow, Reader, RowKey, UnreadableRowError, decode
 from pipeline.encoders.mllm.interface import MllmInput
+
+ROWS_A_THREAD = 4
+"""Rows that are being decoded or wait for their batch, for each thread."""
 
 
 def _at_once() -> None:
@@ -65,10 +69,11 @@ def encode_slices(
 ) -> Iterator[Slice]:
     """Encode the rows from `start` on, slice by slice.
 
-    While a batch is encoded, threads decode the rows of the next one.
+    While a batch is encoded, threads read and decode the rows of the next one. An engine on a GPU has nothing to do
+    between two batches, so as little as possible is done there.
 
     Args:
-        reader: The rows.
+        reader: The rows. A thread goes through them.
         job: What to make of them.
         start: The first row, a multiple of `options.rows_per_shard`.
         options: The sizes of slices and batches, and the number of threads.
@@ -78,72 +83,91 @@ def encode_slices(
     Yields:
         The slices, in order. One is in memory at a time.
     """
-    with DecodedAhead(reader.rows(start), job.decode, options.workers, options.batch_size) as rows:
-        for first in itertools.count(start, options.rows_per_shard):
-            encoder = _SliceEncoder(job, first, options.batch_size, reject, advance)
-            rows.known = encoder.results
-            encoded = encoder.encode(itertools.islice(rows, options.rows_per_shard))
-            if not encoded.rows:
-                return
-            yield encoded
+    window = min(options.batch_size, ROWS_A_THREAD * options.workers)
+    with DecodedAhead(reader.rows(start), job.decode, options.workers, window) as rows:
+        made = _batches(rows, job.decode, start, options)
+        encoder = _SliceEncoder(job, start)
+        with closing(one_ahead(made) if options.workers else made) as batches:
+            for batch in batches:
+                for entry in batch.rejected:
+                    reject(entry)
+                encoder.encode(batch)
+                advance(batch.rows)
+                if batch.is_last:
+                    yield encoder.slice()
+                    encoder = _SliceEncoder(job, batch.end)
+
+
+@dataclass
+class _Batch:
+    """The rows of a slice up to a full batch of new inputs, or up to the slice's end."""
+
+    start: int
+    rows: int = 0
+    kept: list[tuple[EncoderRow, RowKey]] = field(default_factory=list)
+    """All that can be encoded."""
+    inputs: dict[RowKey, tuple[EncoderRow, MllmInput]] = field(default_factory=dict)
+    """Those that no earlier row of the slice has."""
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    is_last: bool = False
+    """Of its slice."""
+
+    @property
+    def end(self) -> int:
+        """The number of the row after the last one."""
+        return self.start + self.rows
+
+    def take(self, pending: PendingRow, decode: Callable[[EncoderRow], MllmInput], is_known: bool) -> None:
+        """Add a row, with its input unless that is known already, or what is wrong with it."""
+        row, number = pending.row, self.end
+        self.rows += 1
+        try:
+            if not is_known:
+                self.inputs[pending.key] = row, pending.input(decode)
+            self.kept.append((row, pending.key))
+        except UnreadableRowError as error:
+            self.rejected.append({"row": number, "id": row.id, "image_id": row.image_id, "reason": str(error)})
+
+
+def _batches(
+    rows: DecodedAhead, decode: Callable[[EncoderRow], MllmInput], start: int, options: JobOptions
+) -> Generator[_Batch]:
+    """The batches of all slices, in order; each slice has at least one."""
+    for first in itertools.count(start, options.rows_per_shard):
+        rows.known = known = set()
+        batch = _Batch(first)
+        for pending in itertools.islice(rows, options.rows_per_shard):
+            batch.take(pending, decode, pending.key in known)
+            known.update(batch.inputs.keys() & {pending.key})
+            if len(batch.inputs) == options.batch_size and batch.end < first + options.rows_per_shard:
+                yield batch
+                batch = _Batch(batch.end)
+        if batch.end == first:
+            return
+        batch.is_last = True
+        yield batch
 
 
 class _SliceEncoder:
     """Encodes one slice, batch by batch, every distinct input once."""
 
-    def __init__(
-        self,
-        job: EncoderJob,
-        start: int,
-        batch_size: int,
-        reject: Callable[[dict[str, Any]], None],
-        advance: Callable[[int], Any],
-    ):
-        self._job, self._batch_size, self._reject, self._advance = job, batch_size, reject, advance
-        self._slice, self._told = Slice(start), 0
-        self._pending: dict[RowKey, tuple[EncoderRow, MllmInput]] = {}
-        self.results: dict[RowKey, Any] = {}
+    def __init__(self, job: EncoderJob, start: int):
+        self._job, self._slice = job, Slice(start)
+        self._kept: list[tuple[EncoderRow, RowKey]] = []
+        self._results: dict[RowKey, Any] = {}
 
-    def encode(self, rows: Iterator[PendingRow]) -> Slice:
-        """The slice that these rows make."""
-        kept: list[EncoderRow] = []
-        keys: list[RowKey] = []
-        for pending in rows:
-            self._slice.rows += 1
-            if not self._take(pending):
-                continue
-            kept.append(pending.row)
-            keys.append(pending.key)
-            if len(self._pending) == self._batch_size:
-                self._encode_batch()
-        if self._pending:
-            self._encode_batch()
-        self._tell()
-        self._slice.table = self._job.table(kept, [self.results[key] for key in keys]) if kept else None
+    def encode(self, batch: _Batch) -> None:
+        """Encode the new inputs of the slice's next batch."""
+        self._slice.rows += batch.rows
+        self._slice.rejected += batch.rejected
+        self._kept += batch.kept
+        if batch.inputs:
+            rows, inputs = zip(*batch.inputs.values(), strict=True)
+            self._results.update(zip(batch.inputs, self._job.encode(rows, inputs), strict=True))
+
+    def slice(self) -> Slice:
+        """The slice that these batches make."""
+        if self._kept:
+            rows, keys = zip(*self._kept, strict=True)
+            self._slice.table = self._job.table(rows, [self._results[key] for key in keys])
         return self._slice
-
-    def _take(self, pending: PendingRow) -> bool:
-        """Put a row's input into the batch, unless an equal one was there; False: the row is rejected."""
-        if pending.key in self.results or pending.key in self._pending:
-            return True
-        try:
-            self._pending[pending.key] = pending.row, pending.input(self._job.decode)
-        except UnreadableRowError as error:
-            row, number = pending.row, self._slice.start + self._slice.rows - 1
-            entry = {"row": number, "id": row.id, "image_id": row.image_id, "reason": str(error)}
-            self._slice.rejected.append(entry)
-            self._reject(entry)
-            return False
-        return True
-
-    def _encode_batch(self) -> None:
-        """Encode the pending inputs."""
-        rows, inputs = zip(*self._pending.values(), strict=True)
-        self.results.update(zip(self._pending, self._job.encode(rows, inputs), strict=True))
-        self._pending.clear()
-        self._tell()
-
-    def _tell(self) -> None:
-        """Tell how far this is, where it went on."""
-        self._advance(self._slice.rows - self._told)
-        self._told = self._slice.rows

@@ -43,6 +43,10 @@ class MllmInput:
         return [image for image in (self.image, self.candidate) if image is not None]
 
 
+MakeInput = Callable[[], MllmInput]
+"""Makes an input, as a picklable call of a function with a name."""
+
+
 def _reduced(image: Image.Image | None, max_side: int) -> Image.Image | None:
     """An image with neither side longer than `max_side`."""
     if image is None or max(image.size) <= max_side:
@@ -117,6 +121,7 @@ class Mllm(Embedder, Generator, Verifier, TextStates, Protocol):
 
     A backend may also have `prepare(one, task) -> MllmInput`. It does ahead of `embed` or `generate` what can
     be done for one input alone. Threads call it. It raises ValueError for an input that the model does not take.
+    What is given may be a function that makes the input. It may be called in another process.
     It may have `start(task)`, which opens the model for that call.
     """
 
@@ -124,10 +129,10 @@ class Mllm(Embedder, Generator, Verifier, TextStates, Protocol):
         """Give the model's memory back. It is opened again when it is next asked."""
 
 
-def preparer(mllm: Embedder | Generator, task: Task) -> Callable[[MllmInput], MllmInput]:
-    """`mllm.prepare` for one task; the identity for a backend that has no such method."""
+def preparer(mllm: Embedder | Generator, task: Task) -> Callable[[MllmInput | MakeInput], MllmInput]:
+    """`mllm.prepare` for one task; `made` for a backend that has no such method."""
     prepare = getattr(mllm, "prepare", None)
-    return functools.partial(prepare, task=task) if prepare else _unchanged
+    return functools.partial(prepare, task=task) if prepare else made
 
 
 def starter(mllm: Embedder | Generator, task: Task) -> Callable[[], None]:
@@ -140,9 +145,9 @@ def _nothing() -> None:
     """Such a model is open."""
 
 
-def _unchanged(one: MllmInput) -> MllmInput:
-    """The input as it is. A function with a name, because it travels to other processes."""
-    return one
+def made(one: MllmInput | MakeInput) -> MllmInput:
+    """An input, or what a function makes."""
+    return one if isinstance(one, MllmInput) else one()
 
 
 def leading_dimensions(vectors: np.ndarray, dim: int) -> np.ndarray:

@@ -7,6 +7,9 @@ import transformers.models.auto.processing_auto  # noqa: F401 - imported for the
 import vllm.engine.arg_utils
 import vllm.renderers  # noqa: F401
 
+import pipeline.encoders.embedding.rows
+import pipeline.encoders.mllm.preparers  # noqa: F401
+
 gc.collect()
 gc.freeze()  # else the first collection in a process would write to every page that it shares
 atexit.register(gc.unfreeze)  # else libraries that count what is left at the end complain

@@ -1,7 +1,7 @@
 """What vLLM does for one input alone, in processes of their own.
 
 A GPU's engine lives in this process, and each of its steps makes thousands of short calls in Python. Threads that
-prepare images take the interpreter from it between any two of them. Processes do not.
+decode and prepare images take the interpreter from it between any two of them. Processes do not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from pipeline.config import MllmParams
+from pipeline.encoders.mllm.interface import MakeInput, MllmInput, made
+from pipeline.encoders.mllm.prompts import as_prompt
 
 SHARED_MEMORY, ROOM = Path("/dev/shm"), 2**30
 """A folder whose files are in memory, and how many bytes must be free there: containers often have 64 MiB."""
@@ -87,14 +91,22 @@ class Preparers:
             for _ in range(self.count):
                 self._pool.submit(_make, arguments)
 
-    def render(self, arguments: str, prompt: Mapping[str, Any]) -> Any:
-        """As `rendered`, in one of the processes. Threads wait here.
+    def render(self, arguments: str, params: MllmParams, one: MllmInput | MakeInput, slot: str) -> Any:
+        """Make an input's prompt and render it, in one of the processes. Threads wait here.
 
         Args:
             arguments: Those of the engine's `vllm.LLM`, as JSON.
-            prompt: The prompt.
+            params: The model's section.
+            one: The input, or a function that makes it there.
+            slot: As for `as_prompt`.
+
+        Returns:
+            As `rendered`.
+
+        Raises:
+            ValueError: The model does not take it, or whatever the function raises.
         """
-        given = pack(dict(prompt), self._folder.name)
+        given = pack((params, one, slot), self._folder.name)
         return unpack(self._pool.submit(_render, self._folder.name, arguments, given).result())
 
     def close(self) -> None:
@@ -149,9 +161,10 @@ def _make(arguments: str) -> None:
         _renderer(arguments)
 
 
-def _render(folder: str, arguments: str, prompt: Packed) -> Packed:
-    """What a process does for one prompt."""
-    one = rendered(_renderer(arguments), unpack(prompt))
+def _render(folder: str, arguments: str, given: Packed) -> Packed:
+    """What a process does for one input."""
+    params, made_or_not, slot = unpack(given)
+    one = rendered(_renderer(arguments), as_prompt(params, made(made_or_not), slot))
     counted = not json.loads(arguments)["enable_prefix_caching"]  # else they are of the images' content
     if counted and "mm_hashes" in one:  # counted by each renderer, and the engine tells images apart by them
         one["mm_hashes"] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from PIL import Image
 
 from pipeline.config import (
@@ -31,6 +33,19 @@ def filled_in(params: MllmParams, one: MllmInput, slot: str) -> str:
         return params.template.format(reference=image, modification=one.text, candidate=slot if one.candidate else "")
     assert isinstance(params, GeneratorParams)
     return params.chat_template.format(image=image, text=one.text)
+
+
+def as_prompt(params: MllmParams, one: MllmInput, slot: str) -> dict[str, Any]:
+    """An input as vLLM's prompt: its template filled in, and its images, of `max_side` at most.
+
+    Args:
+        params: The section.
+        one: The input.
+        slot: What stands for an image in the model's prompts.
+    """
+    prompt: dict[str, Any] = {"prompt": filled_in(params, one, slot)}
+    images = one.at_most(params.max_side).images
+    return prompt | {"multi_modal_data": {"image": images}} if images else prompt
 
 
 def before_text(params: MllmParams) -> str:

