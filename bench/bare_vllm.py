@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from bench.machine import versions
 from bench.profiles import profile
 from bench.rehearsal.sizes import MLLMS
 from bench.rehearsal.weights import write_mllm
+from bench.rehearsal.words import caption
 from pipeline.artifacts.decoding import decode
 from pipeline.config import MllmParams
 from pipeline.encoders.batching import batches
@@ -85,6 +88,8 @@ class Workload:
     """Generated for an image; 0: none."""
     vllm: dict[str, Any]
     """Further arguments of `vllm.LLM`."""
+    words: int = 0
+    """Of an image's text, as a caption has; 0: a short sentence."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +117,20 @@ class Rows:
         return iter(self._rows[start:])
 
 
-def noise_images(count: int, side: int, first: int = 0) -> list[EncoderRow]:
-    """JPEGs of coarse noise, enlarged, no two alike, each with a sentence."""
+def noise_images(count: int, side: int, first: int = 0, words: int = 0) -> list[EncoderRow]:
+    """JPEGs of coarse noise, enlarged, no two alike, each with a sentence, or with a caption of so many words."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda number: _noise_image(number, side), range(first, first + count)))
+        return list(pool.map(lambda number: _noise_image(number, side, words), range(first, first + count)))
 
 
-def _noise_image(number: int, side: int) -> EncoderRow:
+def _noise_image(number: int, side: int, words: int) -> EncoderRow:
+    text = f"the same picture, but with change number {number}"
+    if words:
+        text = caption(random.Random(number), words)
     coarse = np.random.default_rng(number).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-    return EncoderRow(str(number), f"the same picture, but with change number {number}", buffer.getvalue(), str(number))
+    return EncoderRow(str(number), text, buffer.getvalue(), str(number))
 
 
 def random_3b(folder: Path, image_size: int) -> None:
@@ -164,6 +172,17 @@ def open_engine(work: Workload, preparation: Preparation, folder: Path) -> VllmM
     return VllmMllm(params, preparation.threads, preparation.processes)
 
 
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch takes so many threads. Those that wait for work keep cores from the processes that prepare images."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def seconds(call: Callable[[], Any]) -> tuple[float, float]:
     """By the clock, and of this process' processors: the latter says more where the machine has other work too."""
     start, busy = time.perf_counter(), time.process_time()
@@ -199,6 +218,8 @@ def generating_job(mllm: VllmMllm, tokens: int) -> EncoderJob:
 class Comparison:
     """Both ways of one task. Seconds are those of the clock and of this process' processors, decoding included.
 
+    The job has the torch threads of a profile (`runtime.threads`), bare vLLM those that torch takes by itself.
+
     Args:
         work: What is encoded.
         preparation: What prepares at first.
@@ -211,8 +232,9 @@ class Comparison:
         self.mllm = open_engine(work, preparation, folder)
         self.engine = self.mllm._engine(work.task).llm
         self.started = time.perf_counter() - start
-        self.rows = noise_images(work.count, work.side)
-        self._warm_up = noise_images(min(work.count, 64), work.side, first=work.count)
+        self.torch_threads = profile(SIZES.get(work.model, "offline")).runtime.threads
+        self.rows = noise_images(work.count, work.side, words=work.words)
+        self._warm_up = noise_images(min(work.count, 64), work.side, work.count, work.words)
         self._preparation = preparation
         self.bare(self._warm_up)
 
@@ -236,7 +258,7 @@ class Comparison:
         """What the embedding job does."""
         work, threads = self.work, self._preparation.threads
         job = embedding_job(self.mllm) if work.task == EMBED else generating_job(self.mllm, work.tokens)
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder, torch_threads(self.torch_threads):
             options = JobOptions(work.batch, rows_per_shard=8 * work.batch, workers=threads)
             run_job(Rows(rows), job, folder, {}, options)
 
@@ -247,10 +269,12 @@ class Comparison:
             start = time.perf_counter()
             prepared = list(pool.map(row_decoder(self.mllm, work.task), rows))
             between = time.perf_counter()
-        for some in batches(prepared, work.batch):
-            self.mllm.embed(some) if work.task == EMBED else self.mllm.generate(some, work.tokens)
+        with torch_threads(self.torch_threads):
+            for some in batches(prepared, work.batch):
+                self.mllm.embed(some) if work.task == EMBED else self.mllm.generate(some, work.tokens)
         end = time.perf_counter()
         return {
+            "tokens_an_input": round(sum(len(one.engine_input["prompt_token_ids"]) for one in prepared) / len(rows), 1),
             "prepared_per_second": round(len(rows) / (between - start), 1),
             "engine_per_second": round(len(rows) / (end - between), 1),
         }
@@ -284,7 +308,9 @@ class Comparison:
             "bare_pictures": effort.bare_count,
             "side": work.side,
             "batch": work.batch,
+            "words": work.words,
             "vllm": work.vllm,
+            "torch_threads": self.torch_threads,
             "threads": best.threads,
             "processes": best.processes,
             "new_tokens": work.tokens if work.task == GENERATE else 0,

@@ -46,7 +46,8 @@ def against_bare(work: Workload, preparations: list[str], effort: Effort) -> Non
     with tempfile.TemporaryDirectory() as place:
         figures = Comparison(work, parsed[0], Path(place)).measure(parsed, effort)
     name = f"{work.task}_{'gpu' if torch.cuda.is_available() else 'cpu'}"
-    report(f"{name}_{Path(work.model).name}" if work.model in SIZES else name, figures)
+    name += f"_{Path(work.model).name}" * (work.model in SIZES) + f"_{work.words}_words" * bool(work.words)
+    report(name, figures)
 
 
 def _preparation(text: str) -> Preparation:
@@ -91,10 +92,11 @@ def embed(  # noqa: PLR0913 (one option an argument)
     ways: Ways = TWO_THREADS,
     try_count: int = 512,
     rounds: int = 3,
+    words: Annotated[int, typer.Option(help="Of each text, as a caption has; 0: a short sentence.")] = 0,
     vllm: Vllm = "{}",
 ) -> None:
     """Fused embeddings of images with texts."""
-    work = Workload(EMBED, model, count, side, batch, 0, json.loads(vllm))
+    work = Workload(EMBED, model, count, side, batch, 0, json.loads(vllm), words)
     against_bare(work, ways, Effort(try_count, bare_count or count, rounds))
 
 

@@ -35,14 +35,15 @@ class Bar:
     samples_per_second: float = 0.0
 
     def facts(self) -> dict[str, Any]:
-        """Rows, seconds, and rows a second once the first were done."""
+        """Rows that were seen done and of how many, their seconds, and rows a second once the first were done."""
         parts = self.parts()
         rows, seconds = sum(part[-1][1] - part[0][1] for part in parts), sum(part[-1][0] - part[0][0] for part in parts)
         whole = rows / max(seconds, 1e-3)
         later = [part[_first_rows(part) :] for part in parts]
         steady_rows, steady_seconds = (sum(part[-1][axis] - part[0][axis] for part in later) for axis in (1, 0))
         steady = steady_rows / steady_seconds if steady_rows and steady_seconds > 1.0 else whole
-        facts = {"rows": rows, "seconds": round(seconds, 2), "rows_per_second": round(steady, 3)}
+        of = sum(part[-1][2] for part in parts)
+        facts = {"rows": rows, "of": of, "seconds": round(seconds, 2), "rows_per_second": round(steady, 3)}
         if steady != whole:
             facts["start_up_seconds"] = round(max(0.0, seconds - rows / steady), 2)
         return facts | ({"samples_per_second": self.samples_per_second} if self.samples_per_second else {})

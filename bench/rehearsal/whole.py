@@ -48,7 +48,8 @@ def whole_profile(params: Params, entry: dict[str, Any], counts: Counts, stages:
     Returns:
         `whole`: by stage its units, hours, and terabytes; their sums; and the slowest stage.
     """
-    ratios = {name: wanted / made for name, (wanted, made) in _units(params, counts).items()}
+    units = _units(params, counts)
+    ratios = {name: wanted / made for name, (wanted, made) in units.items()}
     gpus = GPUS.get(params.profile, 1)
     rows, slow = {}, _slower(params, entry)
     for name in stages:
@@ -58,7 +59,8 @@ def whole_profile(params: Params, entry: dict[str, Any], counts: Counts, stages:
         basis = BASIS.get(name, "")
         ratio = ratios.get(basis, 1.0)
         shared = 1 if name in ON_CPU else gpus
-        seconds, start = _seconds(facts, basis, ratios), _start_up(facts)
+        bars = _spent(facts["bars"], units["queries"][1] if basis == "queries" else 0)
+        seconds, start = _seconds(facts["seconds"], bars, basis, ratios), _start_up(facts["seconds"], bars)
         seconds = start + seconds * slow.get(name, 1.0) / shared
         rows[name] = {"hours": round(seconds / 3600, 2), "gpus": 0 if name in ON_CPU else gpus}
         grows = not name.startswith("train") and basis
@@ -106,25 +108,28 @@ def _units(params: Params, counts: Counts) -> dict[str, tuple[float, float]]:
     return units
 
 
-def _seconds(facts: dict[str, Any], basis: str, ratios: dict[str, float]) -> float:
-    """Seconds of the whole work on what the rehearsal ran on: every bar by what it grows with, else all of it."""
-    bars = facts["bars"]
+def _spent(bars: dict[str, dict[str, Any]], least: float) -> dict[str, float]:
+    """Seconds of every bar's work at its steady rate: of all its rows, also of those done when it was first seen.
+
+    Args:
+        bars: A stage's.
+        least: Rows that every bar has at least. Each query goes through each of them, and short ones are not drawn.
+    """
+    drawn = {name: bar for name, bar in bars.items() if bar["rows_per_second"]}  # more than once: else no rate is known
+    return {name: max(bar["rows"], bar.get("of", 0), least) / bar["rows_per_second"] for name, bar in drawn.items()}
+
+
+def _seconds(whole: float, bars: dict[str, float], basis: str, ratios: dict[str, float]) -> float:
+    """Seconds of the profile's work on what the rehearsal ran on: every bar by what it grows with, else all of it."""
     if not bars:
-        return facts["seconds"] * ratios.get(basis, 1.0)
-    total = 0.0
-    for name, bar in bars.items():
-        unit = next((unit for rule, unit in RULES if re.search(rule, name)), basis)
-        total += _spent(bar) * ratios.get(unit, 1.0)
-    return total
+        return whole * ratios.get(basis, 1.0)
+    units = {name: next((unit for rule, unit in RULES if re.search(rule, name)), basis) for name in bars}
+    return sum(seconds * ratios.get(units[name], 1.0) for name, seconds in bars.items())
 
 
-def _spent(bar: dict[str, Any]) -> float:
-    """Seconds of a bar's rows without what went before the first."""
-    return bar["rows"] / max(bar["rows_per_second"], 1e-9)
-
-
-def _start_up(facts: dict[str, Any]) -> float:
-    return max(0.0, facts["seconds"] - sum(map(_spent, facts["bars"].values()))) if facts["bars"] else 0.0
+def _start_up(whole: float, bars: dict[str, float]) -> float:
+    """What is no bar's, of a stage's seconds."""
+    return max(0.0, whole - sum(bars.values())) if bars else 0.0
 
 
 def _slower(params: Params, entry: dict[str, Any]) -> dict[str, float]:

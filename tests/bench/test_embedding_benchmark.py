@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from bench import bare_vllm, embedding
@@ -55,6 +57,28 @@ def test_a_row_that_does_not_come_back_is_an_error(run, tmp_path, monkeypatch):
 def test_images_are_all_different_and_the_same_every_time():
     first, again = bare_vllm.noise_images(3, 32), bare_vllm.noise_images(3, 32)
     assert first == again and len({row.key for row in first}) == 3
+    long = bare_vllm.noise_images(3, 32, words=90)
+    assert len({row.text for row in long}) == 3 and all(90 <= len(row.text.split()) < 95 for row in long)
+
+
+def test_the_job_has_the_profiles_threads_and_bare_vllm_torchs_own(tmp_path, monkeypatch):
+    """One short test of what a benchmark runs with: a report says which."""
+    seen, before = {}, torch.get_num_threads()
+    torch.set_num_threads(7)
+    try:
+        llm = _Llm()
+        llm.embed = lambda prompts, use_tqdm: seen.update(bare=torch.get_num_threads())
+        stand_in = SimpleNamespace(
+            params=profile("offline").embedder, dim=4, _engine=lambda task: Engine(llm, None, lambda: None)
+        )
+        stand_in.embed = lambda inputs: seen.update(job=torch.get_num_threads()) or np.ones((len(inputs), 4))
+        monkeypatch.setattr(bare_vllm, "open_engine", lambda *arguments: stand_in)
+        work = bare_vllm.Workload(bare_vllm.EMBED, "", count=5, side=32, batch=2, tokens=0, vllm={})
+        compared = bare_vllm.Comparison(work, bare_vllm.Preparation(1, 0), tmp_path)
+        compared.job(compared.rows)
+        assert seen == {"bare": 7, "job": profile("offline").runtime.threads} and torch.get_num_threads() == 7
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_random_model_has_the_3b_sizes(tmp_path):

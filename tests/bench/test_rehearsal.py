@@ -165,6 +165,21 @@ def test_a_bar_with_another_number_of_rows_is_another_part():
     """16 queries of two benchmarks, seen when they were done, and 1,024 of a third: 256 more in each 2 seconds."""
     seen = [(10.0, 16, 16), (50.0, 16, 16), *((50.0 + 2 * part, 256 * part, 1024) for part in range(1, 5))]
     assert Bar(seen).facts()["rows_per_second"] == 128.0
+    assert Bar(seen).facts()["of"] == 16 + 1024
+
+
+def test_rows_that_were_done_when_a_bar_was_first_seen_take_their_time_too():
+    """1,232 queries at 32 a second: 38.5 s of the stage's 50, though the bar was first seen after 720 of them."""
+    bar = Bar([(10.0, 720, 1232), (26.0, 1232, 1232)]).facts()
+    assert (bar["rows"], bar["of"], bar["rows_per_second"]) == (512, 1232, 32.0)
+    queries = 12_032 + 8_329 + 1_020 + 8_000
+    for seen in (
+        bar,
+        {"rows": 512, "of": 1024, "rows_per_second": 32.0},
+    ):  # the others' bars were too short to be drawn
+        entry = {"stages": {"retrieve": {"seconds": 50.0, "bytes": 1, "bars": {"sampling": seen}}}, "models": {}}
+        whole = whole_profile(load_profile("lab", ROOT / "conf"), entry, FULL, ["retrieve"])["whole"]
+        assert whole["stages"]["retrieve"]["hours"] == pytest.approx((11.5 + queries / 32) / 3600, abs=0.006)
 
 
 def test_one_gallery_of_several_batches_stands_for_all():

@@ -34,6 +34,7 @@ SHARED_MEMORY, ROOM = Path("/dev/shm"), 2**30
 """A folder whose files are in memory, and how many bytes must be free there: containers often have 64 MiB."""
 ALIGNED = 64
 """Bytes that an array's place in a file is a multiple of."""
+NICE = 10
 GPUS = "CUDA_VISIBLE_DEVICES"
 Packed = tuple[bytes, str, list[int]]
 """A pickle, the file of its arrays, and the bytes of each."""
@@ -135,7 +136,8 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _begin() -> None:
-    """Set a process up."""
+    """Set a process up. The engine's thread goes first where cores are short: on it everything else waits."""
+    os.nice(NICE)
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):  # vLLM on a CPU binds the process that starts these to one core
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
