@@ -201,8 +201,8 @@ class DiffComp(nn.Module):
     def _trunk(self, tokens: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[B, 1 + N, W] -> the tokens at block L - k and at block L.
 
-        Where the bias needs a gradient, the tokens get one that nobody reads: PyTorch's memory-efficient attention
-        keeps what its backward pass needs only for queries, keys or values that need a gradient.
+        Where the bias needs a gradient, the tokens get one that nobody reads: an attention kernel may keep what its
+        backward pass needs only where queries, keys or values need one.
         """
         if bias is not None and bias.requires_grad and not tokens.requires_grad:
             tokens = tokens.detach().requires_grad_()
