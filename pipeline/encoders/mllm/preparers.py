@@ -165,14 +165,14 @@ def _make(arguments: str) -> None:
 
 def _render(folder: str, arguments: str, given: Packed) -> Packed:
     """What a process does for one input."""
-    params, made_or_not, slot = unpack(given)
-    one = rendered(_renderer(arguments), as_prompt(params, made(made_or_not), slot))
+    params, one, slot = unpack(given)
+    ready = rendered(_renderer(arguments), as_prompt(params, made(one), slot))
     counted = not json.loads(arguments)["enable_prefix_caching"]  # else they are of the images' content
-    if counted and "mm_hashes" in one:  # counted by each renderer, and the engine tells images apart by them
-        one["mm_hashes"] = {
-            kind: [f"{os.getpid()}-{name}" for name in names] for kind, names in one["mm_hashes"].items()
+    if counted and "mm_hashes" in ready:  # counted by each renderer, and the engine tells images apart by them
+        ready["mm_hashes"] = {
+            kind: [f"{os.getpid()}-{name}" for name in names] for kind, names in ready["mm_hashes"].items()
         }
-    return pack(one, folder)
+    return pack(ready, folder)
 
 
 def pack(value: Any, folder: str) -> Packed:
