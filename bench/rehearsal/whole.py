@@ -115,8 +115,9 @@ def _spent(bars: dict[str, dict[str, Any]], least: float) -> dict[str, float]:
         bars: A stage's.
         least: Rows that every bar has at least. Each query goes through each of them, and short ones are not drawn.
     """
-    drawn = {name: bar for name, bar in bars.items() if bar["rows_per_second"]}  # more than once: else no rate is known
-    return {name: max(bar["rows"], bar.get("of", 0), least) / bar["rows_per_second"] for name, bar in drawn.items()}
+    rows = {name: max(bar["rows"], bar.get("of", 0), least) for name, bar in bars.items()}
+    # A bar that was drawn once has no rate. Its work counts as start-up, since nothing is known of it.
+    return {name: rows[name] / (bar["rows_per_second"] or float("inf")) for name, bar in bars.items()}
 
 
 def _seconds(whole: float, bars: dict[str, float], basis: str, ratios: dict[str, float]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from pipeline.config import RerankerParams
 from pipeline.encoders.batching import batches
+from pipeline.encoders.embedding.ahead import one_ahead
 from pipeline.encoders.image_source import ImageSource
 from pipeline.encoders.mllm.interface import MllmInput, Verifier
 from pipeline.rerank.order import mixed_scores, new_order
@@ -50,7 +50,7 @@ class Reranker:
             ParameterError: An answer of the question is not one token of the model.
         """
         counts = [len(ids) for ids in answers]
-        pairs, found = ahead(self._pairs(queries, answers, references, gallery)), []
+        pairs, found = one_ahead(self._pairs(queries, answers, references, gallery)), []
         with tqdm(total=sum(counts), desc="rerank", unit="pair", leave=False) as bar:
             for batch in whole_queries(pairs, self.params.batch_size):
                 found.append(self.model.token_probabilities(batch, self.params.answers)[:, 0])
@@ -78,15 +78,6 @@ def whole_queries(parts: Iterable[list[MllmInput]], size: int) -> Iterator[list[
         batch = batch + part
     if batch:
         yield batch
-
-
-def ahead(parts: Iterator[list[MllmInput]]) -> Iterator[list[MllmInput]]:
-    """The same; a thread decodes the next part's images meanwhile."""
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, parts, None)
-        while (part := following.result()) is not None:
-            following = thread.submit(next, parts, None)
-            yield part
 
 
 def reranked(ranking: Ranking, probabilities: dict[str, float], top: int, weight: float) -> Ranking:

@@ -180,6 +180,9 @@ def test_rows_that_were_done_when_a_bar_was_first_seen_take_their_time_too():
         entry = {"stages": {"retrieve": {"seconds": 50.0, "bytes": 1, "bars": {"sampling": seen}}}, "models": {}}
         whole = whole_profile(load_profile("lab", ROOT / "conf"), entry, FULL, ["retrieve"])["whole"]
         assert whole["stages"]["retrieve"]["hours"] == pytest.approx((11.5 + queries / 32) / 3600, abs=0.006)
+    entry["stages"]["retrieve"]["bars"] = {"drawn once": {"rows": 0, "of": 16, "rows_per_second": 0.0}}
+    whole = whole_profile(load_profile("lab", ROOT / "conf"), entry, FULL, ["retrieve"])["whole"]
+    assert whole["stages"]["retrieve"]["hours"] == pytest.approx(50 / 3600, abs=0.006), "its start alone"
 
 
 def test_one_gallery_of_several_batches_stands_for_all():

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.artifacts import ArtifactError
 from pipeline.config import RerankerParams
 from pipeline.encoders.image_source import InMemoryImages
 from pipeline.rerank.order import mixed_scores, new_order
 from pipeline.rerank.outputs import verified
-from pipeline.rerank.verify import Reranker, ahead, reranked, whole_queries
+from pipeline.rerank.verify import Reranker, reranked, whole_queries
 from pipeline.retrieval import Query
 from pipeline.retrieval.rankings import Ranking
 from tests.sections import section
@@ -73,15 +72,3 @@ def test_a_batch_holds_whole_queries():
     found = list(whole_queries(iter([[1, 2], [3], [4, 5], [6, 7, 8], [9]]), size=3))
     assert found == [[1, 2, 3], [4, 5], [6, 7, 8], [9]]
     assert not list(whole_queries(iter(()), size=3))
-
-
-def test_a_thread_works_ahead_and_its_error_is_told_in_its_place():
-    def parts():
-        yield [1]
-        yield [2]
-        raise ArtifactError("image 'x' is not there")
-
-    read = ahead(parts())
-    assert [next(read), next(read)] == [[1], [2]]
-    with pytest.raises(ArtifactError, match="image 'x'"):
-        next(read)

@@ -28,23 +28,16 @@ def one_ahead(items: Iterator[Item]) -> Generator[Item]:
     """The same items. While one is used, a thread makes the next one.
 
     Args:
-        items: Only that thread goes on with them.
+        items: None of them is None. Only that thread goes on with them.
 
     Yields:
         The items, in order. What making one raises is raised in its turn.
     """
     with ThreadPoolExecutor(1, initializer=_on_any_core) as thread:
-        coming = thread.submit(_next, items)
-        while made := coming.result():
-            coming = thread.submit(_next, items)
-            yield made[0]
-
-
-def _next(items: Iterator[Item]) -> tuple[Item] | None:
-    """The next item; None at the end, since a future cannot hold a StopIteration."""
-    for item in items:
-        return (item,)
-    return None
+        following = thread.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, items, None)
+            yield item
 
 
 @dataclass

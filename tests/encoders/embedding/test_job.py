@@ -181,6 +181,18 @@ def test_one_ahead_makes_the_next_item_while_one_is_used_and_stops_when_it_is_cl
     assert list(one_ahead(items())) == list(range(9)) and list(one_ahead(iter([]))) == []
 
 
+def test_what_making_an_item_raises_is_told_in_its_place():
+    def parts():
+        yield [1]
+        yield [2]
+        raise ArtifactError("image 'x' is not there")
+
+    read = one_ahead(parts())
+    assert [next(read), next(read)] == [[1], [2]]
+    with pytest.raises(ArtifactError, match="image 'x'"):
+        next(read)
+
+
 def test_killed_again_before_anything_was_saved_the_rejected_rows_are_remembered(make, tiny_mllm, tmp_path, run):
     rows = make.rows(17)
     rows[2] = dataclasses.replace(rows[2], image=b"no image")
