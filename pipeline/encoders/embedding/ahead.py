@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Container, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,17 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from pipeline.encoders.cores import use_cores
 from pipeline.encoders.embedding.rows import EncoderRow, RowKey
 from pipeline.encoders.mllm.interface import MllmInput
 
 Item = TypeVar("Item")
-CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-
-
-def _on_any_core() -> None:
-    """vLLM on a CPU binds the thread that starts it to one core, and the threads that this one starts would follow."""
-    if CORES:
-        os.sched_setaffinity(0, CORES)
 
 
 def one_ahead(items: Iterator[Item]) -> Generator[Item]:
@@ -33,7 +26,7 @@ def one_ahead(items: Iterator[Item]) -> Generator[Item]:
     Yields:
         The items, in order. What making one raises is raised in its turn.
     """
-    with ThreadPoolExecutor(1, initializer=_on_any_core) as thread:
+    with ThreadPoolExecutor(1, initializer=use_cores) as thread:
         following = thread.submit(next, items, None)
         while (item := following.result()) is not None:
             following = thread.submit(next, items, None)
@@ -66,7 +59,7 @@ class DecodedAhead:
 
     def __init__(self, rows: Iterator[EncoderRow], decode: Callable[[EncoderRow], MllmInput], workers: int, count: int):
         self._rows, self._decode, self._count = rows, decode, count
-        self._pool = ThreadPoolExecutor(workers, initializer=_on_any_core) if workers else None
+        self._pool = ThreadPoolExecutor(workers, initializer=use_cores) if workers else None
         self._window: deque[PendingRow] = deque()
         self._running: WeakValueDictionary[RowKey, Future[MllmInput]] = WeakValueDictionary()
         self.known: Container[RowKey] = ()

@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import MllmParams
+from pipeline.encoders.cores import CORES, use_cores
 from pipeline.encoders.mllm.interface import MakeInput, MllmInput, made
 from pipeline.encoders.mllm.prompts import as_prompt
 
@@ -73,7 +74,7 @@ class Preparers:
         self.count = count
         in_memory = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > ROOM
         self._folder = tempfile.TemporaryDirectory(prefix="prepared-", dir=SHARED_MEMORY if in_memory else None)
-        self._pool = ProcessPoolExecutor(count, _context(), _begin)
+        self._pool = ProcessPoolExecutor(count, _context(), _begin, (CORES,))
         for _ in range(count):  # a task makes the pool start a process
             self._pool.submit(_ready)
 
@@ -135,12 +136,11 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _begin() -> None:
+def _begin(cores: frozenset[int] | None) -> None:
     """Set a process up. The engine's thread goes first where cores are short: on it everything else waits."""
     os.nice(NICE)
     torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):  # vLLM on a CPU binds the process that starts these to one core
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    use_cores(cores)
 
 
 def _ready() -> None:
