@@ -27,13 +27,13 @@ from bench.rehearsal.words import caption
 from pipeline.artifacts.decoding import decode
 from pipeline.config import MllmParams
 from pipeline.encoders.batching import batches
-from pipeline.encoders.embedding.decoding import row_decoder
+from pipeline.encoders.embedding.decoding import rows_decoder
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.embedding.slices import EncoderJob
 from pipeline.encoders.embedding.vectors import embedding_job
-from pipeline.encoders.mllm.interface import MllmInput
+from pipeline.encoders.mllm.interface import TOGETHER, MllmInput
 from pipeline.encoders.mllm.prompts import filled_in
 from pipeline.encoders.mllm.vllm_backend import EMBED, GENERATE, VllmMllm
 
@@ -211,7 +211,7 @@ def generating_job(mllm: VllmMllm, tokens: int) -> EncoderJob:
         schema,
         lambda rows, inputs: [one[0] for one in mllm.generate(inputs, tokens)],
         table,
-        row_decoder(mllm, GENERATE),
+        rows_decoder(mllm, GENERATE),
     )
 
 
@@ -267,8 +267,9 @@ class Comparison:
         work = self.work
         with ThreadPoolExecutor(self._preparation.threads) as pool:
             start = time.perf_counter()
-            prepared = list(pool.map(row_decoder(self.mllm, work.task), rows))
+            parts = list(pool.map(rows_decoder(self.mllm, work.task), batches(rows, TOGETHER)))
             between = time.perf_counter()
+        prepared = [one for part in parts for one in part]
         with torch_threads(self.torch_threads):
             for some in batches(prepared, work.batch):
                 self.mllm.embed(some) if work.task == EMBED else self.mllm.generate(some, work.tokens)

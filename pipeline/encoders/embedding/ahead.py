@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Container, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from pipeline.encoders.batching import batches
 from pipeline.encoders.cores import use_cores
-from pipeline.encoders.embedding.rows import EncoderRow, RowKey
-from pipeline.encoders.mllm.interface import MllmInput
+from pipeline.encoders.embedding.decoding import DecodeRows
+from pipeline.encoders.embedding.rows import EncoderRow, RowKey, UnreadableRowError
+from pipeline.encoders.mllm.interface import TOGETHER, MllmInput
 
 Item = TypeVar("Item")
 
@@ -33,18 +35,34 @@ def one_ahead(items: Iterator[Item]) -> Generator[Item]:
             yield item
 
 
+@dataclass(eq=False)
+class Decoding:
+    """One of the rows that a thread decodes together."""
+
+    task: Future[list[MllmInput | UnreadableRowError]] | None = None
+    place: int = 0
+
+    def result(self) -> MllmInput | UnreadableRowError:
+        """Wait for it."""
+        assert self.task
+        return self.task.result()[self.place]
+
+
 @dataclass
 class PendingRow:
     """A row without its bytes, and its input: being decoded, or still to be decoded from the bytes."""
 
     row: EncoderRow
     key: RowKey
-    future: Future[MllmInput] | None
+    decoding: Decoding | None
     image: bytes | None
 
-    def input(self, decode: Callable[[EncoderRow], MllmInput]) -> MllmInput:
+    def input(self, decode: DecodeRows) -> MllmInput:
         """The decoded input. Raises UnreadableRowError."""
-        return self.future.result() if self.future else decode(replace(self.row, image=self.image))
+        found = self.decoding.result() if self.decoding else decode([replace(self.row, image=self.image)])[0]
+        if isinstance(found, UnreadableRowError):
+            raise found
+        return found
 
 
 class DecodedAhead:
@@ -52,16 +70,17 @@ class DecodedAhead:
 
     Args:
         rows: The rows.
-        decode: A row -> its input; called in threads.
+        decode: Decodes rows; called in threads.
         workers: Threads; 0: nothing is done in advance.
-        count: How many rows in advance, at most.
+        count: How many rows in advance, at most. A thread takes up to half of them at once.
     """
 
-    def __init__(self, rows: Iterator[EncoderRow], decode: Callable[[EncoderRow], MllmInput], workers: int, count: int):
+    def __init__(self, rows: Iterator[EncoderRow], decode: DecodeRows, workers: int, count: int):
         self._rows, self._decode, self._count = rows, decode, count
+        self._together = max(1, min(TOGETHER, count // 2))
         self._pool = ThreadPoolExecutor(workers, initializer=use_cores) if workers else None
         self._window: deque[PendingRow] = deque()
-        self._running: WeakValueDictionary[RowKey, Future[MllmInput]] = WeakValueDictionary()
+        self._running: WeakValueDictionary[RowKey, Decoding] = WeakValueDictionary()
         self.known: Container[RowKey] = ()
         """Inputs that need no decoding any more."""
 
@@ -76,19 +95,30 @@ class DecodedAhead:
         return self
 
     def __next__(self) -> PendingRow:
-        wanted = self._count + 1 - len(self._window) if self._pool else not self._window
-        for row in itertools.islice(self._rows, int(wanted)):
-            self._window.append(self._begin(row))
+        wanted = self._count + 1 - len(self._window) if self._pool else 1
+        if wanted >= self._together or not self._window:
+            self._begin(list(itertools.islice(self._rows, wanted)))
         if not self._window:
             raise StopIteration
         return self._window.popleft()
 
-    def _begin(self, row: EncoderRow) -> PendingRow:
-        """Start decoding a row, unless its input is known or an equal row is being decoded."""
-        key, bare = row.key, replace(row, image=None)
-        future = None
-        if self._pool and row.image and key not in self.known:
-            future = self._running.get(key)
-            if future is None:
-                future = self._running[key] = self._pool.submit(self._decode, row)
-        return PendingRow(bare, key, future, None if future else row.image)
+    def _begin(self, rows: list[EncoderRow]) -> None:
+        """Start decoding rows, but for those whose input is known or is being decoded for an equal row."""
+        new: list[tuple[EncoderRow, Decoding]] = []
+        for row in rows:
+            key, decoding = row.key, None
+            if self._pool and row.image and key not in self.known:
+                decoding = self._running.get(key)
+                if decoding is None:
+                    decoding = self._running[key] = Decoding()
+                    new.append((row, decoding))
+            self._window.append(PendingRow(replace(row, image=None), key, decoding, None if decoding else row.image))
+        for some in batches(new, self._together):
+            self._submit(*zip(*some, strict=True))
+
+    def _submit(self, rows: Sequence[EncoderRow], decodings: Sequence[Decoding]) -> None:
+        """Give rows to a thread."""
+        assert self._pool
+        task = self._pool.submit(self._decode, rows)
+        for place, decoding in enumerate(decodings):
+            decoding.task, decoding.place = task, place

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.artifacts import schemas
 from pipeline.config import CaptionerParams
-from pipeline.encoders.embedding.decoding import row_decoder
+from pipeline.encoders.embedding.decoding import rows_decoder
 from pipeline.encoders.embedding.readers import PairChoice
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
 from pipeline.encoders.embedding.slices import EncoderJob
@@ -47,4 +47,4 @@ def captioning_job(mllm: Generator, params: CaptionerParams) -> EncoderJob:
         ]
         return pa.Table.from_pylist(pairs, schemas.PAIRS)
 
-    return EncoderJob(schemas.PAIRS, encode, table, row_decoder(mllm, "generate"), starter(mllm, "generate"))
+    return EncoderJob(schemas.PAIRS, encode, table, rows_decoder(mllm, "generate"), starter(mllm, "generate"))

@@ -16,11 +16,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.encoders.embedding.ahead import DecodedAhead, PendingRow, one_ahead
+from pipeline.encoders.embedding.decoding import DecodeRows, decode_rows
 from pipeline.encoders.embedding.options import JobOptions
-from pipeline.encoders.embedding.rows import EncoderRow, Reader, RowKey, UnreadableRowError, decode
-from pipeline.encoders.mllm.interface import MllmInput
+from pipeline.encoders.embedding.rows import EncoderRow, Reader, RowKey, UnreadableRowError
+from pipeline.encoders.mllm.interface import TOGETHER, MllmInput
 
-ROWS_A_THREAD = 4
+ROWS_A_THREAD = 2 * TOGETHER
 """Rows that are being decoded or wait for their batch, for each thread."""
 
 
@@ -37,8 +38,8 @@ class EncoderJob:
     """One batch -> one result an input. Equal inputs of a slice are encoded once."""
     table: Callable[[Sequence[EncoderRow], Sequence[Any]], pa.Table]
     """A whole slice's rows and results -> its table, one row for each."""
-    decode: Callable[[EncoderRow], MllmInput] = decode
-    """One row -> what the encoder sees, or UnreadableRowError; called in threads."""
+    decode: DecodeRows = decode_rows
+    """Called in threads."""
     start: Callable[[], None] = _at_once
     """Called before the first row: an engine may take minutes to start, which is no row's work."""
 
@@ -117,7 +118,7 @@ class _Batch:
         """The number of the row after the last one."""
         return self.start + self.rows
 
-    def take(self, pending: PendingRow, decode: Callable[[EncoderRow], MllmInput], is_known: bool) -> None:
+    def take(self, pending: PendingRow, decode: DecodeRows, is_known: bool) -> None:
         """Add a row, with its input unless that is known already, or what is wrong with it."""
         row, number = pending.row, self.end
         self.rows += 1
@@ -129,9 +130,7 @@ class _Batch:
             self.rejected.append({"row": number, "id": row.id, "image_id": row.image_id, "reason": str(error)})
 
 
-def _batches(
-    rows: DecodedAhead, decode: Callable[[EncoderRow], MllmInput], start: int, options: JobOptions
-) -> Generator[_Batch]:
+def _batches(rows: DecodedAhead, decode: DecodeRows, start: int, options: JobOptions) -> Generator[_Batch]:
     """The batches of all slices, in order; each slice has at least one."""
     for first in itertools.count(start, options.rows_per_shard):
         rows.known = known = set()

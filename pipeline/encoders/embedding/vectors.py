@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.artifacts import schemas
-from pipeline.encoders.embedding.decoding import row_decoder
+from pipeline.encoders.embedding.decoding import rows_decoder
 from pipeline.encoders.embedding.rows import EncoderRow, EncodingError
 from pipeline.encoders.embedding.slices import EncoderJob
 from pipeline.encoders.mllm.interface import Embedder, MllmInput, starter
@@ -39,4 +39,4 @@ def embedding_job(embedder: Embedder, decode: Callable[[EncoderRow], MllmInput] 
         ids = pa.array([row.id for row in rows], pa.string())
         return pa.Table.from_arrays([ids, pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema)
 
-    return EncoderJob(schema, encode, table, row_decoder(embedder, "embed", decode), starter(embedder, "embed"))
+    return EncoderJob(schema, encode, table, rows_decoder(embedder, "embed", decode), starter(embedder, "embed"))

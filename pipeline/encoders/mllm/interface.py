@@ -45,6 +45,10 @@ class MllmInput:
 
 MakeInput = Callable[[], MllmInput]
 """Makes an input, as a picklable call of a function with a name."""
+TOGETHER = 8
+"""Inputs that are prepared in one call. Handing them to a process costs more than what they hold."""
+Prepare = Callable[[Sequence[MllmInput | MakeInput]], list[MllmInput | ValueError]]
+"""Inputs -> the same as a model takes them, or why it does not."""
 
 
 def _reduced(image: Image.Image | None, max_side: int) -> Image.Image | None:
@@ -119,9 +123,9 @@ class TextStates(Protocol):
 class Mllm(Embedder, Generator, Verifier, TextStates, Protocol):
     """A multimodal LLM. `embed` gives z(x), the last token's final hidden state, L2-normalised.
 
-    A backend may also have `prepare(one, task) -> MllmInput`. It does ahead of `embed` or `generate` what can
-    be done for one input alone. Threads call it. It raises ValueError for an input that the model does not take.
-    What is given may be a function that makes the input. It may be called in another process.
+    A backend may also have `prepare(inputs, task)`. It does ahead of `embed` or `generate` what can be done for each
+    input alone. Threads call it, best with `TOGETHER` inputs. An input may be a function that makes it, which may be
+    called in another process. In the list that it returns, a ValueError stands for an input that is not taken.
     It may have `start(task)`, which opens the model for that call.
     """
 
@@ -129,10 +133,10 @@ class Mllm(Embedder, Generator, Verifier, TextStates, Protocol):
         """Give the model's memory back. It is opened again when it is next asked."""
 
 
-def preparer(mllm: Embedder | Generator, task: Task) -> Callable[[MllmInput | MakeInput], MllmInput]:
-    """`mllm.prepare` for one task; `made` for a backend that has no such method."""
+def preparer(mllm: Embedder | Generator, task: Task) -> Prepare:
+    """`mllm.prepare` for one task; `made_each` for a backend that has no such method."""
     prepare = getattr(mllm, "prepare", None)
-    return functools.partial(prepare, task=task) if prepare else made
+    return functools.partial(prepare, task=task) if prepare else made_each
 
 
 def starter(mllm: Embedder | Generator, task: Task) -> Callable[[], None]:
@@ -148,6 +152,18 @@ def _nothing() -> None:
 def made(one: MllmInput | MakeInput) -> MllmInput:
     """An input, or what a function makes."""
     return one if isinstance(one, MllmInput) else one()
+
+
+def made_each(inputs: Sequence[MllmInput | MakeInput]) -> list[MllmInput | ValueError]:
+    """`made` for each of them, or the ValueError that one raises."""
+    return [_made_or_refused(one) for one in inputs]
+
+
+def _made_or_refused(one: MllmInput | MakeInput) -> MllmInput | ValueError:
+    try:
+        return made(one)
+    except ValueError as error:
+        return error
 
 
 def leading_dimensions(vectors: np.ndarray, dim: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver
 from pathlib import Path
@@ -41,26 +41,29 @@ Packed = tuple[bytes, str, list[int]]
 """A pickle, the file of its arrays, and the bytes of each."""
 
 
-def rendered(renderer: Any, prompt: Mapping[str, Any]) -> Any:
-    """Render a prompt.
+def rendered(renderer: Any, params: MllmParams, one: MllmInput | MakeInput, slot: str) -> Any:
+    """Make an input's prompt and render it.
 
     Args:
         renderer: vLLM's.
-        prompt: A text, with an image under `multi_modal_data`.
+        params: The model's section.
+        one: The input, or a function that makes it.
+        slot: As for `as_prompt`.
 
     Returns:
-        The prompt as vLLM's engine takes it.
-
-    Raises:
-        ValueError: The model does not take it.
+        The prompt as vLLM's engine takes it, or a ValueError: the model does not take it, or the function raised it.
     """
     try:
-        (one,) = renderer.render_cmpl([prompt])
+        prompt = as_prompt(params, made(one), slot)
+    except ValueError as error:
+        return error
+    try:
+        (ready,) = renderer.render_cmpl([prompt])
     except Exception as error:
         if isinstance(error, ValueError) or type(error).__module__ == "vllm.exceptions":
-            raise ValueError(str(error)) from None
+            return ValueError(str(error))  # theirs may not travel between processes
         raise
-    return one
+    return ready
 
 
 class Preparers:
@@ -93,23 +96,22 @@ class Preparers:
             for _ in range(self.count):
                 self._pool.submit(_make, arguments)
 
-    def render(self, arguments: str, params: MllmParams, one: MllmInput | MakeInput, slot: str) -> Any:
-        """Make an input's prompt and render it, in one of the processes. Threads wait here.
+    def render(
+        self, arguments: str, params: MllmParams, inputs: Sequence[MllmInput | MakeInput], slot: str
+    ) -> list[Any]:
+        """Make some inputs' prompts and render them, in one of the processes. Threads wait here.
 
         Args:
             arguments: Those of the engine's `vllm.LLM`, as JSON.
             params: The model's section.
-            one: The input, or a function that makes it there.
+            inputs: Each an input, or a function that makes it there.
             slot: As for `as_prompt`.
 
         Returns:
-            As `rendered`.
-
-        Raises:
-            ValueError: The model does not take it, or whatever the function raises.
+            For each what `rendered` returns.
         """
-        given = pack((params, one, slot), self._folder.name)
-        return unpack(self._pool.submit(_render, self._folder.name, arguments, given).result())
+        given = pack((params, inputs, slot), self._folder.name)
+        return unpack(self._pool.submit(_render_each, self._folder.name, arguments, given).result())
 
     def close(self) -> None:
         """End the processes and delete their files."""
@@ -163,16 +165,21 @@ def _make(arguments: str) -> None:
         _renderer(arguments)
 
 
-def _render(folder: str, arguments: str, given: Packed) -> Packed:
-    """What a process does for one input."""
-    params, one, slot = unpack(given)
-    ready = rendered(_renderer(arguments), as_prompt(params, made(one), slot))
-    counted = not json.loads(arguments)["enable_prefix_caching"]  # else they are of the images' content
-    if counted and "mm_hashes" in ready:  # counted by each renderer, and the engine tells images apart by them
-        ready["mm_hashes"] = {
-            kind: [f"{os.getpid()}-{name}" for name in names] for kind, names in ready["mm_hashes"].items()
-        }
-    return pack(ready, folder)
+def _render_each(folder: str, arguments: str, given: Packed) -> Packed:
+    """What a process does for some inputs."""
+    params, inputs, slot = unpack(given)
+    return pack([_render(arguments, params, one, slot) for one in inputs], folder)
+
+
+def _render(arguments: str, params: MllmParams, one: MllmInput | MakeInput, slot: str) -> Any:
+    """One of them."""
+    ready = rendered(_renderer(arguments), params, one, slot)
+    of_content = json.loads(arguments)["enable_prefix_caching"]
+    if isinstance(ready, ValueError) or of_content or "mm_hashes" not in ready:
+        return ready
+    # Counted by each renderer, and the engine tells images apart by them.
+    names = {kind: [f"{os.getpid()}-{name}" for name in names] for kind, names in ready["mm_hashes"].items()}
+    return ready | {"mm_hashes": names}
 
 
 def pack(value: Any, folder: str) -> Packed:

@@ -51,9 +51,9 @@ class ReplicatedMllm:
         if self._opened is not None:
             self._opened.close()
 
-    def prepare(self, one: MllmInput | MakeInput, task: Task) -> MllmInput:
+    def prepare(self, inputs: Sequence[MllmInput | MakeInput], task: Task) -> list[MllmInput | ValueError]:
         """As the replica does it; see `Mllm`."""
-        return preparer(self._replica(), task)(one)
+        return preparer(self._replica(), task)(inputs)
 
     def embed(self, inputs: Sequence[MllmInput]) -> np.ndarray:
         """See `Mllm.embed`."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from transformers import AutoProcessor
 
 from pipeline.config import MllmParams, ParameterError, RerankerParams
+from pipeline.encoders.batching import batches
 from pipeline.encoders.mllm.checkpoint import (
     check_architecture,
     check_memory,
@@ -34,7 +35,7 @@ from pipeline.encoders.mllm.checkpoint import (
     read_config,
     single_tokens,
 )
-from pipeline.encoders.mllm.interface import MakeInput, MllmInput, Task, leading_dimensions, made
+from pipeline.encoders.mllm.interface import TOGETHER, MakeInput, MllmInput, Task, leading_dimensions
 from pipeline.encoders.mllm.preparers import Preparers, rendered
 from pipeline.encoders.mllm.prompts import as_prompt, before_text
 from pipeline.encoders.mllm.slot import SLOT, OpenModel
@@ -58,6 +59,26 @@ class PreparedInput(MllmInput):
 
     task: str = ""
     engine_input: Any = None
+
+
+def _is_prepared(one: MllmInput | MakeInput, task: str) -> TypeGuard[PreparedInput]:
+    """Whether the engine of a task takes it as it is."""
+    return isinstance(one, PreparedInput) and one.task == task
+
+
+def _prepared(task: str, ready: Any, longest: int) -> PreparedInput | ValueError:
+    """What was rendered for an engine that takes fewer tokens than `longest`, or why it is not taken."""
+    if isinstance(ready, ValueError):
+        return ready
+    if (tokens := len(ready["prompt_token_ids"])) >= longest:
+        return ValueError(f"{tokens} tokens, of at most {longest} with the answer")
+    return PreparedInput(task=task, engine_input=ready)
+
+
+def _or_raise(one: PreparedInput | ValueError) -> PreparedInput:
+    if isinstance(one, ValueError):
+        raise one
+    return one
 
 
 @contextmanager
@@ -198,37 +219,34 @@ class VllmMllm:
             engine.close()
         self._engines.clear()
 
-    def prepare(self, one: MllmInput | MakeInput, task: str) -> PreparedInput:
-        """Prepare one input.
+    def prepare(self, inputs: Sequence[MllmInput | MakeInput], task: str) -> list[PreparedInput | ValueError]:
+        """Prepare some inputs.
 
         Args:
-            one: The input, or a function that makes it. Where processes prepare, one of them calls it.
+            inputs: Each an input, or a function that makes it. Where processes prepare, one of them takes them all,
+                unless they are texts.
             task: `embed` or `generate`.
 
         Returns:
-            The input as the engine of that task takes it.
-
-        Raises:
-            ValueError: It is too long or malformed.
+            Each as the engine of that task takes it, or a ValueError: it is too long or malformed.
         """
-        if isinstance(one, PreparedInput) and one.task == task:
-            return one
-        engine, is_text = self._engine(task), isinstance(one, MllmInput) and not one.images
-        if engine.preparers and not is_text:
+        engine = self._engine(task)
+        new = [one for one in inputs if not _is_prepared(one, task)]
+        if engine.preparers and any(not isinstance(one, MllmInput) or one.images for one in new):
             arguments = json.dumps(self._arguments(task), sort_keys=True)
-            ready = engine.preparers.render(arguments, self.params, one, self._slot)
+            ready = engine.preparers.render(arguments, self.params, new, self._slot)
         else:
-            ready = rendered(engine.llm.renderer, as_prompt(self.params, made(one), self._slot))
-        tokens, longest = len(ready["prompt_token_ids"]), engine.llm.model_config.max_model_len
-        if tokens >= longest:
-            raise ValueError(f"{tokens} tokens, of at most {longest} with the answer")
-        return PreparedInput(task=task, engine_input=ready)
+            ready = [rendered(engine.llm.renderer, self.params, one, self._slot) for one in new]
+        longest = engine.llm.model_config.max_model_len
+        prepared = (_prepared(task, one, longest) for one in ready)
+        return [one if _is_prepared(one, task) else next(prepared) for one in inputs]
 
     def _run(self, task: str, inputs: Sequence[MllmInput], settings: Any) -> list[Any]:
         """Every input's final output, in order."""
         engine = self._engine(task).llm.llm_engine
-        with self._side_by_side() as each:
-            prepared = list(each(lambda one: self.prepare(one, task), inputs))  # all before the first step
+        with self._side_by_side() as each:  # all before the first step
+            parts = list(each(lambda some: self.prepare(some, task), batches(inputs, TOGETHER)))
+        prepared = [_or_raise(one) for part in parts for one in part]
         outputs: dict[int, Any] = {}
         try:
             for number, one in enumerate(prepared):

@@ -39,7 +39,7 @@ def test_it_is_opened_when_first_used_and_once_after_it_has_travelled(tiny_param
 
 def test_a_backend_that_prepares_nothing_leaves_an_input_as_it_is(tiny_params):
     one = MllmInput("a red ball")
-    assert ReplicatedMllm(tiny_params, JOBS, "cpu", open_counted).prepare(one, "embed") is one
+    assert ReplicatedMllm(tiny_params, JOBS, "cpu", open_counted).prepare([one], "embed") == [one]
 
 
 def test_a_model_that_is_missing_is_an_error_before_any_worker_starts(tmp_path):

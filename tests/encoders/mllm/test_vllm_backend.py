@@ -19,6 +19,7 @@ from PIL import Image
 from pipeline.artifacts import ShardSet
 from pipeline.artifacts.decoding import decode
 from pipeline.config import CaptionerParams, EmbedderParams, JobsParams, ParameterError, RerankerParams
+from pipeline.encoders.batching import batches
 from pipeline.encoders.embedding.captioning import captioning_job, captioning_rows
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
@@ -187,17 +188,20 @@ def test_processes_prepare_what_threads_do(vllm_mllm):
     vllm_mllm.prepare_in(2)
     try:
         with ThreadPoolExecutor(4) as threads:
-            prepared = list(threads.map(lambda one: vllm_mllm.prepare(one, EMBED), inputs))
-        made = vllm_mllm.prepare(partial(made_here, "a ball", encoded(make_image(3))), EMBED).engine_input["prompt"]
-        with pytest.raises(UnreadableRowError, match=r"^process \d+ cannot read it$") as there:
-            vllm_mllm.prepare(refused, EMBED)
-        with pytest.raises(ValueError, match="tokens"):
-            vllm_mllm.prepare(MllmInput("word " * 3000, make_image(0)), EMBED)
+            parts = list(threads.map(lambda some: vllm_mllm.prepare(some, EMBED), batches(inputs, 2)))
+        mixed = [refused, partial(made_here, "a ball", encoded(make_image(3))), parts[0][0]]
+        mixed += [MllmInput("word " * 3000, make_image(0)), MllmInput("text alone")]
+        refusal, made, kept, too_long, text = vllm_mllm.prepare(mixed, EMBED)
         assert not list(Path(vllm_mllm._engines[EMBED].preparers._folder.name).iterdir())
     finally:
         vllm_mllm.prepare_in(0)
-    process = re.search(r"a ball (\d+)", made)[1]
-    assert process != str(os.getpid()) and str(os.getpid()) not in str(there.value), "images are decoded there, too"
+    assert isinstance(refusal, UnreadableRowError) and re.fullmatch(r"process \d+ cannot read it", str(refusal))
+    assert type(too_long) is ValueError and "tokens, of at most" in str(too_long)
+    prepared = [one for part in parts for one in part]
+    assert kept is prepared[0]
+    assert text.engine_input["prompt_token_ids"] == prepared[-1].engine_input["prompt_token_ids"]
+    process = re.search(r"a ball (\d+)", made.engine_input["prompt"])[1]
+    assert process != str(os.getpid()) and str(os.getpid()) not in str(refusal), "images are decoded there, too"
     names = [name for one in prepared[:-1] for name in one.engine_input["mm_hashes"]["image"]]
     assert len(set(names)) == len(names) == len(inputs) - 1
     np.testing.assert_array_equal(vllm_mllm.embed(prepared), expected)
