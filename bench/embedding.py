@@ -35,6 +35,7 @@ from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.vllm_backend import EMBED, GENERATE
+from pipeline.runtime import keep_freed_memory
 
 OUT = Path("reports/bench/embedding.json")
 app = typer.Typer(add_completion=False)
@@ -42,6 +43,7 @@ app = typer.Typer(add_completion=False)
 
 def against_bare(work: Workload, preparations: list[str], effort: Effort) -> None:
     """Measure one task both ways and report it."""
+    keep_freed_memory()  # as every stage does
     parsed = [_preparation(one) for one in preparations]
     with tempfile.TemporaryDirectory() as place:
         figures = Comparison(work, parsed[0], Path(place)).measure(parsed, effort)
