@@ -40,7 +40,7 @@ ALIGNED = 64
 NICE = 10
 GPUS = "CUDA_VISIBLE_DEVICES"
 Packed = tuple[bytes, str, list[int]]
-"""A pickle, the file of its arrays, and the bytes of each."""
+"""A pickle, the file of its arrays, if they have any bytes, and how many each has."""
 
 
 def rendered(renderer: Any, params: MllmParams, one: MllmInput | MakeInput, slot: str) -> Any:
@@ -196,14 +196,15 @@ def pack(value: Any, folder: str) -> Packed:
     arrays: list[pickle.PickleBuffer] = []
     packed = io.BytesIO()
     _Pickler(packed, 5, buffer_callback=arrays.append).dump(value)
-    if not arrays:
-        return packed.getvalue(), "", []
+    sizes = [array.raw().nbytes for array in arrays]
+    if not any(sizes):
+        return packed.getvalue(), "", sizes
     handle, path = tempfile.mkstemp(dir=folder)
     with os.fdopen(handle, "wb") as file:
         for array in arrays:
             file.write(array.raw())
             file.write(bytes(-file.tell() % ALIGNED))
-    return packed.getvalue(), path, [array.raw().nbytes for array in arrays]
+    return packed.getvalue(), path, sizes
 
 
 def unpack(packed: Packed) -> Any:
@@ -212,10 +213,9 @@ def unpack(packed: Packed) -> Any:
     Its arrays are not copied. They are the file's pages, which go with the last of them.
     """
     pickled, path, sizes = packed
-    if not path:
-        return pickle.loads(pickled)
-    whole = np.memmap(path, np.uint8, "c")
-    os.unlink(path)
+    whole = np.memmap(path, np.uint8, "c") if path else np.empty(0, np.uint8)
+    if path:
+        os.unlink(path)
     starts = np.cumsum([0, *(size + -size % ALIGNED for size in sizes)])
     return pickle.loads(
         pickled, buffers=[whole[start : start + size] for start, size in zip(starts, sizes, strict=False)]
