@@ -234,9 +234,8 @@ class Comparison:
         self.started = time.perf_counter() - start
         self.torch_threads = profile(SIZES.get(work.model, "offline")).runtime.threads
         self.rows = noise_images(work.count, work.side, words=work.words)
-        self._warm_up = noise_images(min(work.count, 64), work.side, work.count, work.words)
         self._preparation = preparation
-        self.bare(self._warm_up)
+        self.bare(self._warm_up())
 
     def bare(self, rows: list[EncoderRow]) -> None:
         """What a script over bare vLLM does."""
@@ -248,11 +247,16 @@ class Comparison:
             self.engine.generate(prompts(self.mllm, rows), settings, use_tqdm=False)
 
     def prepare_by(self, preparation: Preparation) -> None:
-        """Change what prepares, and warm it up."""
+        """Change what prepares, and warm it up: a new process takes seconds before its first input."""
         before, self._preparation = self._preparation, preparation
         if preparation.processes != before.processes:
             self.mllm.prepare_in(preparation.processes)
-        self.job(self._warm_up)
+        self.job(self._warm_up())
+
+    def _warm_up(self) -> list[EncoderRow]:
+        """Other images, two calls for each process."""
+        count = max(64, 2 * TOGETHER * self._preparation.processes)
+        return noise_images(count, self.work.side, self.work.count, self.work.words)
 
     def job(self, rows: list[EncoderRow]) -> None:
         """What the embedding job does."""
