@@ -36,16 +36,16 @@ def one_ahead(items: Iterator[Item]) -> Generator[Item]:
 
 
 @dataclass(eq=False)
-class Decoding:
+class RowOfGroup:
     """One of the rows that a thread decodes together."""
 
-    task: Future[list[MllmInput | UnreadableRowError]] | None = None
+    group: Future[list[MllmInput | UnreadableRowError]] | None = None
     place: int = 0
 
     def result(self) -> MllmInput | UnreadableRowError:
         """Wait for it."""
-        assert self.task
-        return self.task.result()[self.place]
+        assert self.group
+        return self.group.result()[self.place]
 
 
 @dataclass
@@ -54,15 +54,12 @@ class PendingRow:
 
     row: EncoderRow
     key: RowKey
-    decoding: Decoding | None
+    decoding: RowOfGroup | None
     image: bytes | None
 
-    def input(self, decode: DecodeRows) -> MllmInput:
-        """The decoded input. Raises UnreadableRowError."""
-        found = self.decoding.result() if self.decoding else decode([replace(self.row, image=self.image)])[0]
-        if isinstance(found, UnreadableRowError):
-            raise found
-        return found
+    def input(self, decode: DecodeRows) -> MllmInput | UnreadableRowError:
+        """The decoded input, or why there is none."""
+        return self.decoding.result() if self.decoding else decode([replace(self.row, image=self.image)])[0]
 
 
 class DecodedAhead:
@@ -72,15 +69,16 @@ class DecodedAhead:
         rows: The rows.
         decode: Decodes rows; called in threads.
         workers: Threads; 0: nothing is done in advance.
-        count: How many rows in advance, at most. A thread takes up to half of them at once.
+        count: How many rows in advance, at most. A thread takes up to `TOGETHER` of them at once, fewer where the
+            other threads would have none.
     """
 
     def __init__(self, rows: Iterator[EncoderRow], decode: DecodeRows, workers: int, count: int):
         self._rows, self._decode, self._count = rows, decode, count
-        self._together = max(1, min(TOGETHER, count // 2))
+        self._together = max(1, min(TOGETHER, count // max(1, 2 * workers)))
         self._pool = ThreadPoolExecutor(workers, initializer=use_cores) if workers else None
         self._window: deque[PendingRow] = deque()
-        self._running: WeakValueDictionary[RowKey, Decoding] = WeakValueDictionary()
+        self._running: WeakValueDictionary[RowKey, RowOfGroup] = WeakValueDictionary()
         self.known: Container[RowKey] = ()
         """Inputs that need no decoding any more."""
 
@@ -104,21 +102,21 @@ class DecodedAhead:
 
     def _begin(self, rows: list[EncoderRow]) -> None:
         """Start decoding rows, but for those whose input is known or is being decoded for an equal row."""
-        new: list[tuple[EncoderRow, Decoding]] = []
+        new: list[tuple[EncoderRow, RowOfGroup]] = []
         for row in rows:
             key, decoding = row.key, None
             if self._pool and row.image and key not in self.known:
                 decoding = self._running.get(key)
                 if decoding is None:
-                    decoding = self._running[key] = Decoding()
+                    decoding = self._running[key] = RowOfGroup()
                     new.append((row, decoding))
             self._window.append(PendingRow(replace(row, image=None), key, decoding, None if decoding else row.image))
         for some in batches(new, self._together):
             self._submit(*zip(*some, strict=True))
 
-    def _submit(self, rows: Sequence[EncoderRow], decodings: Sequence[Decoding]) -> None:
-        """Give rows to a thread."""
+    def _submit(self, rows: Sequence[EncoderRow], decodings: Sequence[RowOfGroup]) -> None:
+        """Give a group of rows to a thread."""
         assert self._pool
-        task = self._pool.submit(self._decode, rows)
+        group = self._pool.submit(self._decode, rows)
         for place, decoding in enumerate(decodings):
-            decoding.task, decoding.place = task, place
+            decoding.group, decoding.place = group, place

@@ -12,7 +12,7 @@ from pipeline.artifacts.decoding import ImageError, Treatment
 from pipeline.encoders.mllm.interface import MllmInput
 
 RowKey = tuple[bytes, Treatment, str, bool]
-"""A hash of the image, how it is decoded, the text, and whether it searches."""
+"""A hash of the image (empty without one), how it is decoded, the text, and whether it searches."""
 
 
 class EncodingError(ValueError):
@@ -42,7 +42,8 @@ class EncoderRow:
     @property
     def key(self) -> RowKey:
         """Equal for rows whose inputs are equal."""
-        return hashlib.blake2b(self.image or b"", digest_size=16).digest(), self.treatment, self.text, self.is_query
+        image = b"" if self.image is None else hashlib.blake2b(self.image, digest_size=16).digest()
+        return image, self.treatment, self.text, self.is_query
 
 
 class Reader(Protocol):

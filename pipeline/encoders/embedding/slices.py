@@ -22,7 +22,7 @@ from pipeline.encoders.embedding.rows import EncoderRow, Reader, RowKey, Unreada
 from pipeline.encoders.mllm.interface import TOGETHER, MllmInput
 
 ROWS_A_THREAD = 2 * TOGETHER
-"""Rows that are being decoded or wait for their batch, for each thread."""
+"""Rows that are being decoded or wait for their batch, for each thread; in all no more than a batch."""
 
 
 def _at_once() -> None:
@@ -122,12 +122,13 @@ class _Batch:
         """Add a row, with its input unless that is known already, or what is wrong with it."""
         row, number = pending.row, self.end
         self.rows += 1
-        try:
-            if not is_known:
-                self.inputs[pending.key] = row, pending.input(decode)
-            self.kept.append((row, pending.key))
-        except UnreadableRowError as error:
-            self.rejected.append({"row": number, "id": row.id, "image_id": row.image_id, "reason": str(error)})
+        if not is_known:
+            found = pending.input(decode)
+            if isinstance(found, UnreadableRowError):  # not raised: its traceback would keep the batch in memory
+                self.rejected.append({"row": number, "id": row.id, "image_id": row.image_id, "reason": str(found)})
+                return
+            self.inputs[pending.key] = row, found
+        self.kept.append((row, pending.key))
 
 
 def _batches(rows: DecodedAhead, decode: DecodeRows, start: int, options: JobOptions) -> Generator[_Batch]:

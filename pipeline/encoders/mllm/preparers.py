@@ -15,8 +15,10 @@ import os
 import pickle
 import shutil
 import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -26,14 +28,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.config import MllmParams
+from pipeline.config import MllmParams, ParameterError
 from pipeline.encoders.cores import CORES, use_cores
 from pipeline.encoders.mllm.interface import MakeInput, MllmInput, made
 from pipeline.encoders.mllm.prompts import as_prompt
 
 SHARED_MEMORY, ROOM = Path("/dev/shm"), 2**33
-"""A folder whose files are in memory, and how many bytes must be free there: two batches of 1,024 images of 448 pixels
-take 5 GB. Containers often have 64 MiB.
+"""A folder whose files are in memory, and how many bytes must be free there: in bfloat16 two batches of 1,024 images of
+448 pixels take 5 GB. Containers often have 64 MiB.
 """
 ALIGNED = 64
 """Bytes that an array's place in a file is a multiple of."""
@@ -79,9 +81,14 @@ class Preparers:
         self.count = count
         in_memory = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > ROOM
         self._folder = tempfile.TemporaryDirectory(prefix="prepared-", dir=SHARED_MEMORY if in_memory else None)
-        self._pool = ProcessPoolExecutor(count, _context(), _begin, (CORES,))
-        for _ in range(count):  # a task makes the pool start a process
-            self._pool.submit(_ready)
+        self._pool, self._replacing = self._start(), threading.Lock()
+
+    def _start(self) -> ProcessPoolExecutor:
+        """A pool whose processes start."""
+        pool = ProcessPoolExecutor(self.count, _context(), _begin, (CORES,))
+        for _ in range(self.count):  # a task makes the pool start a process
+            pool.submit(_ready)
+        return pool
 
     def make_ready(self, arguments: str) -> None:
         """Make the processes' renderers, which takes them seconds, while this process does something else.
@@ -111,9 +118,23 @@ class Preparers:
 
         Returns:
             For each what `rendered` returns.
+
+        Raises:
+            ParameterError: The process was ended from outside. Later calls have new ones.
         """
-        given = pack((params, inputs, slot), self._folder.name)
-        return unpack(self._pool.submit(_render_each, self._folder.name, arguments, given).result())
+        pool, given = self._pool, pack((params, inputs, slot), self._folder.name)
+        try:
+            return unpack(pool.submit(_render_each, self._folder.name, arguments, given).result())
+        except BrokenProcessPool:
+            self._replace(pool)
+            reason = "a process that prepares images was ended from outside, perhaps because memory ran out"
+            raise ParameterError(f"jobs.workers: {reason}; fewer workers take less") from None
+
+    def _replace(self, broken: ProcessPoolExecutor) -> None:
+        """Start new processes, once for all threads that waited for the old ones."""
+        with self._replacing:
+            if self._pool is broken:
+                self._pool = self._start()
 
     def close(self) -> None:
         """End the processes and delete their files."""
@@ -200,10 +221,14 @@ def pack(value: Any, folder: str) -> Packed:
     if not any(sizes):
         return packed.getvalue(), "", sizes
     handle, path = tempfile.mkstemp(dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        for array in arrays:
-            file.write(array.raw())
-            file.write(bytes(-file.tell() % ALIGNED))
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for array in arrays:
+                file.write(array.raw())
+                file.write(bytes(-file.tell() % ALIGNED))
+    except BaseException:
+        os.unlink(path)
+        raise
     return packed.getvalue(), path, sizes
 
 
@@ -213,17 +238,23 @@ def unpack(packed: Packed) -> Any:
     Its arrays are not copied. They are the file's pages, which go with the last of them.
     """
     pickled, path, sizes = packed
-    whole = np.memmap(path, np.uint8, "c") if path else np.empty(0, np.uint8)
-    if path:
-        os.unlink(path)
+    whole = _pages(path) if path else np.empty(0, np.uint8)
     starts = np.cumsum([0, *(size + -size % ALIGNED for size in sizes)])
     return pickle.loads(
         pickled, buffers=[whole[start : start + size] for start, size in zip(starts, sizes, strict=False)]
     )
 
 
+def _pages(path: str) -> np.ndarray:
+    """A file's bytes, mapped. It is deleted, and no descriptor of it stays open, as one would with Python's `mmap`."""
+    try:
+        return torch.from_file(path, shared=False, size=os.path.getsize(path), dtype=torch.uint8).numpy()
+    finally:
+        os.unlink(path)
+
+
 class _Pickler(pickle.Pickler):
-    """Tensors and images as arrays: torch's own ways are slow, or take a file descriptor for each."""
+    """Tensors and images as arrays: torch's own ways are slow, or take a file descriptor for each tensor."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -75,12 +75,6 @@ def _prepared(task: str, ready: Any, longest: int) -> PreparedInput | ValueError
     return PreparedInput(task=task, engine_input=ready)
 
 
-def _or_raise(one: PreparedInput | ValueError) -> PreparedInput:
-    if isinstance(one, ValueError):
-        raise one
-    return one
-
-
 @contextmanager
 def compiling() -> Iterator[None]:
     """Torch's deterministic switch is off: with it, Inductor refuses to compile what it would have to time."""
@@ -244,9 +238,12 @@ class VllmMllm:
     def _run(self, task: str, inputs: Sequence[MllmInput], settings: Any) -> list[Any]:
         """Every input's final output, in order."""
         engine = self._engine(task).llm.llm_engine
+        together = max(1, min(TOGETHER, len(inputs) // max(1, self.processes)))
         with self._side_by_side() as each:  # all before the first step
-            parts = list(each(lambda some: self.prepare(some, task), batches(inputs, TOGETHER)))
-        prepared = [_or_raise(one) for part in parts for one in part]
+            parts = list(each(lambda some: self.prepare(some, task), batches(inputs, together)))
+        prepared = [one for part in parts for one in part if not isinstance(one, ValueError)]
+        if len(prepared) < len(inputs):
+            raise ValueError(next(str(one) for part in parts for one in part if isinstance(one, ValueError)))
         outputs: dict[int, Any] = {}
         try:
             for number, one in enumerate(prepared):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
+import threading
 import time
+import weakref
 from functools import partial
 from unittest.mock import MagicMock
 
@@ -138,6 +141,55 @@ def test_while_a_batch_is_encoded_one_more_is_put_together_and_no_more_than_a_fe
     run_job(make.reader(make.rows(30)), embedding_job(Slow(), note), tmp_path, {}, options)
     assert sorted(decoded) == sorted(row.id for row in make.rows(30))
     assert len(seen) == 6 and set(seen) <= {-1, 0}
+
+
+def test_a_rejected_row_keeps_no_batch_in_memory(make, tmp_path):
+    """Without the garbage collector: prepared images are large, and it comes late."""
+    alive = []
+
+    class Noting:
+        dim = 4
+
+        def embed(self, inputs):
+            alive.append(sum(ref() is not None for ref in refs))
+            refs.extend(map(weakref.ref, inputs))
+            return np.ones((len(inputs), 4), np.float32)
+
+    refs, rows = [], make.rows(60)
+    for number in range(0, 60, 7):
+        rows[number] = dataclasses.replace(rows[number], image=b"no image")
+    gc.collect()
+    gc.disable()
+    try:
+        run_job(make.reader(rows), embedding_job(Noting()), tmp_path, {}, JobOptions(5, 20, 2, 0.5))
+    finally:
+        gc.enable()
+    assert max(alive) <= 5, "of the batch before, at most"
+
+
+@pytest.mark.parametrize(("batch", "workers"), [(4, 4), (8, 8), (16, 4), (64, 2)])
+def test_all_threads_decode_however_small_the_batch(make, tmp_path, batch, workers):
+    """They wait for each other, so fewer would wait for ever."""
+    together = threading.Barrier(workers)
+
+    def decode_together(row):
+        with contextlib.suppress(threading.BrokenBarrierError):  # at the end a group may be alone
+            together.wait(timeout=2 if row.id == "row-0" else 10)
+            if row.id == "row-0":
+                together.abort()
+                met.append(row.id)
+        return decode(row)
+
+    class Ones:
+        dim = 4
+
+        def embed(self, inputs):
+            return np.ones((len(inputs), 4), np.float32)
+
+    met = []
+    job = embedding_job(Ones(), decode_together)
+    run_job(make.reader(make.rows(2 * batch)), job, tmp_path, {}, JobOptions(batch, workers=workers))
+    assert met == ["row-0"]
 
 
 def test_what_making_a_batch_raises_comes_after_the_batches_before_it(make, tmp_path):
