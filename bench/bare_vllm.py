@@ -255,7 +255,7 @@ class Comparison:
 
     def _warm_up(self) -> list[EncoderRow]:
         """Other images, two calls for each process."""
-        count = max(64, 2 * TOGETHER * self._preparation.processes)
+        count = max(min(self.work.count, 64), 2 * TOGETHER * self._preparation.processes)
         return noise_images(count, self.work.side, self.work.count, self.work.words)
 
     def job(self, rows: list[EncoderRow]) -> None:

@@ -28,7 +28,8 @@ import typer
 
 from bench.bare_vllm import SIZES, Comparison, Effort, Preparation, Workload, seconds
 from bench.machine import AnonymousPeak, hardware, peak_memory_mib, versions
-from pipeline.artifacts import ShardSet, ShardWriter, schemas, write_json
+from pipeline.artifacts import ArtifactError, ShardSet, ShardWriter, schemas, write_json
+from pipeline.config import ParameterError
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow
@@ -45,8 +46,11 @@ def against_bare(work: Workload, preparations: list[str], effort: Effort) -> Non
     """Measure one task both ways and report it."""
     keep_freed_memory()  # as every stage does
     parsed = [_preparation(one) for one in preparations]
-    with tempfile.TemporaryDirectory() as place:
-        figures = Comparison(work, parsed[0], Path(place)).measure(parsed, effort)
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            figures = Comparison(work, parsed[0], Path(place)).measure(parsed, effort)
+    except (ArtifactError, ParameterError) as error:
+        raise SystemExit(f"error: {error}") from None
     name = f"{work.task}_{'gpu' if torch.cuda.is_available() else 'cpu'}"
     name += f"_{Path(work.model).name}" * (work.model in SIZES) + f"_{work.words}_words" * bool(work.words)
     report(name, figures)
@@ -56,9 +60,23 @@ def _preparation(text: str) -> Preparation:
     """THREADS or THREADS+PROCESSES."""
     threads, _, processes = text.partition("+")
     try:
-        return Preparation(int(threads), int(processes or 0))
+        found = Preparation(int(threads), int(processes or 0))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not THREADS or THREADS+PROCESSES") from None
+        found = Preparation(0)
+    if found.threads < 1 or found.processes < 0:
+        raise typer.BadParameter(f"{text!r} is not THREADS or THREADS+PROCESSES", param_hint="--way")
+    return found
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    """JSON of `--vllm`."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"{text!r} is no JSON: {error}", param_hint="--vllm") from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{text!r} is no object of JSON", param_hint="--vllm")
+    return found
 
 
 def report(part: str, figures: dict[str, Any]) -> None:
@@ -80,49 +98,55 @@ Ways = Annotated[
     typer.Option("--way", help="THREADS, or THREADS+PROCESSES, that prepare; of several the best is measured."),
 ]
 Vllm = Annotated[str, typer.Option(help="Further arguments of vllm.LLM for both, as `embedder.vllm`; JSON.")]
-BareCount = Annotated[int, typer.Option(help="Images for bare vLLM; 0: all.")]
+BareCount = Annotated[int, typer.Option(min=0, help="Images for bare vLLM; 0: all.")]
+Count = Annotated[int, typer.Option(min=1, help="Images.")]
+Side = Annotated[int, typer.Option(min=1, help="Of an image, in pixels.")]
+Batch = Annotated[int, typer.Option(min=1, help="Inputs that are encoded at once.")]
+TryCount = Annotated[int, typer.Option(min=1, help="Images with which each of several ways is tried.")]
+Rounds = Annotated[int, typer.Option(min=1, help="The best of so many measurements.")]
+Size = Annotated[int, typer.Option(min=1)]
 TWO_THREADS = ("2",)
 
 
 @app.command()
 def embed(  # noqa: PLR0913 (one option an argument)
     model: Model = "models/backbones/mllm",
-    count: int = 2048,
+    count: Count = 2048,
     bare_count: BareCount = 0,
-    side: int = 64,
-    batch: int = 256,
+    side: Side = 64,
+    batch: Batch = 256,
     ways: Ways = TWO_THREADS,
-    try_count: int = 512,
-    rounds: int = 3,
-    words: Annotated[int, typer.Option(help="Of each text, as a caption has; 0: a short sentence.")] = 0,
+    try_count: TryCount = 512,
+    rounds: Rounds = 3,
+    words: Annotated[int, typer.Option(min=0, help="Of each text, as a caption has; 0: a short sentence.")] = 0,
     vllm: Vllm = "{}",
 ) -> None:
     """Fused embeddings of images with texts."""
-    work = Workload(EMBED, model, count, side, batch, 0, json.loads(vllm), words)
+    work = Workload(EMBED, model, count, side, batch, 0, _arguments(vllm), words)
     against_bare(work, ways, Effort(try_count, bare_count or count, rounds))
 
 
 @app.command()
 def captions(  # noqa: PLR0913 (one option an argument)
     model: Model = "models/backbones/mllm",
-    count: int = 512,
+    count: Count = 512,
     bare_count: BareCount = 0,
-    side: int = 64,
-    batch: int = 256,
+    side: Side = 64,
+    batch: Batch = 256,
     ways: Ways = TWO_THREADS,
-    try_count: int = 256,
-    rounds: int = 1,
-    tokens: int = 120,
+    try_count: TryCount = 256,
+    rounds: Rounds = 1,
+    tokens: Annotated[int, typer.Option(min=1, help="Of a caption.")] = 120,
     vllm: Vllm = "{}",
 ) -> None:
     """Generated captions."""
-    work = Workload(GENERATE, model, count, side, batch, tokens, json.loads(vllm))
+    work = Workload(GENERATE, model, count, side, batch, tokens, _arguments(vllm))
     against_bare(work, ways, Effort(try_count, bare_count or count, rounds))
 
 
 @app.command()
 def reader(
-    rows: int = 20_000, dim: int = 1536, tokens: int = 24, width: int = 384, batch: int = 256, batches: int = 400
+    rows: Size = 20_000, dim: Size = 1536, tokens: Size = 24, width: Size = 384, batch: Size = 256, batches: Size = 400
 ) -> None:
     """Rows of z_0 and padded text conditions, in random batches, mapped, as Stage 1 reads a set of any size.
 
@@ -255,8 +279,8 @@ class Numbers:
 
 @app.command()
 def million(
-    rows: int = 1_000_000,
-    dim: int = 1536,
+    rows: Size = 1_000_000,
+    dim: Size = 1536,
     folder: Annotated[Path, typer.Option(help="Takes 6 GB.")] = Path("data/bench"),
 ) -> None:
     """Vectors written by the job and read back, with hashes checked; the process' peak memory."""

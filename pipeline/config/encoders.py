@@ -49,6 +49,17 @@ class MllmParams(Section):
     vllm: dict[str, Any]
     """Further arguments of `vllm.LLM`, such as tensor_parallel_size."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.vllm.get("tensor_parallel_size", 1)
+        whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+        require(whole, f"{self.section}.vllm.tensor_parallel_size: {size!r} is no number of GPUs")
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs share the model."""
+        return int(self.vllm.get("tensor_parallel_size", 1)) if self.backend == "vllm" else 1
+
 
 @dataclass(kw_only=True)
 class EmbedderParams(MllmParams):
@@ -138,7 +149,8 @@ class JobsParams(Section):
     section: ClassVar[str] = "jobs"
 
     workers: CountOrZero
-    """Threads that decode and prepare images while a batch is encoded. On a GPU, vLLM adds as many processes."""
+    """Threads that decode and prepare images while a batch is encoded; 0: the encoding thread does it. On a GPU, vLLM
+    adds as many processes."""
     max_rejected_share: ShareBelowOne
     """Share of rows, in [0, 1), that may fail to decode before the job does; 0: the first one ends it."""
     engine: Engine

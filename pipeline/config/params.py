@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -167,17 +167,19 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     return params_from_dict(cast(dict[str, Any], values), origin=str(path))
 
 
-def load_profile(profile: str, conf: str | Path = "conf") -> Params:
+def load_profile(profile: str, conf: str | Path = "conf", overrides: Sequence[str] = ()) -> Params:
     """Compose `conf/` for one profile, as `dvc exp run -S profile=...` does.
 
     Args:
         profile: A file's name in `conf/profile/`, without its ending.
         conf: The folder of the configuration.
+        overrides: As those of `dvc exp run -S`, each NAME=VALUE.
 
     Raises:
-        ParameterError: There is no such profile, or one of its parameters is wrong.
+        ParameterError: There is no such profile, a file of it cannot be read, or one of its parameters is wrong.
     """
     from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
 
     conf = Path(conf).resolve()
     available = sorted(path.stem for path in (conf / "profile").glob("*.yaml"))
@@ -185,7 +187,11 @@ def load_profile(profile: str, conf: str | Path = "conf") -> Params:
         raise ParameterError(f"{conf / 'profile'}: there are no profiles; run this in the project's folder")
     if profile not in available:
         raise ParameterError(f"profile: {profile!r} is not one of {', '.join(available)}")
-    with initialize_config_dir(str(conf), version_base=None):
-        composed = compose("config", overrides=[f"profile={profile}"])
-    values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    try:
+        with initialize_config_dir(str(conf), version_base=None):
+            composed = compose("config", overrides=[f"profile={profile}", *overrides])
+        values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        said = " ".join(str(error).split("Config search path")[0].split())
+        raise ParameterError(f"profile {profile}: {said}") from None
     return params_from_dict(values, origin=f"profile {profile}")

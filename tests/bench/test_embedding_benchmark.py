@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from bench import bare_vllm, embedding
 from bench.profiles import profile
 from pipeline.artifacts import ShardSet, read_json
+from pipeline.config import ParameterError
 from pipeline.encoders.mllm.vllm_backend import Engine
 
 
@@ -52,6 +53,31 @@ def test_a_row_that_does_not_come_back_is_an_error(run, tmp_path, monkeypatch):
         embedding.app, ["million", "--rows", "10", "--dim", "8", "--folder", str(tmp_path / "vectors")]
     )
     assert ended.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(["--way", way] for way in ("x", "0", "-1", "2+x", "2+-1")),
+        *(["--vllm", given] for given in ("x", "[1]")),
+        *([option, "0"] for option in ("--count", "--batch", "--side", "--try-count", "--rounds")),
+        ["--words", "-3"],
+        ["--bare-count", "-1"],
+    ],
+)
+def test_a_wrong_option_is_named_before_any_engine_starts(wrong, monkeypatch):
+    monkeypatch.setattr(embedding, "Comparison", None)
+    ended = CliRunner().invoke(embedding.app, ["embed", *wrong])
+    assert ended.exit_code == 2 and wrong[0] in ended.stderr, ended.output
+
+
+def test_what_vllm_does_not_take_is_one_line(monkeypatch):
+    def refuse(*_):
+        raise ParameterError("embedder.vllm: unexpected keyword argument 'nonsense'")
+
+    monkeypatch.setattr(embedding, "Comparison", refuse)
+    ended = CliRunner().invoke(embedding.app, ["embed", "--vllm", '{"nonsense": 1}'])
+    assert ended.exit_code == 1 and ended.output == "error: embedder.vllm: unexpected keyword argument 'nonsense'\n"
 
 
 def test_images_are_all_different_and_the_same_every_time():

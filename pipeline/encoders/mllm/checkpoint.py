@@ -95,9 +95,22 @@ def check_memory(params: MllmParams, free: float, gpus: int = 1) -> None:
         raise ArtifactError(f"{where}: its weights take {needed / 1e9:,.1f} GB of GPU memory, and {have}")
 
 
-def embedding_width(params: MllmParams) -> int:
-    """d: `embedder.dim`, or the width of a section's model."""
-    return leading(params) or int(read_config(params).get_text_config().hidden_size)
+def embedding_width(params: MllmParams, config: Any = None) -> int:
+    """d: `embedder.dim`, or the width of a section's model.
+
+    Args:
+        params: The section.
+        config: The model's configuration; None: it is read.
+
+    Raises:
+        ArtifactError: The configuration cannot be loaded.
+        ParameterError: `embedder.dim` exceeds the model's width.
+    """
+    width = int((config or read_config(params)).get_text_config().hidden_size)
+    dim = leading(params) or width
+    if dim > width:
+        raise ParameterError(f"{params.section}.dim {dim} exceeds the {width} dimensions of {params.path}")
+    return dim
 
 
 def leading(params: MllmParams) -> int:

@@ -27,6 +27,7 @@ from pipeline.encoders.mllm.batched_qwen import language_states, one_window, pat
 from pipeline.encoders.mllm.checkpoint import (
     check_architecture,
     check_memory,
+    embedding_width,
     image_slot,
     leading,
     read_config,
@@ -83,8 +84,8 @@ class TransformersMllm:
     def __init__(self, params: MllmParams, device: str = "auto"):
         self.params = params
         self.device = torch.device("cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
+        self.dim = embedding_width(params)
         self._loaded = self._open()
-        self.dim: int = leading(params) or self.model.config.get_text_config().hidden_size
 
     def _open(self) -> LoadedModel:
         """The model's weights, shared with whoever has the same, and loaded again if another model closed them."""

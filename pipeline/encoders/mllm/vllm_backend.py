@@ -30,6 +30,7 @@ from pipeline.encoders.batching import batches
 from pipeline.encoders.mllm.checkpoint import (
     check_architecture,
     check_memory,
+    embedding_width,
     image_slot,
     leading,
     read_config,
@@ -132,9 +133,8 @@ class VllmMllm:
         self._vllm, self.params = vllm, params
         whole = read_config(params)
         check_architecture(params, whole)
-        config = whole.get_text_config()
-        self.dim: int = leading(params) or config.hidden_size
-        self._longest = min(config.max_position_embeddings, MAX_TOKENS)
+        self.dim: int = embedding_width(params, whole)
+        self._longest = min(whole.get_text_config().max_position_embeddings, MAX_TOKENS)
         self._engines: dict[str, Engine] = {}
         self.processes = workers if processes is None and torch.cuda.is_available() else processes or 0
 
@@ -189,8 +189,7 @@ class VllmMllm:
     def _start(self, task: str) -> Engine:
         """Start the engine of a task."""
         if torch.cuda.is_available():
-            gpus = int(self.params.vllm.get("tensor_parallel_size", 1))
-            check_memory(self.params, torch.cuda.mem_get_info()[0], gpus)
+            check_memory(self.params, torch.cuda.mem_get_info()[0], self.params.gpus)
         print(f"{self.params.section}: vLLM starts with {self.params.path}", file=sys.stderr, flush=True)
         arguments = self._arguments(task)
         preparers = Preparers(self.processes) if self.processes else None
@@ -202,8 +201,8 @@ class VllmMllm:
         except BaseException as error:
             if preparers:
                 preparers.close()
-            if isinstance(error, TypeError):
-                raise ParameterError(f"{self.params.section}.vllm: {error}") from None
+            if isinstance(error, TypeError | ValueError):  # vLLM's own checks, of a value or of the memory
+                raise ParameterError(f"{self.params.section}.vllm: {' '.join(str(error).split())}") from None
             raise
         return Engine(llm, preparers, self._vllm.distributed.cleanup_dist_env_and_memory)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,3 +143,54 @@ def test_a_hub_that_cannot_be_reached_is_one_line(cache, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     result = CliRunner().invoke(app, ["models", "--conf", str(ROOT / "conf"), "fetch", "--profile", "paper"])
     assert result.exit_code == 1 and "cannot be fetched (no route)" in result.output
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [*arguments, "--conf", str(ROOT / "conf")])
+
+
+def test_a_parameter_is_changed_before_it_is_listed_and_checked(cache):
+    listed = run("models", "--profile", "lab", "-S", "embedder=qwen2.5-vl-3b", "--json")
+    embedder = next(need for need in json.loads(listed.stdout) if "embedder.path" in need["used_by"])
+    assert embedder["name"] == "Qwen/Qwen2.5-VL-3B-Instruct"
+    checked = run("check", "--profile", "lab", "--set-param", "embedder=qwen2.5-vl-3b")
+    assert checked.exit_code == 1 and "GME" not in checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("embedder=nosuch", "Could not find 'embedder/nosuch'"),
+        ("embedder", "embedder"),
+        ("embedder.nosuch=1", "embedder.nosuch"),
+        ("embedder.vllm.tensor_parallel_size=x", "embedder.vllm.tensor_parallel_size: 'x' is no number of GPUs"),
+        ("embedder.vllm.tensor_parallel_size=0", "embedder.vllm.tensor_parallel_size: 0 is no number of GPUs"),
+        ("embedder.batch_size=0", "embedder.batch_size"),
+    ],
+)
+def test_a_wrong_change_is_one_line_that_names_it(change, said):
+    for command in ("models", "check"):
+        result = run(command, "--profile", "lab", "-S", change)
+        assert result.exit_code == 1 and said in result.stderr and result.stderr.count("\n") == 1, result.stderr
+        assert result.stderr.startswith("error: ") and "CIR_DEBUG" not in result.stderr
+
+
+def test_a_profile_that_is_no_yaml_is_one_line_that_names_it(tmp_path):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf/profile/lab.yaml").write_text("embedder: {dim: [")
+    result = CliRunner().invoke(app, ["check", "--profile", "lab", "--conf", str(tmp_path / "conf")])
+    assert result.exit_code == 1 and result.stderr.startswith("error: profile lab: ")
+    assert result.stderr.count("\n") == 1 and "CIR_DEBUG" not in result.stderr
+
+
+def test_the_embedder_has_to_be_as_wide_as_its_dimension_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = run("check", "-S", "embedder.dim=4096")
+    assert "embedder.dim 4096 exceeds the 256 dimensions of models/backbones/mllm" in result.stdout.splitlines()
+
+
+def test_a_missing_package_names_all_that_want_it_and_how_it_is_installed(cache, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else object())
+    [line] = [line for line in run("check", "--profile", "lab").stdout.splitlines() if "vllm" in line]
+    assert line.startswith("embedder.backend, describer.backend, captioner.backend: the package vllm")
+    assert "pip install -e '.[gpu]'" in line
