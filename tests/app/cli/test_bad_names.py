@@ -34,7 +34,7 @@ TAKES_NAMES = {
     "score": ("benchmark", "annotations", "predictions", "split"),
     "submit": ("benchmark", "annotations", "predictions", "out", "split", "name"),
     "info": ("profile", "conf"),
-    "check": ("profile", "conf"),
+    "check": ("profile", "conf", "overrides"),
     "rejected": ("place",),
     "verify": ("root",),
 }

@@ -166,6 +166,21 @@ def test_captions_of_a_job_are_those_of_single_calls(vllm_writer, make, tmp_path
     assert captioning_rows(WRITER).rows("x", {})[0].text == WRITER.caption_prompt
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"nonsense": 1}, "nonsense"),
+        ({"gpu_memory_utilization": 7}, "gpu_memory_utilization"),
+        ({"compilation_config": {"nonsense": 1}}, "nonsense"),
+        ({"max_model_len": "x"}, "max_model_len"),
+    ],
+)
+def test_what_vllm_rejects_is_one_line_that_names_the_section(wrong, said):
+    model = open_mllm(dataclasses.replace(PARAMS, vllm=wrong), JOBS, "cpu")
+    with pytest.raises(ParameterError, match=rf"^embedder\.vllm: [^\n]*{said}[^\n]*$"):
+        model.embed([MllmInput("a red ball")])
+
+
 def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ParameterError, match=r"embedder.backend: vllm cannot be imported.*make vllm-cpu"):
