@@ -17,7 +17,8 @@ STANDS_FOR = {
     "make test": "",
     "source .venv/bin/activate": "",
     "dvc exp run -S prior.lr=2e-5": "dvc exp run -S profile=smoke -S prior.lr=2e-5",
-    "dvc exp run -S profile=paper": "dvc exp run -f -S profile=paper --dry check_parameters",
+    "cir check --profile lab": "cir check --profile lab || test $? = 1",
+    "dvc exp run -S profile=lab": "dvc exp run -f -S profile=lab --dry check_parameters",
 }
 """What is run for commands that install, take hours or are done already. All others run as they are."""
 
