@@ -46,7 +46,7 @@ class MllmInput:
 MakeInput = Callable[[], MllmInput]
 """Makes an input, as a picklable call of a function with a name."""
 TOGETHER = 8
-"""Inputs that are prepared in one call: handing one to a process costs more than preparing it."""
+"""Inputs that are prepared in one call. A call to another process costs the calling one time, whatever it holds."""
 Prepare = Callable[[Sequence[MllmInput | MakeInput]], list[MllmInput | ValueError]]
 """Inputs -> the same as a model takes them, or why it does not."""
 
