@@ -28,8 +28,7 @@ import typer
 
 from bench.bare_vllm import SIZES, Comparison, Effort, Preparation, Workload, seconds
 from bench.machine import AnonymousPeak, hardware, peak_memory_mib, versions
-from pipeline.artifacts import ArtifactError, ShardSet, ShardWriter, schemas, write_json
-from pipeline.config import ParameterError
+from pipeline.artifacts import ShardSet, ShardWriter, schemas, write_json
 from pipeline.encoders.embedding.job import run_job
 from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow
@@ -49,8 +48,8 @@ def against_bare(work: Workload, preparations: list[str], effort: Effort) -> Non
     try:
         with tempfile.TemporaryDirectory() as place:
             figures = Comparison(work, parsed[0], Path(place)).measure(parsed, effort)
-    except (ArtifactError, ParameterError) as error:
-        raise SystemExit(f"error: {error}") from None
+    except ValueError as error:  # vLLM's, of an input that is too long, among them
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     name = f"{work.task}_{'gpu' if torch.cuda.is_available() else 'cpu'}"
     name += f"_{Path(work.model).name}" * (work.model in SIZES) + f"_{work.words}_words" * bool(work.words)
     report(name, figures)
@@ -123,7 +122,7 @@ def embed(  # noqa: PLR0913 (one option an argument)
 ) -> None:
     """Fused embeddings of images with texts."""
     work = Workload(EMBED, model, count, side, batch, 0, _arguments(vllm), words)
-    against_bare(work, ways, Effort(try_count, bare_count or count, rounds))
+    against_bare(work, ways, Effort(try_count, min(bare_count or count, count), rounds))
 
 
 @app.command()
@@ -141,7 +140,7 @@ def captions(  # noqa: PLR0913 (one option an argument)
 ) -> None:
     """Generated captions."""
     work = Workload(GENERATE, model, count, side, batch, tokens, _arguments(vllm))
-    against_bare(work, ways, Effort(try_count, bare_count or count, rounds))
+    against_bare(work, ways, Effort(try_count, min(bare_count or count, count), rounds))
 
 
 @app.command()

@@ -191,7 +191,7 @@ def load_profile(profile: str, conf: str | Path = "conf", overrides: Sequence[st
         with initialize_config_dir(str(conf), version_base=None):
             composed = compose("config", overrides=[f"profile={profile}", *overrides])
         values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (OSError, UnicodeError, HydraException, OmegaConfBaseException, YAMLError) as error:
         said = " ".join(str(error).split("Config search path")[0].split())
         raise ParameterError(f"profile {profile}: {said}") from None
     return params_from_dict(values, origin=f"profile {profile}")

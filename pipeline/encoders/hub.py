@@ -14,6 +14,7 @@ BYTES = {
     "Qwen/Qwen2.5-VL-72B-Instruct": 146.8e9,
     "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct": 4.4e9,
     "Qwen/Qwen3-VL-Embedding-2B": 4.3e9,
+    "Qwen/Qwen3-VL-Reranker-2B": 4.3e9,
     "google-t5/t5-large": 2.95e9,
     "city96/t5-v1_1-xxl-encoder-bf16": 9.5e9,
     "google/t5-v1_1-xxl": 44.5e9,

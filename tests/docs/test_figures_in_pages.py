@@ -61,7 +61,7 @@ def test_embeddings_and_captions():
     ):
         goal, *rates = (float(cell) for cell in cells("docs/performance.md", row))
         assert rates == [measured[part][f"{name}_per_second"] for name in ("job", "engine", "bare")]
-        assert rates[0] >= goal and measured[part]["torch_threads"] == 2  # as every profile
+        assert rates[0] >= goal and measured[part]["torch_threads"] == 2  # as `lab` and `paper`
     for number in (
         measured["reader"]["rows_per_second_first_opening_included"],
         measured["reader"]["rows_per_second_later_opening_included"],

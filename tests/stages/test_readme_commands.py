@@ -17,7 +17,7 @@ STANDS_FOR = {
     "make test": "",
     "source .venv/bin/activate": "",
     "dvc exp run -S prior.lr=2e-5": "dvc exp run -S profile=smoke -S prior.lr=2e-5",
-    "cir check --profile lab": "cir check --profile lab || test $? = 1",
+    "cir check --profile lab": "cir check --profile lab | grep '^profile lab: '",
     "dvc exp run -S profile=lab": "dvc exp run -f -S profile=lab --dry check_parameters",
 }
 """What is run for commands that install, take hours or are done already. All others run as they are."""

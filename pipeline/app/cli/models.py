@@ -69,6 +69,7 @@ def fetch(
     describer: Annotated[
         str, typer.Option(help="As for `cir search --describer`: the hub name of a multimodal LLM.")
     ] = "",
+    overrides: Overrides = NONE,
 ) -> None:
     """Download an encoder for `cir index --encoder`, a describer, or the checkpoints of a profile.
 
@@ -85,8 +86,8 @@ def fetch(
     from pipeline.app.inventory.fetch import fetch as fetch_needs
     from pipeline.app.inventory.needs import needs
 
-    listed, conf, overrides = context.obj
-    for need, folder in fetch_needs(needs(_params(profile or listed, conf, overrides))):
+    listed, conf, before = context.obj
+    for need, folder in fetch_needs(needs(_params(profile or listed, conf, [*before, *overrides]))):
         typer.echo(f"{need.name}: {folder}")
 
 
@@ -133,4 +134,7 @@ def check(
 def _params(profile: str, conf: Path, overrides: list[str]) -> Params:
     if not os.path.isdir(conf):
         raise ParameterError(f"{conf}: no such folder; run this in the project's folder, or name it with --conf")
+    for override in overrides:
+        if override.partition("=")[0].lstrip("+~") == "profile":
+            raise ParameterError(f"-S {override}: a profile is chosen with --profile")
     return load_profile(profile, conf, overrides)

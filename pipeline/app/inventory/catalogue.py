@@ -11,6 +11,7 @@ CHECKPOINTS = {
     "Qwen/Qwen2.5-VL-3B-Instruct": "a Qwen licence of its own, in the file LICENSE",
     "Qwen/Qwen2.5-VL-7B-Instruct": "Apache-2.0",
     "Qwen/Qwen2.5-VL-72B-Instruct": "a Qwen licence of its own, in the file LICENSE",
+    "Qwen/Qwen3-VL-Reranker-2B": "Apache-2.0",
     "Salesforce/blip-itm-large-coco": "BSD-3-Clause",
     "city96/t5-v1_1-xxl-encoder-bf16": "no licence stated (google/t5-v1_1-xxl, whose encoder it is: Apache-2.0)",
     "google/t5-v1_1-xxl": "Apache-2.0",

@@ -18,7 +18,7 @@ from pipeline.sources.web.archives import ARCHIVES
 from pipeline.sources.web.web_pairs import EXPECTED
 
 SECTIONS = ("embedder", "describer", "captioner")
-"""Sections of a multimodal LLM."""
+"""Sections of a multimodal LLM that every run needs."""
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 """The files of a hub's checkpoint that are read."""
 OPEN_CLIP_WEIGHTS = ["open_clip*.safetensors", "open_clip_config.json", "*.json", "*.txt"]
@@ -72,8 +72,9 @@ def needs(params: Params) -> list[Need]:
 
 
 def mllm_sections(params: Params) -> dict[str, Any]:
-    """The sections of multimodal LLMs, by name."""
-    return {name: getattr(params, name) for name in SECTIONS}
+    """The sections of the multimodal LLMs that a run needs, by name."""
+    names = (*SECTIONS, *["reranker"] * bool(params.rerank.methods))
+    return {name: getattr(params, name) for name in names}
 
 
 def hub_cache() -> Path:

@@ -103,10 +103,12 @@ def embedding_width(params: MllmParams, config: Any = None) -> int:
         config: The model's configuration; None: it is read.
 
     Raises:
-        ArtifactError: The configuration cannot be loaded.
+        ArtifactError: The configuration cannot be loaded, or is none of a model of images and texts.
         ParameterError: `embedder.dim` exceeds the model's width.
     """
-    width = int((config or read_config(params)).get_text_config().hidden_size)
+    config = config or read_config(params)
+    check_architecture(params, config)
+    width = int(config.get_text_config().hidden_size)
     dim = leading(params) or width
     if dim > width:
         raise ParameterError(f"{params.section}.dim {dim} exceeds the {width} dimensions of {params.path}")

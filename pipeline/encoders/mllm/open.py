@@ -22,7 +22,7 @@ def open_mllm(params: MllmParams, jobs: JobsParams, device: str = "auto") -> Mll
 
     Raises:
         ArtifactError: The weights cannot be loaded.
-        ParameterError: The backend is not installed.
+        ParameterError: The backend is not installed, or `embedder.dim` exceeds the model's width.
     """
     if jobs.engine == "ray":
         from pipeline.encoders.mllm.replicated import ReplicatedMllm

@@ -7,6 +7,7 @@ decode and prepare images take the interpreter from it between any two of them. 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
 import json
@@ -17,7 +18,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from pathlib import Path
@@ -28,6 +29,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.artifacts import StorageError
 from pipeline.config import MllmParams, ParameterError
 from pipeline.encoders.cores import CORES, use_cores
 from pipeline.encoders.mllm.interface import MakeInput, MllmInput, made
@@ -96,12 +98,16 @@ class Preparers:
         Args:
             arguments: As for `render`.
         """
-        first = self._pool.submit(_make, arguments)  # vLLM inspects a model once, in a process, and remembers it
-        first.add_done_callback(lambda _: self._make_others_ready(arguments))
+        # Not by a callback of the first task: a pool that breaks calls it while it holds the lock that `submit` wants.
+        threading.Thread(target=self._make_each_ready, args=(arguments,), daemon=True).start()
 
-    def _make_others_ready(self, arguments: str) -> None:
-        """An idle process takes a task; a busy one already has its renderer."""
-        with contextlib.suppress(RuntimeError):  # the pool may be closed by then
+    def _make_each_ready(self, arguments: str) -> None:
+        """The first alone: vLLM inspects a model once, in a process, and remembers it.
+
+        After that an idle process takes a task; a busy one already has its renderer.
+        """
+        with contextlib.suppress(RuntimeError, CancelledError):  # the pool may be closed or broken by then
+            self._pool.submit(_make, arguments).result()
             for _ in range(self.count):
                 self._pool.submit(_make, arguments)
 
@@ -126,6 +132,8 @@ class Preparers:
         try:
             return unpack(pool.submit(_render_each, self._folder.name, arguments, given).result())
         except BrokenProcessPool:
+            if given[1]:
+                Path(given[1]).unlink(missing_ok=True)
             self._replace(pool)
             reason = "a process that prepares images was ended from outside, perhaps because memory ran out"
             raise ParameterError(f"jobs.workers: {reason}; fewer workers take less") from None
@@ -213,6 +221,9 @@ def pack(value: Any, folder: str) -> Packed:
     Args:
         value: What can be pickled.
         folder: Where the file goes.
+
+    Raises:
+        StorageError: There is no room for it.
     """
     arrays: list[pickle.PickleBuffer] = []
     packed = io.BytesIO()
@@ -226,8 +237,11 @@ def pack(value: Any, folder: str) -> Packed:
             for array in arrays:
                 file.write(array.raw())
                 file.write(bytes(-file.tell() % ALIGNED))
-    except BaseException:
+    except BaseException as error:
         os.unlink(path)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            reason = f"no room for {sum(sizes):,} bytes of prepared inputs; a smaller batch_size or max_side takes less"
+            raise StorageError(error.errno, reason, folder) from None
         raise
     return packed.getvalue(), path, sizes
 
@@ -235,7 +249,7 @@ def pack(value: Any, folder: str) -> Packed:
 def unpack(packed: Packed) -> Any:
     """The value that `pack` was given. Possible once: the file is deleted.
 
-    Its arrays are not copied. They are the file's pages, which go with the last of them.
+    Its arrays are not copied. They are the file's pages, which are given back with the last of them.
     """
     pickled, path, sizes = packed
     whole = _pages(path) if path else np.empty(0, np.uint8)

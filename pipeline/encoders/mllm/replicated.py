@@ -26,7 +26,8 @@ class ReplicatedMllm:
         opener: Opens the model, from all of these. It must be importable by name.
 
     Raises:
-        ArtifactError: The model's configuration cannot be loaded.
+        ArtifactError: The model's configuration cannot be loaded, or is none of a model of images and texts.
+        ParameterError: `embedder.dim` exceeds the model's width.
     """
 
     def __init__(

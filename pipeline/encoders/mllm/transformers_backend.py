@@ -25,12 +25,10 @@ from pipeline.encoders.hub import not_loaded
 from pipeline.encoders.mllm import shared_prefix
 from pipeline.encoders.mllm.batched_qwen import language_states, one_window, patch_tokens
 from pipeline.encoders.mllm.checkpoint import (
-    check_architecture,
     check_memory,
     embedding_width,
     image_slot,
     leading,
-    read_config,
     single_tokens,
 )
 from pipeline.encoders.mllm.interface import MllmInput, leading_dimensions
@@ -46,7 +44,6 @@ class LoadedModel(OpenModel):
     """
 
     def __init__(self, params: MllmParams, device: torch.device):
-        check_architecture(params, read_config(params))
         if device.type == "cuda":
             check_memory(params, torch.cuda.mem_get_info(device)[0])
         options: dict[str, Any] = {"revision": params.revision} if params.revision else {}
@@ -79,6 +76,7 @@ class TransformersMllm:
 
     Raises:
         ArtifactError: The model cannot be loaded.
+        ParameterError: `embedder.dim` exceeds the model's width.
     """
 
     def __init__(self, params: MllmParams, device: str = "auto"):

@@ -28,7 +28,6 @@ from transformers import AutoProcessor
 from pipeline.config import MllmParams, ParameterError, RerankerParams
 from pipeline.encoders.batching import batches
 from pipeline.encoders.mllm.checkpoint import (
-    check_architecture,
     check_memory,
     embedding_width,
     image_slot,
@@ -118,8 +117,8 @@ class VllmMllm:
         processes: How many prepare images; 0: the calling threads. None: with a GPU as many as `workers`, else 0.
 
     Raises:
-        ArtifactError: The model's configuration cannot be loaded.
-        ParameterError: vLLM is not installed.
+        ArtifactError: The model's configuration cannot be loaded, or is none of a model of images and texts.
+        ParameterError: vLLM is not installed, or `embedder.dim` exceeds the model's width.
     """
 
     def __init__(self, params: MllmParams, workers: int, processes: int | None = None):
@@ -132,7 +131,6 @@ class VllmMllm:
             raise ParameterError(f"{params.section}.backend: vllm cannot be imported ({error}); {install}") from None
         self._vllm, self.params = vllm, params
         whole = read_config(params)
-        check_architecture(params, whole)
         self.dim: int = embedding_width(params, whole)
         self._longest = min(whole.get_text_config().max_position_embeddings, MAX_TOKENS)
         self._engines: dict[str, Engine] = {}
@@ -201,7 +199,7 @@ class VllmMllm:
         except BaseException as error:
             if preparers:
                 preparers.close()
-            if isinstance(error, TypeError | ValueError):  # vLLM's own checks, of a value or of the memory
+            if isinstance(error, TypeError | ValueError | AssertionError | OSError):  # what vLLM checks as it starts
                 raise ParameterError(f"{self.params.section}.vllm: {' '.join(str(error).split())}") from None
             raise
         return Engine(llm, preparers, self._vllm.distributed.cleanup_dist_env_and_memory)
@@ -217,7 +215,7 @@ class VllmMllm:
 
         Args:
             inputs: Each an input, or a function that makes it. Where processes prepare, one of them takes them all,
-                unless they are texts.
+                unless all are plain texts.
             task: `embed` or `generate`.
 
         Returns:

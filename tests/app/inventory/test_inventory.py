@@ -154,7 +154,29 @@ def test_a_parameter_is_changed_before_it_is_listed_and_checked(cache):
     embedder = next(need for need in json.loads(listed.stdout) if "embedder.path" in need["used_by"])
     assert embedder["name"] == "Qwen/Qwen2.5-VL-3B-Instruct"
     checked = run("check", "--profile", "lab", "--set-param", "embedder=qwen2.5-vl-3b")
-    assert checked.exit_code == 1 and "GME" not in checked.stdout
+    assert checked.exit_code == 1 and "embedder.path, " in checked.stdout and "gme-" not in checked.stdout
+    assert "gme-" in run("check", "--profile", "lab").stdout
+
+
+def test_fetching_takes_changes_before_and_after_its_name(cache, monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or "here")
+    change = ["--profile", "lab", "-S", "embedder=qwen3-vl-embedding-2b"]
+    for words in (["fetch", *change], [*change, "fetch"]):
+        result = CliRunner().invoke(app, ["models", "--conf", str(ROOT / "conf"), *words])
+        assert result.exit_code == 0, result.output
+        assert "Qwen/Qwen3-VL-Embedding-2B" in asked and not any("gme" in name for name in asked)
+        asked.clear()
+
+
+def test_a_model_that_verifies_answers_is_needed_where_a_stage_asks_it(cache):
+    reranker = ["--profile", "lab", "-S", "reranker=qwen3-vl-reranker-2b"]
+    verified = [*reranker, "-S", "rerank.methods=[fusion_diff]"]
+    assert "Reranker" not in run("models", *reranker).stdout + run("check", *reranker).stdout
+    [need] = [need for need in json.loads(run("models", *verified, "--json").stdout) if "Reranker" in need["name"]]
+    assert need["used_by"] == "reranker.path" and need["licence"] == "Apache-2.0" and not need["there"]
+    lines = run("check", *verified).stdout.splitlines()
+    assert any(line.startswith("reranker.path: Qwen/Qwen3-VL-Reranker-2B is not in ") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +188,7 @@ def test_a_parameter_is_changed_before_it_is_listed_and_checked(cache):
         ("embedder.vllm.tensor_parallel_size=x", "embedder.vllm.tensor_parallel_size: 'x' is no number of GPUs"),
         ("embedder.vllm.tensor_parallel_size=0", "embedder.vllm.tensor_parallel_size: 0 is no number of GPUs"),
         ("embedder.batch_size=0", "embedder.batch_size"),
+        ("profile=paper", "-S profile=paper: a profile is chosen with --profile"),
     ],
 )
 def test_a_wrong_change_is_one_line_that_names_it(change, said):
@@ -175,9 +198,10 @@ def test_a_wrong_change_is_one_line_that_names_it(change, said):
         assert result.stderr.startswith("error: ") and "CIR_DEBUG" not in result.stderr
 
 
-def test_a_profile_that_is_no_yaml_is_one_line_that_names_it(tmp_path):
+@pytest.mark.parametrize("content", [b"embedder: {dim: [", b"\xff\xfeembedder"], ids=["no YAML", "no UTF-8"])
+def test_a_profile_that_cannot_be_read_is_one_line_that_names_it(tmp_path, content):
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    (tmp_path / "conf/profile/lab.yaml").write_text("embedder: {dim: [")
+    (tmp_path / "conf/profile/lab.yaml").write_bytes(content)
     result = CliRunner().invoke(app, ["check", "--profile", "lab", "--conf", str(tmp_path / "conf")])
     assert result.exit_code == 1 and result.stderr.startswith("error: profile lab: ")
     assert result.stderr.count("\n") == 1 and "CIR_DEBUG" not in result.stderr

@@ -88,6 +88,15 @@ def test_a_checkpoint_of_another_architecture(tmp_path):
     assert "\n" not in str(found.value)
 
 
+def test_a_checkpoint_that_has_no_width_is_of_another_architecture(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    for section in (profile("offline").embedder, profile("offline").describer):
+        wrong = dataclasses.replace(section, path=str(tmp_path))
+        for jobs in (profile("offline").jobs, dataclasses.replace(profile("offline").jobs, engine="ray")):
+            with pytest.raises(ArtifactError, match=r"path .*: a 'resnet' is no model of images and texts, such as"):
+                open_mllm(wrong, jobs, "cpu")
+
+
 def test_too_little_memory_is_said_with_both_numbers(section, monkeypatch):
     needed = checkpoint.weight_bytes(section)
     assert needed == sum(path.stat().st_size for path in checkpoint.Path(section.path).glob("*.safetensors")) > 0

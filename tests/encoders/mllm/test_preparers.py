@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.artifacts import StorageError
 from pipeline.config import EmbedderParams, ParameterError
 from pipeline.encoders.mllm import preparers as module
+from pipeline.encoders.mllm.interface import MllmInput
 from pipeline.encoders.mllm.preparers import GPUS, Preparers, pack, unpack
+from pipeline.errors import as_one_line
 from tests.sections import section
 
 
@@ -50,6 +56,42 @@ def test_after_one_was_killed_an_error_says_so_and_new_ones_work(monkeypatch):
         preparers.close()
 
 
+def killed_as_it_begins(arguments: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_one_that_was_killed_as_it_began_holds_up_nothing(monkeypatch):
+    preparers, params = Preparers(2), section(EmbedderParams)
+    monkeypatch.setattr(module, "_make", killed_as_it_begins)
+    monkeypatch.setattr(module, "_render_each", answering)
+    preparers.make_ready("{}")
+    try:
+        deadline = time.monotonic() + 60
+        while (found := ask(preparers, params)) != ["{}"]:
+            assert isinstance(found, ParameterError) and time.monotonic() < deadline
+    finally:
+        preparers.close()
+
+
+def ask(preparers: Preparers, params: EmbedderParams) -> object:
+    try:
+        return preparers.render("{}", params, [], "slot")
+    except ParameterError as error:
+        return error
+
+
+def test_an_input_that_nobody_took_leaves_no_file(monkeypatch):
+    preparers, params = Preparers(1), section(EmbedderParams)
+    image = MllmInput("a", Image.new("RGB", (9, 9)))
+    monkeypatch.setattr(module, "_render_each", killed)
+    try:
+        with pytest.raises(ParameterError, match=r"jobs.workers"):
+            preparers.render("{}", params, [image], "slot")
+        assert not os.listdir(preparers._folder.name)
+    finally:
+        preparers.close()
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -74,6 +116,19 @@ def test_values_travel_unchanged_and_hold_neither_files_nor_descriptors(tmp_path
     one["tensor"] += 1  # the pages are this process' own
     assert torch.equal(found[0]["tensor"], values["tensor"])
     assert pack({"a": 1, "b": torch.zeros(0)}, str(tmp_path))[1] == "" and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line_that_names_the_folder(tmp_path, monkeypatch):
+    def full(size: int) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write says it, without a name
+
+    monkeypatch.setattr(module, "bytes", full, raising=False)  # the padding of the first array
+    with pytest.raises(StorageError) as found:
+        pack(torch.ones(3), str(tmp_path))
+    assert as_one_line(pickle.loads(pickle.dumps(found.value))) == (
+        f"{tmp_path}: no room for 12 bytes of prepared inputs; a smaller batch_size or max_side takes less"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_written_does_not_stay(tmp_path, monkeypatch):

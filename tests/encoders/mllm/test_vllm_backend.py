@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,6 +186,16 @@ def test_what_vllm_rejects_is_one_line_that_names_the_section(wrong, said):
     model = open_mllm(dataclasses.replace(PARAMS, vllm=wrong), JOBS, "cpu")
     with pytest.raises(ParameterError, match=rf"^embedder\.vllm: [^\n]*{said}[^\n]*$"):
         model.embed([MllmInput("a red ball")])
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError, AssertionError, FileNotFoundError])
+def test_an_engine_that_does_not_start_is_one_line_that_names_the_section(monkeypatch, kind):
+    def refuse(**arguments):
+        raise kind("not\nenough")
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=refuse))
+    with pytest.raises(ParameterError, match=r"^embedder\.vllm: not enough$"):
+        open_mllm(PARAMS, JOBS, "cpu").start("embed")
 
 
 def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):
