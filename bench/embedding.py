@@ -34,6 +34,7 @@ from pipeline.encoders.embedding.options import JobOptions
 from pipeline.encoders.embedding.rows import EncoderRow
 from pipeline.encoders.embedding.vectors import embedding_job
 from pipeline.encoders.mllm.interface import MllmInput
+from pipeline.encoders.mllm.preparers import is_rejection
 from pipeline.encoders.mllm.vllm_backend import EMBED, GENERATE
 from pipeline.runtime import keep_freed_memory
 
@@ -48,7 +49,9 @@ def against_bare(work: Workload, preparations: list[str], effort: Effort) -> Non
     try:
         with tempfile.TemporaryDirectory() as place:
             figures = Comparison(work, parsed[0], Path(place)).measure(parsed, effort)
-    except ValueError as error:  # vLLM's, of an input that is too long, among them
+    except Exception as error:
+        if not is_rejection(error):  # such as an input that is too long
+            raise
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     name = f"{work.task}_{'gpu' if torch.cuda.is_available() else 'cpu'}"
     name += f"_{Path(work.model).name}" * (work.model in SIZES) + f"_{work.words}_words" * bool(work.words)

@@ -66,10 +66,15 @@ def rendered(renderer: Any, params: MllmParams, one: MllmInput | MakeInput, slot
     try:
         (ready,) = renderer.render_cmpl([prompt])
     except Exception as error:
-        if isinstance(error, ValueError) or type(error).__module__ == "vllm.exceptions":
+        if is_rejection(error):
             return ValueError(str(error))  # theirs may not travel between processes
         raise
     return ready
+
+
+def is_rejection(error: BaseException) -> bool:
+    """Whether an error is what vLLM says of a value that it was given."""
+    return isinstance(error, ValueError) or type(error).__module__ == "vllm.exceptions"
 
 
 class Preparers:

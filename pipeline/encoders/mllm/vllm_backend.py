@@ -36,7 +36,7 @@ from pipeline.encoders.mllm.checkpoint import (
     single_tokens,
 )
 from pipeline.encoders.mllm.interface import TOGETHER, MakeInput, MllmInput, Task, leading_dimensions
-from pipeline.encoders.mllm.preparers import Preparers, rendered
+from pipeline.encoders.mllm.preparers import Preparers, is_rejection, rendered
 from pipeline.encoders.mllm.prompts import as_prompt, before_text
 from pipeline.encoders.mllm.slot import SLOT, OpenModel
 
@@ -199,7 +199,7 @@ class VllmMllm:
         except BaseException as error:
             if preparers:
                 preparers.close()
-            if isinstance(error, TypeError | ValueError | AssertionError | OSError):  # what vLLM checks as it starts
+            if is_rejection(error) or isinstance(error, TypeError | AssertionError | OSError):
                 raise ParameterError(f"{self.params.section}.vllm: {' '.join(str(error).split())}") from None
             raise
         return Engine(llm, preparers, self._vllm.distributed.cleanup_dist_env_and_memory)

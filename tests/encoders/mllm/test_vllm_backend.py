@@ -195,7 +195,7 @@ def test_an_engine_that_does_not_start_is_one_line_that_names_the_section(monkey
 
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=refuse))
     with pytest.raises(ParameterError, match=r"^embedder\.vllm: not enough$"):
-        open_mllm(PARAMS, JOBS, "cpu").start("embed")
+        open_mllm(dataclasses.replace(PARAMS, vllm={"tried_as": kind.__name__}), JOBS, "cpu").start("embed")
 
 
 def test_without_vllm_one_line_says_how_to_install_it(monkeypatch):
