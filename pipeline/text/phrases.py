@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import multiprocessing
@@ -13,6 +14,7 @@ from pipeline.artifacts import ArtifactError
 from pipeline.config import CaptionParams
 
 if TYPE_CHECKING:
+    from spacy.language import Language
     from spacy.tokens import Doc, Span
 
 BATCH = 256
@@ -22,7 +24,7 @@ _OBJECTS = ("dobj", "obj", "prt", "dative")
 
 
 class PhraseParser:
-    """A spaCy pipeline. Every distinct text of a call is parsed once.
+    """A spaCy pipeline, loaded once a process. Every distinct text of a call is parsed once.
 
     Args:
         model: The installed package that carries the pipeline.
@@ -33,13 +35,7 @@ class PhraseParser:
     """
 
     def __init__(self, model: str, batch_size: int = BATCH):
-        import spacy  # here: importing it takes seconds
-
-        try:
-            self._nlp = spacy.load(model, exclude=["ner", "lemmatizer"])
-        except OSError:
-            raise _missing(model) from None
-        self._batch_size = batch_size
+        self._nlp, self._batch_size = _load(model), batch_size
 
     def noun_phrases(self, texts: Sequence[str]) -> list[list[str]]:
         """Noun chunks without determiners, as written, each once and in order; may be empty."""
@@ -59,6 +55,17 @@ class PhraseParser:
         docs = self._nlp.pipe(distinct, batch_size=self._batch_size)
         found = {text: list(dict.fromkeys(extract(doc))) for text, doc in zip(distinct, docs, strict=True)}
         return [found[text] for text in texts]
+
+
+@functools.cache
+def _load(model: str) -> Language:
+    """A package's pipeline: taggers and parser."""
+    import spacy  # here: importing it takes seconds
+
+    try:
+        return spacy.load(model, exclude=["ner", "lemmatizer"])
+    except OSError:
+        raise _missing(model) from None
 
 
 class ParallelParser:

@@ -55,6 +55,11 @@ def test_equal_texts_get_equal_phrases_in_the_order_of_the_texts(parser):
     assert parser.phrases(["a red ball", "a blue hat", "a red ball"]) == [["red ball"], ["blue hat"], ["red ball"]]
 
 
+def test_a_pipeline_is_loaded_once(parser, monkeypatch):
+    monkeypatch.setattr("spacy.load", None)
+    assert PhraseParser(section(CaptionParams).spacy_model).noun_phrases(["a red ball"]) == [["red ball"]]
+
+
 def test_nouns_are_single_words(parser):
     assert parser.nouns(["A black cat sits on the wooden table."]) == [["cat", "table"]]
     assert nouns(["A cat and a cat."], section(CaptionParams)) == [["cat"]]

@@ -58,10 +58,13 @@ def panel_heading(label: str, seconds: dict[str, float], region_ignored: bool = 
     Returns:
         HTML with the label, the time of each part and their sum.
     """
-    parts = " · ".join(f"{part} {1000 * time:.0f} ms" for part, time in seconds.items())
+    times = [
+        *(f"{part} {1000 * time:.0f} ms" for part, time in seconds.items()),
+        f"total {sum(seconds.values()):.2f} s",
+    ]
+    line = " · ".join(f'<span class="cir-whole">{time}</span>' for time in times)
     note = "<br>This method takes no region; the painted one was ignored." if region_ignored else ""
-    total = f"total {sum(seconds.values()):.2f} s"
-    return f'<h3>{escape(label)}</h3><p class="cir-quiet">{parts} · {total}{note}</p>'
+    return f'<h3>{escape(label)}</h3><p class="cir-quiet">{line}{note}</p>'
 
 
 def descriptions_list(descriptions: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ CSS = """
 .cir-message { border-left: 4px solid #d9481f; background: color-mix(in srgb, #d9481f 12%, transparent);
   padding: .6rem .9rem; border-radius: 6px; overflow-wrap: anywhere; }
 .cir-quiet { opacity: .7; font-size: .85rem; margin: 0; }
+.cir-whole { white-space: nowrap; }
 .cir-query { display: flex; align-items: center; gap: .7rem; font-size: 1.1rem; overflow-wrap: anywhere; margin: 0; }
 .cir-query img { width: 3rem; height: 3rem; object-fit: contain; flex: none; }
 .cir-query span span { opacity: .7; }
