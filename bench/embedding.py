@@ -50,7 +50,7 @@ def against_bare(work: Workload, preparations: list[str], effort: Effort) -> Non
         with tempfile.TemporaryDirectory() as place:
             figures = Comparison(work, parsed[0], Path(place)).measure(parsed, effort)
     except Exception as error:
-        if not is_rejection(error):  # such as an input that is too long
+        if not is_rejection(error):  # an input that is too long is one
             raise
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     name = f"{work.task}_{'gpu' if torch.cuda.is_available() else 'cpu'}"
